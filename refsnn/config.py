@@ -1,0 +1,152 @@
+"""The shape of a BERT-type network, as `config.json` states it, and the names and shapes of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors import InputError
+
+__all__ = ["BertConfig", "embedding_shapes", "encoder_shapes"]
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Sizes and constants of a BERT-type encoder, under the names of Hugging Face's `config.json`.
+
+    Raises
+    ------
+    InputError
+        A size is not a positive integer, the width is not divisible by the heads, or a feature of `config.json`
+        (another activation, relative positions) is one that refsnn does not compute.
+
+    Examples
+    --------
+    >>> BertConfig(hidden_size=8, num_attention_heads=3)
+    Traceback (most recent call last):
+    refsnn.errors.InputError: hidden_size 8 is not divisible by num_attention_heads 3: each head takes an equal share
+    """
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    pad_token_id: int = 0
+    hidden_act: str = "gelu"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and field.name != "pad_token_id" and not (type(value) is int and value > 0):
+                raise InputError(f"{field.name} is {value!r}, but it must be a positive integer")
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads "
+                f"{self.num_attention_heads}: each head takes an equal share"
+            )
+        if self.hidden_act != "gelu":
+            raise InputError(f"hidden_act is {self.hidden_act!r}, but refsnn computes 'gelu', the exact form, only")
+        if type(self.pad_token_id) is not int or not 0 <= self.pad_token_id < self.vocab_size:
+            raise InputError(f"pad_token_id is {self.pad_token_id!r}, but it must be an integer in [0, vocab_size)")
+        for name in ("layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 < value < 1):
+                raise InputError(f"{name} is {value!r}, but it must be a number between 0 and 1")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
+        """Take what is known from the contents of a `config.json`, ignoring keys that do not change the computation.
+
+        Parameters
+        ----------
+        values : mapping
+
+        Returns
+        -------
+        config : BertConfig
+
+        Raises
+        ------
+        ValueError
+            A required size is absent, or the file asks for something refsnn does not compute.
+        """
+        required = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+        missing = [name for name in required if name not in values]
+        if missing:
+            raise InputError(f"the configuration lacks {', '.join(missing)}; a BERT-type config.json has them")
+        if values.get("position_embedding_type", "absolute") != "absolute":
+            raise InputError(
+                f"position_embedding_type is {values['position_embedding_type']!r}, but refsnn computes 'absolute' only"
+            )
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, for `config.json`.
+
+        Returns
+        -------
+        values : dict
+        """
+        return asdict(self)
+
+
+def embedding_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the embedding parameters.
+
+    Parameters
+    ----------
+    config : BertConfig
+
+    Returns
+    -------
+    shapes : dict
+        Parameter name -> shape, in the order of a checkpoint.
+    """
+    d = config.hidden_size
+    return {
+        "embeddings.word_embeddings.weight": (config.vocab_size, d),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, d),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, d),
+        "embeddings.LayerNorm.weight": (d,),
+        "embeddings.LayerNorm.bias": (d,),
+    }
+
+
+def encoder_shapes(config: BertConfig, layer: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of one encoder.
+
+    Parameters
+    ----------
+    config : BertConfig
+    layer : int
+        Counted from 0, as in a checkpoint.
+
+    Returns
+    -------
+    shapes : dict
+        Parameter name -> shape; matrices are (out, in).
+    """
+    d, m = config.hidden_size, config.intermediate_size
+    matrices = {
+        "attention.self.query": (d, d),
+        "attention.self.key": (d, d),
+        "attention.self.value": (d, d),
+        "attention.output.dense": (d, d),
+        "intermediate.dense": (m, d),
+        "output.dense": (d, m),
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (out, in_) in matrices.items():
+        shapes[f"encoder.layer.{layer}.{name}.weight"] = (out, in_)
+        shapes[f"encoder.layer.{layer}.{name}.bias"] = (out,)
+        if name.endswith("output.dense"):  # the normalisation that follows
+            norm = f"encoder.layer.{layer}.{name.removesuffix('dense')}LayerNorm"
+            shapes |= {f"{norm}.weight": (d,), f"{norm}.bias": (d,)}
+    return shapes

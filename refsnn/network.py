@@ -1,0 +1,437 @@
+"""The network as data: populations of neurons, the projections that drive them, and the families built from both.
+
+A network is an ordered tuple of *populations*. Each names the populations whose spikes it reads and the *projection*
+that turns what it reads into its input current. Simulation, equilibrium, gradient, certificate and operation count are
+readings of this one description (see ``docs/architecture.md``), so each map below is written once.
+
+The order means: within a time step populations fire in order, so a population that reads an earlier one sees this
+step's spikes; one that reads a later one (feedback) sees the previous step's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from . import ops
+from .config import BertConfig, embedding_shapes, encoder_shapes
+from .neurons import Neuron
+from .ops import Array
+
+__all__ = [
+    "INPUT",
+    "AddNorm",
+    "Attention",
+    "Batch",
+    "Drive",
+    "Embeddings",
+    "Gelu",
+    "Linear",
+    "Network",
+    "Params",
+    "Population",
+    "Projection",
+    "accumulate",
+    "attention_mask",
+    "bert",
+    "initial_parameters",
+    "network_shapes",
+    "spiking_bert",
+]
+
+Params = dict[str, Array]
+#: What a projection's pullback returns: the cotangents of what it read, in order, and of its parameters, by name.
+Cotangents = tuple[tuple[Array, ...], Params]
+
+#: The name under which a population reads the constant embedding current.
+INPUT = "input"
+
+
+class Batch(NamedTuple):
+    """Token ids of B sequences padded to N positions; three (B, N) integer arrays."""
+
+    input_ids: Array
+    token_type_ids: Array
+    attention_mask: Array  # 1 on tokens, 0 on padding
+
+
+def attention_mask(batch: Batch, dtype: np.dtype) -> Array:
+    """Give what is added to attention scores: 0 on tokens, −10000 on padded keys.
+
+    Parameters
+    ----------
+    batch : Batch
+    dtype : dtype
+
+    Returns
+    -------
+    mask : (B, 1, 1, N) array
+        Broadcasts over heads and queries.
+    """
+    return ((1 - batch.attention_mask[:, None, None, :]) * -10000.0).astype(dtype)
+
+
+class Projection(Protocol):
+    """A map from what a population reads to its input current.
+
+    `reads` are arrays (..., B, N, width); leading axes (time) are carried along. ``affine`` says that the map is affine
+    in all it reads together, so that the mean of its currents is the current of the means.
+    """
+
+    affine: bool
+
+    def __call__(
+        self, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array
+    ) -> tuple[Array, Callable[[Array], Cotangents]]:
+        """Return the current and its pullback."""
+
+    def synapses(self, widths: tuple[int, ...], width: int, tokens: int) -> tuple[int, ...]:
+        """Synaptic operations that one token causes if each neuron of each read population fires once, per read."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Embedding population: ``I = x + W_fb a``: the constant embedding current plus, with feedback, a linear map.
+
+    Reads the input and, with `feedback` (the name of W_fb, without bias), the last population.
+    """
+
+    feedback: str | None = None
+    affine = True
+
+    def __call__(self, params, reads, mask):
+        weight = self.feedback
+        if weight is None:
+            return reads[0], lambda dy: ((dy,), {})
+        y, pullback = ops.linear(reads[1], params[weight])
+
+        def drive_pullback(dy: Array) -> Cotangents:
+            da, dweight = pullback(dy)
+            return (dy, da), {weight: dweight}
+
+        return reads[0] + y, drive_pullback
+
+    def synapses(self, widths, width, tokens):
+        return (0, *(w * width for w in widths[1:]))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Key and value populations: ``I = W a + b``. `name` is the parameters' common prefix."""
+
+    name: str
+    affine = True
+
+    def __call__(self, params, reads, mask):
+        y, pullback = ops.linear(reads[0], params[f"{self.name}.weight"], params[f"{self.name}.bias"])
+
+        def linear_pullback(dy: Array) -> Cotangents:
+            da, dweight, dbias = pullback(dy)
+            return (da,), {f"{self.name}.weight": dweight, f"{self.name}.bias": dbias}
+
+        return y, linear_pullback
+
+    def synapses(self, widths, width, tokens):
+        return (widths[0] * width,)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Spiking attention: ``I = softmax((W_Q h + b)·keyᵀ/√d + mask)·value``; reads h, key, value.
+
+    Keys and values are spikes (or rates); the query is a real-valued linear map and has no neurons.
+    """
+
+    query: str
+    heads: int
+    affine = False
+
+    def scores(self, params, reads, mask):
+        """Raw attention scores before the softmax, mask included: the observable that distillation compares.
+
+        ``pullback(dscores)`` returns the same cotangents as the projection's own.
+        """
+        h, key, value = reads
+        weight, bias = f"{self.query}.weight", f"{self.query}.bias"
+        query, query_pullback = ops.linear(h, params[weight], params[bias])
+        scores, scores_pullback = ops.attention_scores(query, key, self.heads, mask)  # (..., B, heads, N, N)
+
+        def pullback(dscores: Array) -> Cotangents:
+            dquery, dkey = scores_pullback(dscores)
+            dh, dweight, dbias = query_pullback(dquery)
+            return (dh, dkey, np.zeros_like(value)), {weight: dweight, bias: dbias}
+
+        return scores, pullback
+
+    def __call__(self, params, reads, mask):
+        scores, scores_pullback = self.scores(params, reads, mask)
+        weights, softmax_pullback = ops.softmax(scores)
+        y, mix_pullback = ops.mix(weights, reads[2])
+
+        def pullback(dy: Array) -> Cotangents:
+            dweights, dvalue = mix_pullback(dy)
+            (dh, dkey, _), dparams = scores_pullback(softmax_pullback(dweights))
+            return (dh, dkey, dvalue), dparams
+
+        return y, pullback
+
+    def synapses(self, widths, width, tokens):
+        return (widths[0] * width, tokens * width, tokens * width)
+
+
+@dataclass(frozen=True)
+class AddNorm:
+    """Attention output and encoder output: ``I = LayerNorm(W a + b + residual)``; reads a and the residual."""
+
+    dense: str
+    norm: str
+    eps: float
+    affine = False
+
+    def __call__(self, params, reads, mask):
+        a, residual = reads
+        linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
+        gamma, beta = f"{self.norm}.weight", f"{self.norm}.bias"
+        y, norm_pullback = ops.layer_norm(linear + residual, params[gamma], params[beta], self.eps)
+
+        def pullback(dy: Array) -> Cotangents:
+            dsum, dgamma, dbeta = norm_pullback(dy)
+            (da,), dparams = linear_pullback(dsum)
+            return (da, dsum), {**dparams, gamma: dgamma, beta: dbeta}
+
+        return y, pullback
+
+    def synapses(self, widths, width, tokens):
+        return (widths[0] * width, width)
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """Intermediate population: ``I = GELU(W a + b)``, exact form."""
+
+    name: str
+    affine = False
+
+    def __call__(self, params, reads, mask):
+        linear, linear_pullback = Linear(self.name)(params, reads, mask)
+        y, gelu_pullback = ops.gelu(linear)
+        return y, lambda dy: linear_pullback(gelu_pullback(dy))
+
+    def synapses(self, widths, width, tokens):
+        return (widths[0] * width,)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The constant input current: ``x = LayerNorm(word + position + token type)``.
+
+    The word embedding of the padding token receives no gradient.
+    """
+
+    eps: float
+    pad_token_id: int
+
+    def __call__(self, params: Mapping[str, Array], batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
+        positions = np.arange(batch.input_ids.shape[1])
+        word, position, kind, gamma, beta = embedding_shapes(BertConfig())  # the five names
+        w, word_pullback = ops.embedding(batch.input_ids, params[word], frozen_row=self.pad_token_id)  # (B, N, D)
+        p, position_pullback = ops.embedding(positions, params[position])  # (N, D)
+        k, kind_pullback = ops.embedding(batch.token_type_ids, params[kind])  # (B, N, D)
+        x, norm_pullback = ops.layer_norm(w + p + k, params[gamma], params[beta], self.eps)
+
+        def pullback(dx: Array) -> Params:
+            dsum, dgamma, dbeta = norm_pullback(dx)
+            return {
+                word: word_pullback(dsum),
+                position: position_pullback(dsum.sum(axis=0)),
+                kind: kind_pullback(dsum),
+                gamma: dgamma,
+                beta: dbeta,
+            }
+
+        return x, pullback
+
+
+@dataclass(frozen=True)
+class Population:
+    """Units with one projection. `neuron` None makes them analogue: they pass their current on, as in BERT."""
+
+    name: str
+    projection: Projection
+    reads: tuple[str, ...]
+    width: int
+    neuron: Neuron | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """Populations in firing order, the input that drives them, and what is observed.
+
+    Attributes
+    ----------
+    drive : Embeddings
+        The constant current that populations read under the name ``"input"``.
+    populations : tuple of Population
+    readouts : tuple of str
+        Populations 0…N compared with the teacher's hidden states: the embeddings and the output of each encoder.
+    contexts : tuple of str
+        The population of each encoder whose attention scores are compared with the teacher's.
+    """
+
+    drive: Embeddings
+    populations: tuple[Population, ...]
+    readouts: tuple[str, ...]
+    contexts: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Population:
+        return next(population for population in self.populations if population.name == name)
+
+    @property
+    def has_feedback(self) -> bool:
+        """Whether some population reads itself or a later one, so that the rates solve a true fixed-point equation."""
+        known = {INPUT}
+        for population in self.populations:
+            if not known.issuperset(population.reads):
+                return True
+            known.add(population.name)
+        return False
+
+
+def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
+    """Add a cotangent to those already gathered under a name, leaving the arrays themselves alone.
+
+    Parameters
+    ----------
+    total : dict of arrays
+    name : str
+    value : array
+    """
+    total[name] = total[name] + value if name in total else value
+
+
+def _transformer(config: BertConfig, neuron: Neuron | None, feedback: bool) -> Network:
+    d, eps = config.hidden_size, config.layer_norm_eps
+    outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
+    drive = Drive("feedback.weight") if feedback else Drive()
+    populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, neuron)]
+    h = "embeddings"
+    for e in range(config.num_hidden_layers):
+        prefix = f"encoder.layer.{e}"
+
+        def add(name: str, projection: Projection, reads: tuple[str, ...], width: int = d, e: int = e) -> str:
+            populations.append(Population(f"encoder.{e}.{name}", projection, reads, width, neuron))
+            return populations[-1].name
+
+        def add_norm(name: str, prefix: str = prefix) -> AddNorm:
+            return AddNorm(f"{prefix}.{name}.dense", f"{prefix}.{name}.LayerNorm", eps)
+
+        key = add("key", Linear(f"{prefix}.attention.self.key"), (h,))
+        value = add("value", Linear(f"{prefix}.attention.self.value"), (h,))
+        attention = Attention(f"{prefix}.attention.self.query", config.num_attention_heads)
+        context = add("context", attention, (h, key, value))
+        attended = add("attention_output", add_norm("attention.output"), (context, h))
+        inner = add("intermediate", Gelu(f"{prefix}.intermediate.dense"), (attended,), config.intermediate_size)
+        h = add("output", add_norm("output"), (inner, attended))
+    return Network(
+        drive=Embeddings(eps, config.pad_token_id),
+        populations=tuple(populations),
+        readouts=("embeddings", *outputs),
+        contexts=tuple(f"encoder.{e}.context" for e in range(config.num_hidden_layers)),
+    )
+
+
+def spiking_bert(config: BertConfig, neuron: Neuron = Neuron(), feedback: bool = False) -> Network:  # noqa: B008
+    """SpikingBERT's student: an embedding population and six populations of neurons per encoder.
+
+    Parameters
+    ----------
+    config : BertConfig
+    neuron : Neuron
+        The constants of every population.
+    feedback : bool
+        Whether the last population is fed back to the embeddings by ``feedback.weight``, (D, D), without bias.
+
+    Returns
+    -------
+    network : Network
+
+    Examples
+    --------
+    >>> network = spiking_bert(BertConfig(num_hidden_layers=4))
+    >>> len(network.populations), network.populations[3].name, network.populations[3].reads
+    (25, 'encoder.0.context', ('embeddings', 'encoder.0.key', 'encoder.0.value'))
+    """
+    return _transformer(config, neuron, feedback)
+
+
+def bert(config: BertConfig) -> Network:
+    """BERT's encoder: the same populations, of units that pass their current on instead of spiking.
+
+    Parameters
+    ----------
+    config : BertConfig
+
+    Returns
+    -------
+    network : Network
+    """
+    return _transformer(config, None, False)
+
+
+def network_shapes(config: BertConfig, feedback: bool = False) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all parameters of `spiking_bert` or `bert`, heads not included.
+
+    Parameters
+    ----------
+    config : BertConfig
+    feedback : bool
+
+    Returns
+    -------
+    shapes : dict
+    """
+    shapes = embedding_shapes(config)
+    for layer in range(config.num_hidden_layers):
+        shapes |= encoder_shapes(config, layer)
+    if feedback:
+        shapes["feedback.weight"] = (config.hidden_size, config.hidden_size)
+    return shapes
+
+
+def initial_parameters(
+    shapes: Mapping[str, tuple[int, ...]],
+    rng: np.random.Generator,
+    scale: float = 0.02,
+    dtype: np.dtype | type = np.float32,
+) -> Params:
+    """BERT's initialisation: matrices normal with the given scale, biases 0, LayerNorm weights 1.
+
+    Parameters
+    ----------
+    shapes : mapping
+        Parameter name -> shape.
+    rng : numpy.random.Generator
+    scale : float
+        ``initializer_range`` of the configuration.
+    dtype : dtype
+
+    Returns
+    -------
+    params : dict
+
+    Examples
+    --------
+    >>> p = initial_parameters({"a.weight": (2, 2), "a.bias": (2,)}, np.random.default_rng(0))
+    >>> p["a.weight"].dtype, p["a.bias"]
+    (dtype('float32'), array([0., 0.], dtype=float32))
+    """
+
+    def one(name: str, shape: tuple[int, ...]) -> Array:
+        if len(shape) > 1:
+            return rng.normal(0, scale, shape).astype(dtype)
+        return np.ones(shape, dtype) if name.endswith("LayerNorm.weight") else np.zeros(shape, dtype)
+
+    return {name: one(name, shape) for name, shape in shapes.items()}

@@ -1,0 +1,28 @@
+"""The mathematics: pure functions ``y, pullback = op(x, parameters…)``, without state.
+
+``pullback(dy)`` returns the cotangents of the array arguments in argument order. Nothing here knows about neurons,
+networks or training.
+"""
+
+from .attention import attention, attention_scores, mix, softmax
+from .dense import Array, clip, embedding, gelu, layer_norm, linear, relu, tanh
+from .losses import cross_entropy, log_softmax, mse, soft_cross_entropy
+
+__all__ = [
+    "Array",
+    "attention",
+    "attention_scores",
+    "clip",
+    "cross_entropy",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mix",
+    "mse",
+    "relu",
+    "soft_cross_entropy",
+    "softmax",
+    "tanh",
+]

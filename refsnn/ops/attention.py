@@ -1,0 +1,184 @@
+"""Scaled dot-product attention, head by head: scores, softmax, mixing of the values.
+
+The same conventions as in `refsnn.ops.dense`. N is the number of queries, S the number of keys, h the number of heads,
+D = h·d the width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .dense import Array
+
+__all__ = ["attention", "attention_scores", "mix", "softmax"]
+
+
+def _split(x: Array, heads: int) -> Array:
+    """(..., N, h·d) -> (..., h, N, d)."""
+    return np.swapaxes(x.reshape(*x.shape[:-1], heads, -1), -3, -2)
+
+
+def _merge(x: Array) -> Array:
+    """(..., h, N, d) -> (..., N, h·d)."""
+    swapped = np.swapaxes(x, -3, -2)
+    return swapped.reshape(*swapped.shape[:-2], -1)
+
+
+def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a cotangent over the axes along which its primal was repeated."""
+    extra = gradient.ndim - len(shape)
+    gradient = gradient.sum(axis=tuple(range(extra)))
+    return gradient.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1 < gradient.shape[i]), keepdims=True)
+
+
+def attention_scores(
+    query: Array, key: Array, heads: int, mask: Array | None = None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """Raw attention scores ``S = Q Kᵀ/√d + mask``, before the softmax.
+
+    Parameters
+    ----------
+    query : (..., N, D) array
+    key : (..., S, D) array
+    heads : int
+        h; must divide D.
+    mask : array that broadcasts to (..., h, N, S), optional
+        Added to the scores: 0 where a key may be seen, −10000 on padding.
+
+    Returns
+    -------
+    scores : (..., h, N, S) array
+    pullback : callable
+        ``pullback(dS) -> (dQ, dK)`` with ``dQ = dS K/√d`` and ``dK = dSᵀ Q/√d``, head by head.
+
+    References
+    ----------
+    Vaswani et al., *Attention Is All You Need*, section 3.2.1; SpikingBERT, section *Spiking attention*.
+
+    Examples
+    --------
+    >>> scores, pullback = attention_scores(np.eye(2), np.ones((3, 2)), heads=2)
+    >>> scores.shape, scores[0, 0]
+    ((2, 2, 3), array([1., 1., 1.]))
+    """
+    scale = 1 / math.sqrt(query.shape[-1] // heads)
+    q, k = _split(query, heads), _split(key, heads)  # (..., h, N, d), (..., h, S, d)
+    scores = q @ np.swapaxes(k, -1, -2)  # -> (..., h, N, S)
+    scores *= scale
+    if mask is not None:
+        scores += mask
+
+    def pullback(dscores: Array) -> tuple[Array, Array]:
+        scaled = dscores * scale
+        return (
+            _unbroadcast(_merge(scaled @ k), query.shape),
+            _unbroadcast(_merge(np.swapaxes(scaled, -1, -2) @ q), key.shape),
+        )
+
+    return scores, pullback
+
+
+def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Softmax of the last axis: ``p = exp(x − max x)/Σ exp(x − max x)``.
+
+    Parameters
+    ----------
+    x : (..., S) array
+
+    Returns
+    -------
+    p : (..., S) array
+    pullback : callable
+        ``pullback(dp) -> dx = p·(dp − Σ p·dp)``.
+
+    Examples
+    --------
+    >>> p, pullback = softmax(np.log(np.array([1.0, 3.0])))
+    >>> p, pullback(np.array([1.0, 0.0]))
+    (array([0.25, 0.75]), array([ 0.1875, -0.1875]))
+    """
+    p = np.exp(x - x.real.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+
+    def pullback(dp: Array) -> Array:
+        return p * (dp - (p * dp).sum(axis=-1, keepdims=True))
+
+    return p, pullback
+
+
+def mix(weights: Array, value: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """Values averaged by attention weights: ``Y = P V``, head by head, heads side by side in the result.
+
+    Parameters
+    ----------
+    weights : (..., h, N, S) array
+        P, usually from `softmax`.
+    value : (..., S, D) array
+
+    Returns
+    -------
+    y : (..., N, D) array
+    pullback : callable
+        ``pullback(dY) -> (dP, dV)`` with ``dP = dY Vᵀ`` and ``dV = Pᵀ dY``.
+
+    Examples
+    --------
+    >>> y, pullback = mix(np.full((1, 1, 2), 0.5), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    >>> y
+    array([[0.5, 0.5]])
+    """
+    heads = weights.shape[-3]
+    v = _split(value, heads)  # (..., h, S, d)
+    y = _merge(weights @ v)  # (..., h, N, S) @ (..., h, S, d) -> (..., N, D)
+
+    def pullback(dy: Array) -> tuple[Array, Array]:
+        d = _split(dy, heads)  # (..., h, N, d)
+        return (
+            _unbroadcast(d @ np.swapaxes(v, -1, -2), weights.shape),
+            _unbroadcast(_merge(np.swapaxes(weights, -1, -2) @ d), value.shape),
+        )
+
+    return y, pullback
+
+
+def attention(
+    query: Array, key: Array, value: Array, heads: int, mask: Array | None = None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
+    """Multi-head attention ``softmax(Q Kᵀ/√d + mask) V``: the three operations above, one after the other.
+
+    Parameters
+    ----------
+    query : (..., N, D) array
+    key, value : (..., S, D) arrays
+    heads : int
+    mask : array that broadcasts to (..., h, N, S), optional
+
+    Returns
+    -------
+    y : (..., N, D) array
+    pullback : callable
+        ``pullback(dY) -> (dQ, dK, dV)``.
+
+    Notes
+    -----
+    The weights sum to 1, so a value feature that is 1 at every key gives a context of exactly 1 in exact arithmetic,
+    and 1 ± rounding in floating point: the structural ties described in ``docs/architecture.md``.
+
+    Examples
+    --------
+    >>> y, pullback = attention(np.eye(2), np.eye(2), np.ones((2, 2)), heads=1)
+    >>> np.allclose(y, 1), np.allclose(pullback(np.eye(2))[0], 0)
+    (True, True)
+    """
+    scores, scores_pullback = attention_scores(query, key, heads, mask)
+    weights, softmax_pullback = softmax(scores)
+    y, mix_pullback = mix(weights, value)
+
+    def pullback(dy: Array) -> tuple[Array, Array, Array]:
+        dweights, dvalue = mix_pullback(dy)
+        return *scores_pullback(softmax_pullback(dweights)), dvalue
+
+    return y, pullback

@@ -1,0 +1,124 @@
+"""BERT, the teacher: the populations of `refsnn.network` as analogue units, with a pooler and a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import ops
+from .config import BertConfig
+from .equilibrium import rate_map, scores
+from .network import Batch, Params, bert, network_shapes
+from .ops import Array
+
+__all__ = ["Encoding", "classify", "encode", "head_shapes", "teacher_shapes"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What distillation reads off the teacher.
+
+    Attributes
+    ----------
+    hidden : list of M + 1 arrays (B, N, D)
+        The embeddings and the output of each encoder.
+    scores : list of M arrays (B, heads, N, N)
+        Raw attention scores, before the softmax, mask included.
+    """
+
+    hidden: list[Array]
+    scores: list[Array]
+
+
+def head_shapes(config: BertConfig, classes: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the pooler and the classifier (one class: regression).
+
+    Parameters
+    ----------
+    config : BertConfig
+    classes : int
+
+    Returns
+    -------
+    shapes : dict
+    """
+    d = config.hidden_size
+    return {
+        "pooler.dense.weight": (d, d),
+        "pooler.dense.bias": (d,),
+        "classifier.weight": (classes, d),
+        "classifier.bias": (classes,),
+    }
+
+
+def teacher_shapes(config: BertConfig, classes: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all parameters of a teacher with a head.
+
+    Parameters
+    ----------
+    config : BertConfig
+    classes : int
+
+    Returns
+    -------
+    shapes : dict
+    """
+    return network_shapes(config) | head_shapes(config, classes)
+
+
+def encode(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> Encoding:
+    """Hidden states and attention scores of BERT.
+
+    Parameters
+    ----------
+    config : BertConfig
+    params : mapping
+    batch : Batch
+
+    Returns
+    -------
+    encoding : Encoding
+    """
+    network = bert(config)
+    activities, _ = rate_map(network, params, batch)
+    observed, _ = scores(network, params, activities, batch)
+    return Encoding([activities[name] for name in network.readouts], observed)
+
+
+def classify(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
+    """Class scores: ``z = W_c tanh(W_p h_[CLS] + b_p) + b_c``.
+
+    Parameters
+    ----------
+    config : BertConfig
+    params : mapping
+    batch : Batch
+
+    Returns
+    -------
+    logits : (B, classes) array
+    pullback : callable
+        ``pullback(dlogits) -> dparams``, through the whole encoder.
+    """
+    network = bert(config)
+    activities, encoder_pullback = rate_map(network, params, batch)
+    last = activities[network.readouts[-1]]
+    pooled, pooler_pullback = ops.linear(last[:, 0], params["pooler.dense.weight"], params["pooler.dense.bias"])
+    active, tanh_pullback = ops.tanh(pooled)
+    logits, classifier_pullback = ops.linear(active, params["classifier.weight"], params["classifier.bias"])
+
+    def pullback(dlogits: Array) -> Params:
+        dactive, dclassifier, dclassifier_bias = classifier_pullback(dlogits)
+        dcls, dpooler, dpooler_bias = pooler_pullback(tanh_pullback(dactive))
+        dlast = np.zeros_like(last)
+        dlast[:, 0] = dcls
+        return encoder_pullback({network.readouts[-1]: dlast}) | {
+            "pooler.dense.weight": dpooler,
+            "pooler.dense.bias": dpooler_bias,
+            "classifier.weight": dclassifier,
+            "classifier.bias": dclassifier_bias,
+        }
+
+    return logits, pullback
