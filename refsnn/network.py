@@ -88,7 +88,7 @@ class Projection(Protocol):
     ) -> tuple[Array, Callable[[Array], Cotangents]]:
         """Return the current and its pullback."""
 
-    def synapses(self, widths: tuple[int, ...], width: int, tokens: int) -> tuple[int, ...]:
+    def synapses(self, widths: tuple[int, ...], width: int, tokens: float) -> tuple[float, ...]:
         """Synaptic operations that one token causes if each neuron of each read population fires once, per read."""
 
 

@@ -23,10 +23,10 @@ from .config import BertConfig
 from .equilibrium import rate_map, scores
 from .errors import InputError
 from .files import existing
-from .network import Batch, Params, accumulate, network_shapes, spiking_bert
+from .network import Batch, network_shapes, spiking_bert
 from .neurons import Neuron
 from .ops import Array
-from .student import internal_loss, logits
+from .student import internal_gradients, logits, prediction_gradients
 
 __all__ = ["TOLERANCE", "Comparison", "check_case", "read_case"]
 
@@ -109,9 +109,11 @@ def read_case(path: str | os.PathLike) -> dict[str, Array]:
         raise InputError(f"{path} cannot be read as an .npz of plain arrays ({error}); it may be truncated") from None
 
 
-def _need(case: Mapping[str, Array], key: str) -> Array:
+def _need(case: Mapping[str, Array], key: str, shape: tuple[int, ...] | None = None) -> Array:
     if key not in case:
         raise InputError(f"the case lacks {key!r}; it is not in the format of the authors' cases")
+    if shape is not None and case[key].shape != shape:
+        raise InputError(f"the case's {key!r} has shape {case[key].shape}, but {shape} was expected")
     return case[key]
 
 
@@ -137,9 +139,23 @@ def _batch(case: Mapping[str, Array], config: BertConfig) -> Batch:
             raise InputError(f"{name} must hold integers in [0, {limit}), but it holds {ids.min()} … {ids.max()}")
     if batch.input_ids.shape[1] > config.max_position_embeddings:
         raise InputError(
-            f"the case has {batch.input_ids.shape[1]} positions, more than the {config.max_position_embeddings} embedded"
+            f"the case has {batch.input_ids.shape[1]} positions, but only {config.max_position_embeddings} are embedded"
         )
     return batch
+
+
+def _parameters(case, settings, ours: Mapping[str, str], config: BertConfig, feedback: bool) -> dict[str, Array]:
+    shapes = network_shapes(config, feedback)
+    if settings["loss"] == "internal":
+        width = _need(case, "teacher_rep/0").shape[-1]
+        shapes |= {"fit.weight": (width, config.hidden_size), "fit.bias": (width,)}
+    elif settings["loss"] == "pred":
+        classes = _need(case, "teacher_logits").shape[-1]
+        shapes |= {"classifier.weight": (classes, config.hidden_size), "classifier.bias": (classes,)}
+    else:
+        raise InputError(f"the case's loss is {settings['loss']!r}, but it must be 'internal' or 'pred'")
+    recorded = {ours[name]: case[f"param/{name}"] for name in ours if f"param/{name}" in case}
+    return check_parameters(recorded, shapes, "the case")
 
 
 def check_case(case: Mapping[str, Array]) -> list[Comparison]:
@@ -166,26 +182,16 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
     network = spiking_bert(config, neuron, feedback)
     batch = _batch(case, config)
     ours = authors_names(config.num_hidden_layers)
-    recorded = {
-        ours[k.removeprefix("param/")]: v
-        for k, v in case.items()
-        if k.removeprefix("param/") in ours and k.startswith("param/")
-    }
-    params = check_parameters(recorded, network_shapes(config, feedback), "the case")
-    params |= {name: recorded[name] for name in recorded if name.startswith(("fit.", "classifier."))}
+    params = _parameters(case, settings, ours, config, feedback)
 
     names = [population.name for population in network.populations]
-    spikes = {name: _need(case, f"spikes/{i:02d}") for i, name in enumerate(names)}
-    asr = {name: _need(case, f"asr/{i:02d}") for i, name in enumerate(names)}
-    shape = batch.input_ids.shape
-    for population, record in zip(network.populations, spikes.values(), strict=True):
-        expected = (settings["t_conv"], *shape, population.width)
-        if record.shape != expected or not np.isin(record, (0, 1)).all():
-            raise InputError(f"the spikes of {population.name} must be 0 or 1 in shape {expected}, not {record.shape}")
-        if asr[population.name].shape != expected[1:]:
-            raise InputError(
-                f"the rates of {population.name} have shape {asr[population.name].shape}, not {expected[1:]}"
-            )
+    shapes = [(*batch.input_ids.shape, population.width) for population in network.populations]
+    asr = {name: _need(case, f"asr/{i:02d}", shape) for i, (name, shape) in enumerate(zip(names, shapes, strict=True))}
+    spikes = {}
+    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        spikes[name] = _need(case, f"spikes/{i:02d}", (settings["t_conv"], *shape))
+        if not np.isin(spikes[name], (0, 1)).all():
+            raise InputError(f"the case's spikes/{i:02d} holds other values than 0 and 1")
 
     result = []
     for name, verdict in certify(network, params, batch, spikes).items():
@@ -198,45 +204,50 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
     if feedback:
         return result  # its rates solve an equation; the cases record no rate map for them
 
-    rates, rate_pullback = rate_map(network, params, batch, edge_derivative=1.0)
-    observed, scores_pullback = scores(network, params, rates, batch)
-    result += [
-        compare(f"rate/{n}", rates[n], case[f"rate/{i:02d}"]) for i, n in enumerate(names) if f"rate/{i:02d}" in case
-    ]
+    rates, _ = rate_map(network, params, batch)
+    observed, _ = scores(network, params, rates, batch)
+    for i, name in enumerate(names):
+        if f"rate/{i:02d}" in case:
+            result.append(compare(f"rate/{name}", rates[name], case[f"rate/{i:02d}"]))
     for e, score in enumerate(observed, 1):
         if f"rate_attn/{e}" in case:
             result.append(compare(f"attention scores/{e}", score, case[f"rate_attn/{e}"]))
 
     # The forward value of a read-out is its recorded rate; its cotangent goes through the rate map.
-    readouts = [asr[name] for name in network.readouts]
-    dparams: Params
-    if settings["loss"] == "internal":
-        for i, readout in enumerate(readouts):
-            fitted, _ = ops.linear(readout, params["fit.weight"], params["fit.bias"])
-            result.append(compare(f"read-out/{i}", fitted, _need(case, f"rep/{i}")))
-        hidden = [_need(case, f"teacher_rep/{i}") for i in range(len(readouts))]
-        attention = [_need(case, f"teacher_att/{e}") for e in range(len(observed))]
-        losses, loss_pullback = internal_loss(params, readouts, observed, hidden, attention)
-        result.append(compare("loss/hidden", losses["hidden"], _need(case, "rep_loss")))
-        result.append(compare("loss/attention", losses["attention"], _need(case, "att_loss")))
-        loss = losses["hidden"] + losses["attention"]
-        dreadouts, dscores, dparams = loss_pullback(1.0)
-        drates, dquery = scores_pullback(dscores)
-        for name, dreadout in zip(network.readouts, dreadouts, strict=True):
-            accumulate(drates, name, dreadout)
-        dparams |= dquery
-    elif settings["loss"] == "pred":
-        z, logits_pullback = logits(params, readouts[-1])
-        result.append(compare("logits", z, _need(case, "logits")))
-        loss, pullback = ops.soft_cross_entropy(z, _need(case, "teacher_logits"), settings["temperature"])
-        dreadout, dparams = logits_pullback(pullback(1.0)[0])
-        drates = {network.readouts[-1]: dreadout}
-    else:
-        raise InputError(f"the case's loss is {settings['loss']!r}, but it must be 'internal' or 'pred'")
+    loss, gradients = _LOSSES[settings["loss"]](case, settings, network, params, batch, asr, result)
     result.append(compare("loss", loss, _need(case, "loss")))
-    for name, gradient in rate_pullback(drates).items():
-        accumulate(dparams, name, gradient)
     theirs = {name: key for key, name in ours.items()}
-    for name, gradient in dparams.items():
+    for name, gradient in gradients.items():
         result.append(compare(f"gradient/{name}", gradient, _need(case, f"grad/{theirs[name]}")))
     return result
+
+
+def _internal(case, settings, network, params, batch, asr, result):
+    size, positions = batch.input_ids.shape
+    width = len(params["fit.bias"])
+    for i, name in enumerate(network.readouts):
+        fitted, _ = ops.linear(asr[name], params["fit.weight"], params["fit.bias"])
+        result.append(compare(f"read-out/{i}", fitted, _need(case, f"rep/{i}")))
+    hidden = [_need(case, f"teacher_rep/{i}", (size, positions, width)) for i in range(len(network.readouts))]
+    shape = (size, settings["num_attention_heads"], positions, positions)
+    attention = [_need(case, f"teacher_att/{e}", shape) for e in range(len(network.contexts))]
+    losses, gradients = internal_gradients(network, params, batch, hidden, attention, forward=asr)
+    result.append(compare("loss/hidden", losses["hidden"], _need(case, "rep_loss")))
+    result.append(compare("loss/attention", losses["attention"], _need(case, "att_loss")))
+    return losses["hidden"] + losses["attention"], gradients
+
+
+def _prediction(case, settings, network, params, batch, asr, result):
+    z, _ = logits(params, asr[network.readouts[-1]])
+    result.append(compare("logits", z, _need(case, "logits")))
+    target = _need(case, "teacher_logits", z.shape)
+
+    def soft_labels(z):
+        loss, pullback = ops.soft_cross_entropy(z, target, settings["temperature"])
+        return loss, lambda dloss: pullback(dloss)[0]
+
+    losses, gradients = prediction_gradients(network, params, batch, soft_labels, forward=asr)
+    return losses["prediction"], gradients
+
+
+_LOSSES = {"internal": _internal, "pred": _prediction}

@@ -1,51 +1,107 @@
-"""The student's heads and the losses that compare it with its teacher.
+"""The student: its configuration, its heads, the losses that compare it with its teacher, and their gradients.
 
-Forward values may come from the simulation or from the rate map; the losses do not care. Their pullbacks return the
-cotangents of the read-outs and of the attention scores; the caller sends those through the equilibrium.
+A read-out's forward value is the rate map's or, as in the authors' program, the simulated average spiking rate. Either
+way its cotangent goes back through the rate map, the equilibrium that the simulation stands for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from . import ops
 from .config import BertConfig
+from .equilibrium import Rates, rate_map
+from .equilibrium import scores as attention_scores
 from .errors import InputError
-from .network import Params, accumulate, network_shapes
+from .network import Batch, Network, Params, accumulate, network_shapes, spiking_bert
+from .neurons import Neuron
 from .ops import Array
 
-__all__ = ["internal_loss", "layer_pairs", "logits", "student_shapes"]
+__all__ = [
+    "StudentConfig",
+    "internal_gradients",
+    "internal_loss",
+    "layer_pairs",
+    "logits",
+    "prediction_gradients",
+]
 
 #: Attention scores at or below this count as masked, and as 0 in the loss, on both sides.
 MASKED_SCORE = -100.0
 
 
-def student_shapes(
-    config: BertConfig, teacher_width: int, classes: int, feedback: bool = False
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all parameters of a student: the network, the map `fit` to the teacher's width, a classifier.
+@dataclass(frozen=True)
+class StudentConfig:
+    """All that a student's `config.json` says.
 
-    Parameters
+    Attributes
     ----------
-    config : BertConfig
+    bert : BertConfig
+        Sizes; ``num_hidden_layers`` is the number of spiking encoders.
     teacher_width : int
+        Width of the teacher's hidden states, to which `fit` maps the read-outs.
     classes : int
-        1 for regression.
+    neuron : Neuron
     feedback : bool
-
-    Returns
-    -------
-    shapes : dict
     """
-    d = config.hidden_size
-    return network_shapes(config, feedback) | {
-        "fit.weight": (teacher_width, d),
-        "fit.bias": (teacher_width,),
-        "classifier.weight": (classes, d),
-        "classifier.bias": (classes,),
-    }
+
+    bert: BertConfig
+    teacher_width: int
+    classes: int
+    neuron: Neuron = field(default_factory=Neuron)
+    feedback: bool = False
+
+    @property
+    def network(self) -> Network:
+        """The network that these numbers describe."""
+        return spiking_bert(self.bert, self.neuron, self.feedback)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of all parameters: the network, the map `fit` to the teacher's width, the classifier."""
+        return network_shapes(self.bert, self.feedback) | {
+            "fit.weight": (self.teacher_width, self.bert.hidden_size),
+            "fit.bias": (self.teacher_width,),
+            "classifier.weight": (self.classes, self.bert.hidden_size),
+            "classifier.bias": (self.classes,),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Contents of `config.json`: BERT's keys, and ours beside them.
+
+        Returns
+        -------
+        values : dict
+        """
+        rest = {name: value for name, value in asdict(self).items() if name != "bert"}
+        return {"model_type": "spiking_bert", **self.bert.to_dict(), **rest}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StudentConfig:
+        """Read the contents of a student's `config.json`.
+
+        Parameters
+        ----------
+        values : mapping
+
+        Returns
+        -------
+        config : StudentConfig
+        """
+        try:
+            return cls(
+                BertConfig.from_dict(values),
+                values["teacher_width"],
+                values["classes"],
+                Neuron(**values["neuron"]),
+                values["feedback"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"this is not a student's configuration ({error}); a run's folder holds one") from None
 
 
 def layer_pairs(student_layers: int, teacher_layers: int) -> list[int]:
@@ -154,3 +210,76 @@ def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable
         return dreadout, {"classifier.weight": dweight, "classifier.bias": dbias}
 
     return z, pullback
+
+
+def internal_gradients(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    teacher_hidden: Sequence[Array],
+    teacher_scores: Sequence[Array],
+    forward: Rates | None = None,
+    edge_derivative: float = 0.0,
+) -> tuple[dict[str, Array], Params]:
+    """Losses of internal distillation and the gradient of their sum.
+
+    Parameters
+    ----------
+    network : Network
+    params : mapping
+    batch : Batch
+    teacher_hidden, teacher_scores : sequences of arrays
+        The teacher layers that the student's are compared with.
+    forward : dict, optional
+        Simulated rates, whose read-outs then take the place of the rate map's as forward values. The attention scores
+        are the rate map's in any case.
+    edge_derivative : float
+        See `refsnn.ops.clip`.
+
+    Returns
+    -------
+    losses : dict
+    gradients : dict
+    """
+    rates, rate_pullback = rate_map(network, params, batch, edge_derivative)
+    observed, scores_pullback = attention_scores(network, params, rates, batch)
+    readouts = [(rates if forward is None else forward)[name] for name in network.readouts]
+    losses, loss_pullback = internal_loss(params, readouts, observed, teacher_hidden, teacher_scores)
+    dreadouts, dscores, gradients = loss_pullback(1.0)
+    drates, dquery = scores_pullback(dscores)
+    for name, dreadout in zip(network.readouts, dreadouts, strict=True):
+        accumulate(drates, name, dreadout)
+    for name, gradient in (*dquery.items(), *rate_pullback(drates).items()):
+        accumulate(gradients, name, gradient)
+    return losses, gradients
+
+
+def prediction_gradients(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    loss: Callable[[Array], tuple[Array, Callable[[float], Array]]],
+    forward: Rates | None = None,
+    edge_derivative: float = 0.0,
+) -> tuple[dict[str, Array], Params]:
+    """Loss of the prediction stage and its gradient.
+
+    Parameters
+    ----------
+    network, params, batch, forward, edge_derivative
+        As in `internal_gradients`.
+    loss : callable
+        ``loss(logits) -> (value, pullback)``: soft labels, true labels or scores.
+
+    Returns
+    -------
+    losses : dict
+        ``"prediction"``.
+    gradients : dict
+    """
+    rates, rate_pullback = rate_map(network, params, batch, edge_derivative)
+    last = network.readouts[-1]
+    z, logits_pullback = logits(params, (rates if forward is None else forward)[last])
+    value, loss_pullback = loss(z)
+    dlast, gradients = logits_pullback(loss_pullback(1.0))
+    return {"prediction": value}, gradients | rate_pullback({last: dlast})

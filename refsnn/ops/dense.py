@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from .fast import normal_cdf_float32
+
 Array = NDArray[Any]
 
 __all__ = ["Array", "clip", "embedding", "gelu", "layer_norm", "linear", "relu", "tanh"]
@@ -87,7 +89,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, C
     x2 = x.reshape(-1, x.shape[-1])  # one large matrix product whatever the leading axes: (M, D)
     y2 = x2 @ weight.T  # (M, D) @ (D, E) -> (M, E)
     if bias is not None:
-        y2 += bias
+        y2 = y2 + bias
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         dy2 = dy.reshape(-1, dy.shape[-1])  # (M, E)
@@ -174,14 +176,17 @@ def gelu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     >>> y.round(6), pullback(np.ones(2)).round(6)
     (array([0.      , 0.841345]), array([0.5     , 1.083315]))
     """
-    cdf = erf(x * math.sqrt(0.5))
-    cdf += 1
-    cdf *= 0.5
+    cdf = normal_cdf_float32(x) if x.dtype == np.float32 else 0.5 * (1 + erf(x * math.sqrt(0.5)))
 
     def pullback(dy: Array) -> Array:
-        density = np.exp(-0.5 * x * x)
-        density *= 1 / math.sqrt(2 * math.pi)
-        return dy * (cdf + x * density)
+        slope = x * x
+        slope *= -0.5
+        slope = np.exp(slope)
+        slope *= 1 / math.sqrt(2 * math.pi)  # φ(x)
+        slope *= x
+        slope += cdf
+        slope *= dy
+        return slope
 
     return x * cdf, pullback
 

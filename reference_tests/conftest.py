@@ -1,0 +1,64 @@
+"""Where the tests find data that is not part of the project, and small networks to try things on.
+
+REFSNN_DATA names a folder with `glue/` and `teachers/`, REFSNN_CASES one with cases of the authors' program; by default
+both are looked for beside the checkout, in `../shared`. Tests that need what is not there skip and say so.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refsnn.config import BertConfig
+from refsnn.network import Batch, initial_parameters, network_shapes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _folder(variable: str, default: str) -> Path:
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set {variable} to the folder that holds this data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    return _folder("REFSNN_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def cases() -> list[Path]:
+    found = sorted(_folder("REFSNN_CASES", "authors_cases").glob("case_*.npz"))
+    assert found, "the folder of cases holds none"
+    return found
+
+
+SMALL = BertConfig(
+    vocab_size=30,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=20,
+    max_position_embeddings=9,
+)
+
+
+def random_parameters(config: BertConfig, seed: int, feedback: bool = False, scale: float = 0.4, extra=None):
+    """Parameters without zeros or ones, so that no term of a formula can be left out unnoticed."""
+    rng = np.random.default_rng(seed)
+    params = initial_parameters(network_shapes(config, feedback) | (extra or {}), rng, scale, np.float64)
+    params = {name: value + 0.2 * rng.normal(size=value.shape) for name, value in params.items()}
+    if feedback:
+        params["feedback.weight"] *= 0.3
+    return params
+
+
+def random_batch(config: BertConfig, seed: int, size: int = 2, positions: int = 5) -> Batch:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, positions + 1, size)
+    lengths[0] = positions
+    mask = (np.arange(positions) < lengths[:, None]).astype(int)
+    ids = rng.integers(1, config.vocab_size, (size, positions)) * mask
+    return Batch(ids, rng.integers(0, 2, (size, positions)) * mask, mask)

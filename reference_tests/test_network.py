@@ -1,0 +1,230 @@
+"""The readings of the network: rate map, gradient, simulation, certificate, operation count."""
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+from conftest import SMALL, random_batch, random_parameters
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refsnn.certify import certify
+from refsnn.config import BertConfig
+from refsnn.energy import count
+from refsnn.equilibrium import rate_map, scores
+from refsnn.errors import InputError
+from refsnn.network import INPUT, attention_mask, spiking_bert
+from refsnn.neurons import Neuron, asr, fire_loop
+from refsnn.simulate import simulate, spike_blocks
+
+CONFIGS = st.builds(
+    lambda heads, d, layers, m: BertConfig(
+        vocab_size=11,
+        hidden_size=heads * d,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=m,
+        max_position_embeddings=7,
+    ),
+    heads=st.integers(1, 3),
+    d=st.integers(1, 4),
+    layers=st.integers(1, 3),
+    m=st.integers(1, 9),
+)
+
+
+def complex_step(function, params, direction, h=1e-30):
+    """d function(params + t·direction)/dt at t = 0, exact to rounding."""
+    return function({k: v + 1j * h * direction.get(k, 0) for k, v in params.items()}).imag / h
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(CONFIGS, st.sampled_from([0.6, 1.0, 1.5]), st.integers(0, 99), st.integers(1, 3), st.integers(1, 7))
+def test_gradient_through_the_rate_map_and_the_scores(config, vth, seed, size, positions):
+    network = spiking_bert(config, Neuron(vth=vth))
+    params, batch = random_parameters(config, seed), random_batch(config, seed, size, positions)
+    rng = np.random.default_rng(seed)
+    rates, pullback = rate_map(network, params, batch)
+    observed, scores_pullback = scores(network, params, rates, batch)
+    weights = {p.name: rng.normal(size=rates[p.name].shape) for p in network.populations}
+    # Masked scores are −10000 + something: rounding there would drown what is being tested.
+    score_weights = [rng.normal(size=s.shape) * (s > -100) for s in observed]
+
+    def loss(params):
+        rates, _ = rate_map(network, params, batch)
+        observed, _ = scores(network, params, rates, batch)
+        return sum((w * rates[name]).sum() for name, w in weights.items()) + sum(
+            (w * s).sum() for w, s in zip(score_weights, observed, strict=True)
+        )
+
+    drates, gradient = scores_pullback(score_weights)
+    total = pullback({name: w + drates.get(name, 0) for name, w in weights.items()})
+    for name, value in gradient.items():
+        total[name] = total[name] + value
+    assert set(total) == set(params)
+    directions = {name: rng.normal(size=value.shape) for name, value in params.items()}
+    directions["embeddings.word_embeddings.weight"][config.pad_token_id] = 0  # receives no gradient, by convention
+    for chosen in (*params, None):  # each parameter alone, then all together
+        direction = directions if chosen is None else {chosen: directions[chosen]}
+        expected = complex_step(loss, params, direction)
+        ours = sum((total[name] * d).sum() for name, d in direction.items())
+        size_of = sum(np.abs(total[name] * d).sum() for name, d in direction.items())
+        assert abs(ours - expected) <= 1e-12 * max(size_of, 1), chosen
+
+
+def test_padding_row_of_the_word_embedding_gets_no_gradient():
+    network = spiking_bert(SMALL)
+    batch = random_batch(SMALL, 1)
+    assert (batch.input_ids == 0).any()
+    rates, pullback = rate_map(network, random_parameters(SMALL, 0), batch)
+    gradient = pullback({"encoder.1.output": np.ones_like(rates["encoder.1.output"])})
+    assert not gradient["embeddings.word_embeddings.weight"][0].any()
+
+
+def test_derivative_at_the_edges_of_the_clip_does_not_matter_for_structural_ties():
+    # Values saturated at 1 drive context neurons with a current of exactly V_th, values at 0 with exactly 0.
+    params = random_parameters(SMALL, 3)
+    half = SMALL.hidden_size // 2
+    bias = np.r_[np.full(half, 50.0), np.full(SMALL.hidden_size - half, -50.0)]
+    params["encoder.layer.0.attention.self.value.bias"] = bias
+    network, batch = spiking_bert(SMALL), random_batch(SMALL, 3)
+    cotangent = np.random.default_rng(0).normal(size=(*batch.input_ids.shape, SMALL.hidden_size))
+    gradients = []
+    for edge in (0.0, 1.0):
+        rates, pullback = rate_map(network, params, batch, edge_derivative=edge)
+        gradients.append(pullback({"encoder.0.context": cotangent}))
+    assert np.abs(rates["encoder.0.context"][..., :half] - 1).max() < 1e-12
+    for name in gradients[0]:
+        np.testing.assert_allclose(gradients[0][name], gradients[1][name], atol=1e-13)
+
+
+def plain_simulation(network, params, batch, t_conv, rule):
+    """The definition: one step at a time, one population at a time, with whole histories kept."""
+    x, _ = network.drive(params, batch)
+    mask = attention_mask(batch, x.dtype)
+    history = {p.name: np.zeros((0, *x.shape[:2], p.width)) for p in network.populations}
+    currents = {p.name: np.zeros((0, *x.shape[:2], p.width)) for p in network.populations}
+    for t in range(1, t_conv + 1):
+        for p in network.populations:
+
+            def mean_at(name, when, t=t):
+                if name == INPUT:
+                    return x
+                seen = history[name]
+                fed_back = len(seen) == t - 1  # not yet swept in this step: what was seen up to t − 1
+                steps = seen[: when - fed_back] if when else seen[:0]
+                return steps.sum(axis=0) / max(when, 1)
+
+            def spikes_now(name, t=t):
+                if name == INPUT:
+                    return x
+                seen = history[name]
+                return seen[t - 1] if len(seen) == t else (seen[-1] if len(seen) else np.zeros((*x.shape[:2], D[name])))
+
+            D = {q.name: q.width for q in network.populations}
+            if rule == "inst":
+                current = p.projection(params, tuple(spikes_now(n) for n in p.reads), mask)[0]
+            else:
+                f = [p.projection(params, tuple(mean_at(n, when) for n in p.reads), mask)[0] for when in (t, t - 1)]
+                current = t * f[0] - (t - 1) * f[1]
+            currents[p.name] = np.concatenate([currents[p.name], current[None]])
+            history[p.name] = fire_loop(currents[p.name], p.neuron)[0]
+    return history
+
+
+@pytest.mark.parametrize("rule", ["inst", "running"])
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("neuron", [Neuron(), Neuron(vth=0.8, leak=0.9, u0=0.5)])
+def test_simulation_equals_its_plain_definition(rule, feedback, neuron):
+    config = dataclasses.replace(SMALL, hidden_size=6, intermediate_size=5, num_hidden_layers=1)
+    network = spiking_bert(config, neuron, feedback)
+    params, batch = random_parameters(config, 5, feedback), random_batch(config, 5, 2, 3)
+    expected = plain_simulation(network, params, batch, 12, rule)
+    for block in (1, 5, 12):
+        blocks = [dict(spikes) for _, spikes in spike_blocks(network, params, batch, 12, rule, block)]
+        for name, record in expected.items():
+            ours = np.concatenate([spikes[name] for spikes in blocks])
+            np.testing.assert_array_equal(ours, record, err_msg=f"{name}, block {block}")
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.8])
+def test_rates_read_at_several_times_are_those_of_the_spike_record(leak):
+    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 2), random_batch(SMALL, 2)
+    blocks = [dict(spikes) for _, spikes in spike_blocks(network, params, batch, 23, block=23)]
+    found = simulate(network, params, batch, [5, 16, 23], block=4, leak=leak)
+    assert list(found) == [5, 16, 23]
+    for t, rates in found.items():
+        for name, rate in rates.items():
+            np.testing.assert_allclose(rate, asr(blocks[0][name][:t], leak), atol=1e-14)
+
+
+def test_memory_does_not_grow_with_t():
+    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 0), random_batch(SMALL, 0, 8, 9)
+    peaks = []
+    for t_conv in (40, 400):
+        tracemalloc.start()
+        simulate(network, params, batch, t_conv)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.05 * peaks[0]
+
+
+def test_running_integration_reaches_the_rate_map_and_inst_does_not():
+    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 1), random_batch(SMALL, 1)
+    target, _ = rate_map(network, params, batch)
+    error = {
+        rule: {
+            t: {name: np.abs(rate - target[name]).mean() for name, rate in rates.items()}
+            for t, rates in simulate(network, params, batch, [100, 1000], rule).items()
+        }
+        for rule in ("inst", "running")
+    }
+    for name in target.keys() - {INPUT}:
+        assert error["running"][1000][name] < 0.2 * error["running"][100][name] + 1e-6, name
+    assert error["inst"][1000]["encoder.0.attention_output"] > 0.7 * error["inst"][100]["encoder.0.attention_output"]
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("neuron", [Neuron(), Neuron(vth=0.7, leak=0.9, u0=0.5)])
+def test_certificate_accepts_our_spikes_and_finds_every_flipped_one(neuron, feedback):
+    network = spiking_bert(SMALL, neuron, feedback)
+    params, batch = random_parameters(SMALL, 4, feedback), random_batch(SMALL, 4)
+    spikes = dict(next(iter(spike_blocks(network, params, batch, 1)))[1])
+    blocks = [dict(s) for _, s in spike_blocks(network, params, batch, 15)]
+    spikes = {name: np.concatenate([s[name] for s in blocks]) for name in spikes}
+    assert sum(v.wrong for v in certify(network, params, batch, spikes).values()) == 0
+    rng = np.random.default_rng(0)
+    for population in network.populations:
+        at = tuple(rng.integers(0, n) for n in spikes[population.name].shape)
+        flipped = spikes[population.name].copy()
+        flipped[at] = 1 - flipped[at]
+        verdict = certify(network, params, batch, spikes | {population.name: flipped})[population.name]
+        assert verdict.wrong >= 1
+        assert verdict.first_wrong[:2] == (at[0] + 1, at[1:]), population.name
+
+
+def test_operation_count_of_one_small_encoder_by_hand():
+    config = dataclasses.replace(SMALL, num_hidden_layers=1)
+    d, m, n = config.hidden_size, config.intermediate_size, 5
+    network = spiking_bert(config)
+    firing = {p.name: 0.1 * (i + 1) for i, p in enumerate(network.populations)}
+    energy = count(network, firing, t_conv=10, tokens=n)
+    assert energy.multiply_accumulates == 3 * d * d + 2 * n * d + (d * d + d) + d * m + (m * d + d)
+    h, key, value, context, attended, inner, _ = (10 * rate for rate in firing.values())  # spikes per neuron
+    by_hand = h * (3 * d * d + d) + key * n * d + value * n * d + context * d * d + attended * (d * m + d) + inner * m * d
+    assert energy.accumulates == pytest.approx(by_hand, rel=1e-14)
+    assert energy.gain == pytest.approx(4.6 / 0.9 * energy.multiply_accumulates / by_hand)
+
+
+def test_feedback_is_part_of_the_description():
+    assert spiking_bert(SMALL, feedback=True).has_feedback
+    assert not spiking_bert(SMALL).has_feedback
+    with pytest.raises(InputError, match="feedback"):
+        rate_map(spiking_bert(SMALL, feedback=True), random_parameters(SMALL, 0, True), random_batch(SMALL, 0))
+
+
+@pytest.mark.parametrize(("t_conv", "rule"), [(0, "inst"), (4, "instant")])
+def test_impossible_simulations_are_refused(t_conv, rule):
+    with pytest.raises(InputError):
+        next(spike_blocks(spiking_bert(SMALL), random_parameters(SMALL, 0), random_batch(SMALL, 0), t_conv, rule))

@@ -1,0 +1,107 @@
+"""Neurons: the vectorised dynamics against the plain loop, conservation of charge, rates and their limits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refsnn.errors import InputError
+from refsnn.neurons import Neuron, asr, fire, fire_loop, membrane_potential, rate
+
+NEURONS = st.builds(
+    Neuron,
+    vth=st.sampled_from([0.5, 1.0, 1.7]),
+    leak=st.sampled_from([1.0, 0.99, 0.5]),
+    u0=st.sampled_from([0.0, 0.5, 0.9]),
+    tie=st.sampled_from([None, 0.0, 1e-3]),
+)
+SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(1, 5))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(NEURONS, SHAPES, st.integers(0, 9), st.sampled_from([np.float64, np.float32]))
+def test_vectorised_and_plain_dynamics_are_the_same_bit_for_bit(neuron, shape, seed, dtype):
+    current = np.random.default_rng(seed).normal(0.4, 0.8, shape).astype(dtype)
+    for ours, plain in zip(fire(current, neuron), fire_loop(current, neuron), strict=True):
+        assert ours.dtype == plain.dtype == dtype
+        np.testing.assert_array_equal(ours, plain)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(NEURONS, st.integers(0, 9), st.integers(1, 12))
+def test_blocks_of_timesteps_do_not_change_anything(neuron, seed, block):
+    current = np.random.default_rng(seed).normal(0.4, 0.8, (30, 4))
+    whole, last = fire(current, neuron)
+    parts, charge = [], None
+    for start in range(0, 30, block):
+        spikes, charge = fire(current[start : start + block], neuron, charge)
+        parts.append(spikes)
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_array_equal(charge, last)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(NEURONS, st.integers(0, 9))
+def test_the_potential_implied_by_a_record_is_the_one_that_made_it(neuron, seed):
+    current = np.random.default_rng(seed).normal(0.4, 0.8, (50, 6))
+    spikes, charge = fire(current, neuron)
+    u = membrane_potential(current, spikes, neuron)
+    # The equation itself, written out here once more.
+    before = np.concatenate([np.full((1, 6), neuron.u0 * neuron.vth), (u - neuron.vth * spikes)[:-1]])
+    np.testing.assert_allclose(u, neuron.leak * before + current, atol=1e-12)
+    np.testing.assert_allclose(u[-1] - neuron.vth * spikes[-1], charge, atol=1e-12)
+    split = membrane_potential(current[20:], spikes[20:], neuron, charge=(u - neuron.vth * spikes)[19])
+    np.testing.assert_allclose(split, u[20:], atol=1e-12)
+
+
+def test_spikes_at_threshold_exactly_and_within_the_tie_rule():
+    exact = Neuron(tie=0.0)
+    assert fire(np.array([[1.0]]), exact)[0][0, 0] == 1  # ≥, not >
+    below = np.array([[1 - 1e-15]])
+    assert fire(below, exact)[0][0, 0] == 0
+    assert fire(below, Neuron())[0][0, 0] == 1  # a structural tie fires
+    assert fire(np.array([[1 - 1e-8]]), Neuron())[0][0, 0] == 0
+    assert fire(np.array([[1 - 5e-6]], np.float32), Neuron())[0][0, 0] == 1
+
+
+def test_leak_acts_after_the_reset():
+    # u[1] = 1.5 fires; what is left, 0.5, leaks to 0.25: u[2] = 0.25 + 0.8 = 1.05 fires. Leaking before the reset
+    # would leave 0.5·1.5 − 1 < 0 and no second spike.
+    spikes, charge = fire(np.array([[1.5], [0.8]]), Neuron(leak=0.5))
+    np.testing.assert_array_equal(spikes[:, 0], [1, 1])
+    np.testing.assert_allclose(charge, 0.05, atol=1e-15)
+
+
+@pytest.mark.parametrize("current", [-0.3, 0.0, 0.123, 0.5, 0.999, 1.0, 1.7])
+@pytest.mark.parametrize("vth", [0.5, 1.0, 2.0])
+def test_integrate_and_fire_rate_tends_to_the_rate_map_like_one_over_t(current, vth):
+    target = rate(np.array([current]), Neuron(vth=vth))[0][0]
+    for t_conv in (1, 10, 100, 1000):
+        spikes, _ = fire(np.full((t_conv, 1), current), Neuron(vth=vth))
+        assert abs(asr(spikes)[0] - target) <= 1 / t_conv + 1e-12
+
+
+def test_starting_at_half_the_threshold_removes_the_bias_of_the_rate():
+    currents = np.random.default_rng(0).uniform(0, 1, (1, 4000))
+    errors = {u0: asr(fire(np.repeat(currents, 16, axis=0), Neuron(u0=u0))[0]) - currents[0] for u0 in (0.0, 0.5)}
+    assert errors[0.0].mean() == pytest.approx(-0.5 / 16, abs=2e-3)  # floor
+    assert errors[0.5].mean() == pytest.approx(0, abs=1.2e-3)  # rounding
+
+
+def test_leak_weighted_average_and_its_limit():
+    spikes = (np.random.default_rng(0).random((60, 5)) < 0.3).astype(float)
+    weights = [0.9 ** (60 - t) for t in range(1, 61)]  # Σ λ^(T−t) s[t] / Σ λ^(T−t)
+    expected = sum(w * s for w, s in zip(weights, spikes, strict=True)) / sum(weights)
+    np.testing.assert_allclose(asr(spikes, leak=0.9), expected, rtol=1e-14)
+    np.testing.assert_allclose(asr(spikes, leak=1.0), spikes.mean(axis=0), rtol=1e-15)
+    near = asr(spikes, leak=1 - 1e-9)
+    assert np.abs(near - spikes.mean(axis=0)).max() < 1e-7  # λ → 1 is a limit, not 0/0
+
+
+@pytest.mark.parametrize(
+    ("constants", "word"),
+    [({"vth": 0}, "threshold"), ({"vth": np.nan}, "threshold"), ({"leak": 0}, "leak"), ({"u0": 1}, "potential")],
+)
+def test_impossible_constants_are_refused_in_words(constants, word):
+    with pytest.raises(InputError, match=word):
+        Neuron(**constants)

@@ -1,0 +1,213 @@
+"""The `refsnn` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from ._version import __version__
+from .errors import InputError
+
+__all__ = ["main"]
+
+DESCRIPTION = """\
+refsnn: the reference implementation of SpikingBERT in NumPy and SciPy.
+
+  refsnn demo                        the whole path in minutes, on text it makes itself
+  refsnn distill ...                 fine-tune a BERT teacher, distil a spiking student, on GLUE files
+  refsnn evaluate RUN ...            a student's accuracy by rate map and by spikes after T steps
+  refsnn parity CASE.npz ...         check recorded numbers of another program against ours
+"""
+
+EPILOGUE = "`refsnn COMMAND --help` explains each; docs/architecture.md shows how the parts fit together."
+
+
+def _recipe_options(parser: argparse.ArgumentParser) -> None:
+    from .distill import Recipe
+
+    group = parser.add_argument_group("training")
+    helps = {
+        "seed": "one seed fixes everything",
+        "max_length": "limit in tokens (default: the task's, 64 for SST-2, 128 otherwise)",
+        "labels": "what the prediction stage learns",
+        "temperature": "temperature of the soft labels",
+        "forward": "forward values of the read-outs: by rate map, or simulated as in the paper (t-conv times dearer)",
+        "t_conv": "timesteps of --forward spikes",
+        "rule": "integration rule of --forward spikes",
+        "vth": "threshold of every neuron",
+        "leak": "leak of every neuron; 1 is integrate-and-fire",
+        "u0": "initial membrane potential, in units of the threshold",
+    }
+    choices = {"labels": ("soft", "true"), "forward": ("rates", "spikes"), "rule": ("inst", "running")}
+    for field in fields(Recipe):
+        if field.default is MISSING:
+            continue
+        kind = {"int": int, "float": float, "int | None": int}.get(str(field.type), str)
+        what, _, stage = field.name.partition("_")
+        text = helps.get(field.name) or f"{'learning rate' if what == 'lr' else what} of the {stage} stage"
+        if field.name == "batch_size":
+            text = "examples per step"
+        group.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=kind,
+            default=field.default,
+            choices=choices.get(field.name),
+            metavar=None if field.name in choices else "X" if kind is float else "N",
+            help=text if field.default is None else f"{text} (default: %(default)s)",
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command's argument parser.
+
+    Returns
+    -------
+    parser : argparse.ArgumentParser
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("refsnn", description=DESCRIPTION, epilog=EPILOGUE, formatter_class=formatter)
+    top.add_argument("--version", action="version", version=f"refsnn {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the whole path in minutes, on text it makes itself",
+        description="Make a small labelled corpus, train a BERT teacher on it from scratch, distil a spiking student "
+        "through the three stages, simulate it, print a table and write RUN/report.html.",
+    )
+    demo.add_argument("--out", default="runs/demo", metavar="RUN", help="folder of the run (default: %(default)s)")
+    demo.add_argument("--task", choices=("sentiment", "pairs"), default="sentiment", help="which corpus to make")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="one seed fixes everything (default: 0)")
+    demo.set_defaults(run=_demo)
+
+    distill = commands.add_parser(
+        "distill",
+        help="fine-tune a BERT teacher and distil a spiking student",
+        description="Fine-tune a pretrained BERT on a GLUE task and distil a spiking student from it in three stages. "
+        "Killed and started again with the same words, it goes on where it was.",
+        epilog="example: refsnn distill --task sst2 --data glue/SST-2 --teacher bert-tiny --encoders 2 --out runs/sst2",
+    )
+    distill.add_argument("--task", required=True, help="sst2 or rte")
+    distill.add_argument("--data", required=True, metavar="DIR", help="folder of the official train.tsv and dev.tsv")
+    distill.add_argument("--teacher", required=True, metavar="DIR", help="BERT: config.json, model.safetensors, vocab")
+    distill.add_argument(
+        "--encoders", required=True, type=int, metavar="N", help="spiking encoders; divide the teacher's"
+    )
+    distill.add_argument("--out", required=True, metavar="RUN", help="folder for everything the run makes")
+    distill.add_argument("--corpus", metavar="FILE", help="unlabelled text for the general stage (default: the task's)")
+    _recipe_options(distill)
+    distill.set_defaults(run=_distill)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="accuracy of a finished run by rate map and by spikes",
+        description="Evaluate the student of a finished run on the dev split: by rate map, and by spikes after each of "
+        "the given numbers of timesteps. Writes RUN/results.json and RUN/report.html.",
+        epilog="example: refsnn evaluate runs/sst2 --data glue/SST-2 --t-conv 16 64 128",
+    )
+    evaluate.add_argument("run_folder", metavar="RUN", help="folder that `refsnn distill --out` filled")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="folder of the official dev.tsv")
+    evaluate.add_argument("--t-conv", type=int, nargs="+", default=[16, 64, 128], metavar="T", help="timesteps")
+    evaluate.add_argument(
+        "--rule", choices=("inst", "running"), default="inst", help="integration rule (default: inst, the paper's)"
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+    parity = commands.add_parser(
+        "parity",
+        help="check recorded numbers of another program",
+        description="Recompute rates, losses and gradients of recorded cases and certify their spikes. Exit status 1 "
+        "if a quantity differs by more than the tolerance or a spike decision cannot be explained by rounding.",
+    )
+    parity.add_argument("cases", nargs="+", metavar="CASE.npz", help="cases in the format of the authors' program")
+    parity.set_defaults(run=_parity)
+    return top
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import demo
+
+    demo(options.out, options.task, options.seed)
+    return 0
+
+
+def _distill(options: argparse.Namespace) -> int:
+    from .distill import Recipe, distill
+
+    recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
+    distill(recipe, options.data, options.teacher, options.out, options.corpus)
+    print(f"wrote {options.out}; next: refsnn evaluate {options.out} --data {options.data} --t-conv 16 64 128")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from .evaluate import evaluate_run, table
+    from .report import write_report
+
+    results = evaluate_run(options.run_folder, options.data, options.t_conv, options.rule)
+    print(table(results))
+    print(f"wrote {write_report(options.run_folder)}")
+    return 0
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from .parity import TOLERANCE, check_case, read_case
+
+    passed = True
+    for path in options.cases:
+        try:
+            comparisons = check_case(read_case(path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        print(f"{path}\n{'':4}{'quantity':<64}{'absolute':>10}{'relative':>10}")
+        for c in comparisons:
+            mark = "    " if c.passed else "*** "
+            if c.unexplained is None:
+                print(f"{mark}{c.name:<64}{c.absolute:>10.1e}{c.relative:>10.1e}  {c.detail}".rstrip())
+            else:
+                print(f"{mark}{c.name:<64}{c.unexplained:>9} unexplained  {c.detail}")
+        wrong = [c for c in comparisons if not c.passed]
+        worst = max((c.relative for c in comparisons), default=0.0)
+        unexplained = sum(c.unexplained or 0 for c in comparisons)
+        print(
+            f"{'FAILED' if wrong else 'passed'}: {len(comparisons) - len(wrong)} of {len(comparisons)} quantities; "
+            f"largest relative difference {worst:.1e} (tolerance {TOLERANCE:.0e}); "
+            f"{unexplained} unexplained spike decisions\n"
+        )
+        passed = passed and not wrong
+    return 0 if passed else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    status : int
+        0; 1 where a check failed; 2 where the input cannot be used, after one sentence on standard error.
+    """
+    options: Any = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except InputError as error:
+        print(f"refsnn: {error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"refsnn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(
+            "refsnn: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr
+        )
+        return 130
+    return 2

@@ -1,0 +1,78 @@
+"""The demonstration: the whole path, from text that it makes itself to a page of results, in minutes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .config import BertConfig
+from .corpora import paragraphs, train_vocabulary, write_corpus, write_glue_layout
+from .distill import Recipe, distill
+from .evaluate import evaluate_run, table
+from .files import new_folder
+from .report import write_report
+
+__all__ = ["demo"]
+
+#: A BERT small enough to be trained from scratch in a minute.
+TEACHER = {
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "max_position_embeddings": 64,
+}
+T_CONV = (4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How a built-in corpus stands in for a GLUE task."""
+
+    glue_task: str  # whose file layout and labels it has
+    train: int
+    dev: int
+    epochs_teacher: int
+
+
+CORPORA = {"sentiment": Corpus("sst2", 8000, 500, 5), "pairs": Corpus("rte", 12000, 500, 10)}
+
+
+def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None:
+    """Make a corpus, train a teacher on it, distil a spiking student, evaluate it, and write a report.
+
+    Parameters
+    ----------
+    out : path
+        The run's folder. A demonstration that was interrupted goes on where it was.
+    task : {"sentiment", "pairs"}
+    seed : int
+    """
+    run = new_folder(out)
+    data = run / "data"
+    corpus = CORPORA[task]
+    print(f"Making {corpus.train} labelled {task} examples, unlabelled text and a WordPiece vocabulary in {data}")
+    write_glue_layout(data, task, seed, corpus.train, corpus.dev)
+    write_corpus(data / "corpus.txt", 1000, seed)
+    train_vocabulary(paragraphs(1000, seed), 600, data / "vocab.txt")
+    rows = len((data / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    recipe = Recipe(
+        task=corpus.glue_task,
+        encoders=2,
+        seed=seed,
+        max_length=64,
+        epochs_teacher=corpus.epochs_teacher,
+        epochs_general=2,
+        epochs_internal=3,
+        epochs_prediction=2,
+        lr_teacher=1e-3,
+        lr_general=1e-3,
+        lr_internal=1e-3,
+        lr_prediction=3e-4,
+    )
+    print("Training a BERT teacher, then a spiking student in three stages (killed, it goes on where it was)")
+    distill(recipe, data, (BertConfig(vocab_size=rows, **TEACHER), data), run, data / "corpus.txt")
+    print("Evaluating by rate map and by spikes\n")
+    results = evaluate_run(run, data, T_CONV)
+    print(table(results))
+    print(f"\nNow open {write_report(run)} in a browser.")

@@ -1,0 +1,386 @@
+"""Distillation of a spiking student from a BERT teacher: fine-tune the teacher, then the three stages of the paper.
+
+    teacher      labelled task text           BERT with a pooler and a classifier
+    general      unlabelled text              hidden states and attention of the pretrained teacher
+    internal     task text                    hidden states and attention of the fine-tuned teacher
+    prediction   task text                    soft labels of the fine-tuned teacher, or the true labels
+
+Everything a run is goes into one folder: its settings, the teacher, the student, the log; started again after a kill
+it goes on where it was and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import scipy
+
+from . import ops
+from ._version import __version__
+from .checkpoints import check_parameters, load_bert
+from .config import BertConfig
+from .errors import InputError
+from .files import atomic, existing, load_tensors, new_folder, read_json, save_tensors, write_json
+from .network import Batch, Params, initial_parameters
+from .neurons import Neuron
+from .ops import Array
+from .predict import predict_teacher
+from .simulate import Rule, simulate
+from .student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
+from .teacher import classify, encode, head_shapes, teacher_shapes
+from .text import TASKS, Examples, load_tokenizer, read_corpus, read_task, tokenise
+from .training import Stage, finished, train
+
+__all__ = ["Recipe", "distill", "load_student", "load_teacher"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the numbers of a run, the data and the teacher aside.
+
+    Attributes
+    ----------
+    task : str
+        A key of `refsnn.text.TASKS`.
+    encoders : int
+        Spiking encoders of the student; divides the teacher's.
+    seed : int
+    max_length : int or None
+        Limit in tokens; the task's own where None.
+    batch_size : int
+    epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
+        0 leaves a stage out.
+    lr_teacher, lr_general, lr_internal, lr_prediction : float
+    labels : {"soft", "true"}
+        What the prediction stage learns: the teacher's soft labels or the true ones.
+    temperature : float
+        τ of the soft labels.
+    forward : {"rates", "spikes"}
+        Forward values of the read-outs: the rate map's, or simulated ones as in the authors' program (t_conv times
+        dearer).
+    t_conv : int
+        Timesteps of ``forward="spikes"``.
+    rule : {"inst", "running"}
+        Integration rule of ``forward="spikes"``.
+    vth, leak, u0 : float
+        See `refsnn.neurons.Neuron`.
+    """
+
+    task: str
+    encoders: int
+    seed: int = 0
+    max_length: int | None = None
+    batch_size: int = 32
+    epochs_teacher: int = 2
+    epochs_general: int = 1
+    epochs_internal: int = 3
+    epochs_prediction: int = 3
+    lr_teacher: float = 1e-4
+    lr_general: float = 3e-4
+    lr_internal: float = 3e-4
+    lr_prediction: float = 1e-4
+    labels: Literal["soft", "true"] = "soft"
+    temperature: float = 1.0
+    forward: Literal["rates", "spikes"] = "rates"
+    t_conv: int = 32
+    rule: Rule = "inst"
+    vth: float = 1.0
+    leak: float = 1.0
+    u0: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}")
+        for name, value in asdict(self).items():
+            least = 0 if name.startswith("epochs_") else 1 if name in ("encoders", "batch_size", "t_conv") else None
+            if least is not None and value < least:
+                raise InputError(f"{name} is {value}, but it must be at least {least}")
+            if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
+                raise InputError(f"{name} is {value}, but it must be a positive number")
+
+    @property
+    def neuron(self) -> Neuron:
+        """The constants of every population."""
+        return Neuron(self.vth, self.leak, self.u0)
+
+    def stage(self, name: str, schedule: Literal["linear", "constant"] = "linear") -> Stage:
+        """Epochs, batch size and learning rate of a stage.
+
+        Parameters
+        ----------
+        name : {"teacher", "general", "internal", "prediction"}
+        schedule : {"linear", "constant"}
+
+        Returns
+        -------
+        stage : Stage
+        """
+        return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
+
+
+def distill(
+    recipe: Recipe,
+    data: str | os.PathLike,
+    teacher: str | os.PathLike | tuple[BertConfig, Path],
+    out: str | os.PathLike,
+    corpus: str | os.PathLike | None = None,
+) -> None:
+    """Run or resume a whole distillation.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    data : path
+        Folder of the task's TSV files, or the one above it.
+    teacher : path or (BertConfig, Path)
+        Folder of a pretrained BERT; or a configuration and the folder of a tokenizer, to train one from scratch.
+    out : path
+        The run's folder.
+    corpus : path, optional
+        Unlabelled text for the general stage; the task's own text without its labels where None.
+
+    Raises
+    ------
+    InputError
+        Something given cannot be used, or `out` holds a run with other settings.
+    """
+    task = TASKS[recipe.task]
+    max_length = recipe.max_length or task.max_length
+    config, pretrained, folder = _teacher(teacher, recipe.seed)
+    pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
+    if max_length > config.max_position_embeddings:
+        raise InputError(
+            f"max_length is {max_length}, but the teacher embeds {config.max_position_embeddings} positions only"
+        )
+    tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
+    train_text = read_task(data, task, "train")
+    run = new_folder(out)
+    _remember_settings(run, recipe, data, teacher, corpus)
+    examples = tokenise(train_text, task.sentences, tokenizer)
+
+    tuned = _tune_teacher(run, recipe, config, pretrained, examples)
+    _save_model(run / "teacher", config.to_dict() | {"num_labels": len(task.labels)}, tuned, folder)
+
+    student = StudentConfig(
+        BertConfig(**(config.to_dict() | {"num_hidden_layers": recipe.encoders})),
+        config.hidden_size,
+        len(task.labels),
+        recipe.neuron,
+    )
+    if recipe.epochs_general:
+        text = examples if corpus is None else tokenise(read_corpus(corpus), ("text",), tokenizer)
+        params = student_from_teacher(student, pretrained, pairs, recipe.seed)
+        objective = _internal_objective(recipe, student, config, pretrained, pairs)
+        params = train(run, recipe.stage("general"), params, text, objective, [recipe.seed, 2], config.pad_token_id)
+    else:
+        params = student_from_teacher(student, tuned, pairs, recipe.seed)
+    objective = _internal_objective(recipe, student, config, tuned, pairs)
+    internal = recipe.stage("internal", "constant")
+    params = train(run, internal, params, examples, objective, [recipe.seed, 3], config.pad_token_id)
+    objective = _prediction_objective(run, recipe, student, config, tuned, examples)
+    params = train(run, recipe.stage("prediction"), params, examples, objective, [recipe.seed, 4], config.pad_token_id)
+    _save_model(run, student.to_dict(), params, folder)
+
+
+def student_from_teacher(student: StudentConfig, teacher: Params, pairs: list[int], seed: int) -> Params:
+    """Start a student from its teacher: embeddings, and encoder e from the teacher's encoder number (e+1)·M/N.
+
+    `fit` starts as the identity where the widths are equal; the classifier starts at random.
+
+    Parameters
+    ----------
+    student : StudentConfig
+    teacher : dict
+    pairs : list of int
+        As from `refsnn.student.layer_pairs`.
+    seed : int
+
+    Returns
+    -------
+    params : dict
+    """
+    rng = np.random.default_rng([seed, 1])
+    params = initial_parameters(student.shapes, rng, student.bert.initializer_range)
+    if student.teacher_width == student.bert.hidden_size:
+        params["fit.weight"] = np.eye(student.teacher_width, dtype=np.float32)
+    for name in params:
+        source = name
+        if name.startswith("encoder.layer."):
+            _, _, layer, rest = name.split(".", 3)
+            source = f"encoder.layer.{pairs[int(layer) + 1] - 1}.{rest}"
+        if source in teacher and not name.startswith("classifier."):
+            params[name] = teacher[source].copy()
+    return params
+
+
+def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
+    if isinstance(teacher, tuple):
+        config, folder = teacher
+        shapes = teacher_shapes(config, 1)
+        params = initial_parameters(shapes, np.random.default_rng([seed, 0]), config.initializer_range)
+        return config, {name: value for name, value in params.items() if not name.startswith("classifier.")}, folder
+    config, params = load_bert(teacher)
+    return config, params, Path(teacher)
+
+
+def _tune_teacher(run: Path, recipe: Recipe, config: BertConfig, pretrained: Params, examples: Examples) -> Params:
+    heads = head_shapes(config, len(TASKS[recipe.task].labels))
+    rng = np.random.default_rng([recipe.seed, 5])
+    params = initial_parameters(heads, rng, config.initializer_range) | pretrained
+
+    def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
+        logits, pullback = classify(config, params, batch)
+        loss, loss_pullback = ops.cross_entropy(logits, examples.labels[rows])
+        return {"loss": loss}, pullback(loss_pullback(1.0))
+
+    return train(run, recipe.stage("teacher"), params, examples, objective, [recipe.seed, 1], config.pad_token_id)
+
+
+def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], dict[str, Array] | None]:
+    network = student.network
+    if recipe.forward == "rates":
+        return lambda params, batch: None
+    times = recipe.t_conv
+    return lambda params, batch: simulate(network, params, batch, times, recipe.rule, keep=network.readouts)[times]
+
+
+def _internal_objective(recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, pairs: list[int]):
+    network, forward = student.network, _forward(recipe, student)
+
+    def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
+        target = encode(config, teacher, batch)
+        hidden = [target.hidden[i] for i in pairs]
+        scores = [target.scores[i - 1] for i in pairs[1:]]
+        return internal_gradients(network, params, batch, hidden, scores, forward(params, batch))
+
+    return objective
+
+
+def _prediction_objective(
+    run: Path, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
+):
+    network, forward = student.network, _forward(recipe, student)
+    soft = recipe.labels == "soft" and not finished(run, recipe.stage("prediction"))
+    # The teacher does not change any more: its soft labels are computed once, not once an epoch.
+    target = predict_teacher(config, teacher, examples) if soft else None
+
+    def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
+        def loss(z: Array):
+            if target is None:
+                return ops.cross_entropy(z, examples.labels[rows])
+            value, pullback = ops.soft_cross_entropy(z, target[rows], recipe.temperature)
+            return value, lambda dvalue: pullback(dvalue)[0]
+
+        return prediction_gradients(network, params, batch, loss, forward(params, batch))
+
+    return objective
+
+
+def _remember_settings(run: Path, recipe: Recipe, data: Any, teacher: Any, corpus: Any) -> None:
+    scratch = isinstance(teacher, tuple)
+    settings = {
+        "recipe": asdict(recipe),
+        "data": str(data),
+        "teacher": teacher[0].to_dict() if scratch else str(teacher),
+        "corpus": None if corpus is None else str(corpus),
+    }
+    path = run / "run.json"
+    if path.exists():
+        before = read_json(path).get("settings", {})
+        changed = [
+            f"{key} was {_flat(before).get(key)!r} and is {value!r}"
+            for key, value in _flat(settings).items()
+            if _flat(before).get(key) != value
+        ]
+        if changed:
+            raise InputError(
+                f"{run} holds a run with other settings ({'; '.join(changed)}); "
+                "name another --out, or the same settings to go on with it"
+            )
+        return
+    write_json(path, {"settings": settings, "versions": versions()})
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k != "recipe"} | settings.get("recipe", {})
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that computes, for the record of a run.
+
+    Returns
+    -------
+    versions : dict
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"refsnn": __version__, "python": platform.python_version()}
+    found |= {"numpy": np.__version__, "scipy": scipy.__version__, "machine": platform.machine()}
+    for package in ("tokenizers", "datasets", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _save_model(folder: Path, config: dict[str, Any], params: Params, tokenizer: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    save_tensors(folder / "model.safetensors", params, {"refsnn": __version__})
+    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+        if (tokenizer / name).exists():
+            with atomic(folder / name) as temporary:
+                shutil.copyfile(tokenizer / name, temporary)
+    write_json(folder / "config.json", config)
+
+
+def load_student(run: str | os.PathLike) -> tuple[StudentConfig, Params]:
+    """Read the student of a finished run.
+
+    Parameters
+    ----------
+    run : path
+
+    Returns
+    -------
+    config : StudentConfig
+    params : dict
+
+    Raises
+    ------
+    InputError
+        The folder holds no finished run, or a file of it is damaged.
+    """
+    run = existing(run, "the run")
+    if not (run / "config.json").exists():
+        raise InputError(f"{run} holds no finished student; run `refsnn distill … --out {run}` to its end first")
+    config = StudentConfig.from_dict(read_json(run / "config.json"))
+    path = run / "model.safetensors"
+    return config, check_parameters(load_tensors(path)[0], config.shapes, path)
+
+
+def load_teacher(run: str | os.PathLike) -> tuple[BertConfig, Params]:
+    """Read the fine-tuned teacher of a run.
+
+    Parameters
+    ----------
+    run : path
+
+    Returns
+    -------
+    config : BertConfig
+    params : dict
+        With pooler and classifier.
+    """
+    folder = existing(existing(run, "the run") / "teacher", "the fine-tuned teacher")
+    values = read_json(folder / "config.json")
+    config = BertConfig.from_dict(values)
+    path = folder / "model.safetensors"
+    return config, check_parameters(load_tensors(path)[0], teacher_shapes(config, values["num_labels"]), path)

@@ -1,0 +1,171 @@
+"""Class scores of a data set: by a teacher, by a student's rate map, and by its spikes after several T."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import BertConfig
+from .equilibrium import rate_map
+from .files import require
+from .network import Batch, Params
+from .ops import Array
+from .simulate import Rule, simulate
+from .student import StudentConfig, logits
+from .teacher import classify
+from .text import Examples, length_batches
+
+__all__ = ["SpikingResult", "accuracy", "by_batches", "predict_rates", "predict_spikes", "predict_teacher"]
+
+
+def accuracy(logits: Array, labels: Array) -> float:
+    """Fraction of examples whose largest class score is the label's.
+
+    Parameters
+    ----------
+    logits : (n, classes) array
+    labels : (n,) array
+
+    Returns
+    -------
+    accuracy : float
+
+    Examples
+    --------
+    >>> accuracy(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 1]))
+    0.5
+    """
+    return float((logits.argmax(axis=-1) == labels).mean())
+
+
+def by_batches(
+    examples: Examples, function: Callable[[Batch, Array], Array], size: int, pad_token_id: int, label: str
+) -> Array:
+    """Apply a function to batches of like lengths and put the results back in the examples' order.
+
+    Parameters
+    ----------
+    examples : Examples
+    function : callable
+        ``function(batch, rows) -> (B, ...) array``.
+    size : int
+    pad_token_id : int
+    label : str
+        For the progress bar.
+
+    Returns
+    -------
+    results : (n, ...) array
+    """
+    batches = length_batches(examples.lengths, size)
+    bar = require("tqdm").tqdm(batches, desc=f"{label:>10}", unit="batch", dynamic_ncols=True, leave=False)
+    results = np.concatenate([function(examples.batch(rows, pad_token_id), rows) for rows in bar])
+    return results[np.argsort(np.concatenate(batches), kind="stable")]
+
+
+def predict_teacher(config: BertConfig, params: Params, examples: Examples, size: int = 64) -> Array:
+    """Class scores of a fine-tuned teacher.
+
+    Parameters
+    ----------
+    config : BertConfig
+    params : dict
+    examples : Examples
+    size : int
+        Batch size.
+
+    Returns
+    -------
+    logits : (n, classes) array
+    """
+
+    def one(batch: Batch, rows: Array) -> Array:
+        return classify(config, params, batch)[0]
+
+    return by_batches(examples, one, size, config.pad_token_id, "teacher")
+
+
+def predict_rates(config: StudentConfig, params: Params, examples: Examples, size: int = 64) -> Array:
+    """Class scores by the rate map.
+
+    Parameters
+    ----------
+    config : StudentConfig
+    params : dict
+    examples : Examples
+    size : int
+        Batch size.
+
+    Returns
+    -------
+    logits : (n, classes) array
+    """
+    network = config.network
+
+    def one(batch: Batch, rows: Array) -> Array:
+        rates, _ = rate_map(network, params, batch)
+        return logits(params, rates[network.readouts[-1]])[0]
+
+    return by_batches(examples, one, size, config.bert.pad_token_id, "rate map")
+
+
+@dataclass(frozen=True)
+class SpikingResult:
+    """What a simulation of a data set gave after T steps.
+
+    Attributes
+    ----------
+    logits : (n, classes) array
+    firing_rates : dict
+        Population -> spikes per neuron and step, averaged over the real tokens of all examples.
+    """
+
+    logits: Array
+    firing_rates: dict[str, float]
+
+
+def predict_spikes(
+    config: StudentConfig,
+    params: Params,
+    examples: Examples,
+    t_conv: Sequence[int],
+    rule: Rule = "inst",
+    size: int = 32,
+) -> dict[int, SpikingResult]:
+    """Class scores by spikes after several numbers of timesteps, from one simulation.
+
+    Parameters
+    ----------
+    config : StudentConfig
+    params : dict
+    examples : Examples
+    t_conv : sequence of int
+    rule : {"inst", "running"}
+    size : int
+        Batch size.
+
+    Returns
+    -------
+    results : dict
+        T -> SpikingResult.
+    """
+    network = config.network
+    times = sorted(set(t_conv))
+    spikes = {t: dict.fromkeys((p.name for p in network.populations), 0.0) for t in times}
+
+    def one(batch: Batch, rows: Array) -> Array:
+        rates = simulate(network, params, batch, times, rule)
+        tokens = batch.attention_mask.astype(bool)
+        for t in times:
+            for name, rate in rates[t].items():
+                spikes[t][name] += float(rate[tokens].mean(axis=-1, dtype=np.float64).sum())
+        return np.stack([logits(params, rates[t][network.readouts[-1]])[0] for t in times], axis=1)  # (B, times, C)
+
+    found = by_batches(examples, one, size, config.bert.pad_token_id, "spikes")
+    tokens = int(examples.lengths.sum())
+    return {
+        t: SpikingResult(found[:, i], {name: total / tokens for name, total in spikes[t].items()})
+        for i, t in enumerate(times)
+    }

@@ -1,0 +1,195 @@
+"""A training loop that can be killed at any moment and taken up again with the same result, bit for bit.
+
+What a step does is a function of the parameters, the moments and the step's number alone: the order of the examples
+is drawn from the seed and the epoch. A checkpoint therefore holds just these, and is written by rename.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .errors import InputError
+from .files import load_tensors, read_json, require, save_tensors, write_json, write_text
+from .network import Batch, Params
+from .ops import Array
+from .optim import BertAdam, linear_warmup
+from .text import Examples, epoch_batches
+
+__all__ = ["Stage", "finished", "train"]
+
+#: Losses by name, and gradients of their sum.
+Objective = Callable[[Params, Batch, Array], tuple[dict[str, Array], Params]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes
+    ----------
+    name : str
+        Names its checkpoint and its lines in the log.
+    epochs, batch_size : int
+    lr : float
+        Peak learning rate.
+    schedule : {"linear", "constant"}
+        Linear warm-up over a tenth of the steps and linear decay, or a constant rate.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Literal["linear", "constant"] = "linear"
+
+
+def _checkpoint(run: Path, stage: Stage) -> Path:
+    return run / "stages" / f"{stage.name}.safetensors"
+
+
+def finished(run: Path, stage: Stage) -> Params | None:
+    """Parameters that a finished stage left, or None.
+
+    Parameters
+    ----------
+    run : Path
+    stage : Stage
+
+    Returns
+    -------
+    params : dict or None
+    """
+    path = _checkpoint(run, stage)
+    if not path.exists():
+        return None
+    tensors, metadata = load_tensors(path)
+    return tensors if metadata.get("done") else None
+
+
+def train(
+    run: Path,
+    stage: Stage,
+    params: Params,
+    examples: Examples,
+    objective: Objective,
+    seed: Sequence[int],
+    pad_token_id: int = 0,
+    save_every: float = 20.0,
+) -> Params:
+    """Run a stage to its end, from where an earlier attempt was interrupted if there was one.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder; the stage keeps ``stages/NAME.safetensors``, its lines in ``log.jsonl`` and its share of
+        ``timings.json`` there.
+    stage : Stage
+    params : dict
+        Where to start; not modified.
+    examples : Examples
+    objective : callable
+        ``objective(params, batch, rows) -> (losses, gradients)``; `rows` are the numbers of the batch's examples.
+    seed : sequence of int
+    pad_token_id : int
+    save_every : float
+        Seconds between checkpoints: the most that a kill can lose, a logging interval aside.
+
+    Returns
+    -------
+    params : dict
+
+    Raises
+    ------
+    InputError
+        A loss is no longer finite.
+    """
+    done = finished(run, stage)
+    if done is not None:
+        return done
+    tqdm = require("tqdm").tqdm
+    per_epoch = -(-len(examples) // stage.batch_size)
+    steps = per_epoch * stage.epochs
+    optimiser = BertAdam()
+    params = {name: np.array(value, order="C") for name, value in params.items()}
+    moments = optimiser.initial(params)
+    first, spent = 0, 0.0
+    path = _checkpoint(run, stage)
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        tensors, metadata = load_tensors(path)
+        first, spent = metadata["step"], _timings(run).get(stage.name, 0.0)
+        params = {name: tensors[name] for name in params}
+        moments = {name: tensors[name] for name in moments}
+    _drop_log_after(run, stage, first)
+
+    interval = max(1, steps // 200)
+    gathered: dict[str, float] = {}
+    started = saved = time.monotonic()
+    bar = tqdm(total=steps, initial=first, desc=f"{stage.name:>10}", unit="step", dynamic_ncols=True, smoothing=0.05)
+    for step, rows in enumerate(_steps(examples, stage, seed, first), first):
+        factor = linear_warmup(step / steps) if stage.schedule == "linear" else 1.0
+        losses, gradients = objective(params, examples.batch(rows, pad_token_id), rows)
+        optimiser.step(params, gradients, moments, stage.lr * factor)
+        for name, value in losses.items():
+            gathered[name] = gathered.get(name, 0.0) + float(value)
+        bar.update()
+        if (step + 1) % interval == 0 or step + 1 == steps:
+            count = interval if (step + 1) % interval == 0 else steps % interval
+            means = {name: value / count for name, value in gathered.items()}
+            if not np.isfinite(list(means.values())).all():
+                raise InputError(
+                    f"the loss of stage {stage.name} is no longer finite at step {step + 1} of {steps} ({means}); "
+                    f"try a learning rate below {stage.lr}"
+                )
+            bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
+            with open(run / "log.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps({"stage": stage.name, "step": step + 1, "lr": stage.lr * factor, **means}) + "\n")
+            gathered = {}
+            if time.monotonic() - saved > save_every and step + 1 < steps:
+                # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
+                _add_timing(run, stage, spent + time.monotonic() - started)
+                save_tensors(path, params | moments, {"stage": stage.name, "step": step + 1, "done": False})
+                saved = time.monotonic()
+    bar.close()
+    _add_timing(run, stage, spent + time.monotonic() - started)
+    save_tensors(path, params, {"stage": stage.name, "step": steps, "done": True})
+    return params
+
+
+def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) -> Iterator[Array]:
+    per_epoch = -(-len(examples) // stage.batch_size)
+    for epoch in range(first // per_epoch, stage.epochs):
+        batches = epoch_batches(examples.lengths, stage.batch_size, [*seed, epoch])
+        yield from islice(batches, max(0, first - epoch * per_epoch), None)
+
+
+def _drop_log_after(run: Path, stage: Stage, step: int) -> None:
+    """Forget what an interrupted attempt logged after its last checkpoint; the steps are taken again."""
+    path = run / "log.jsonl"
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # half a line, from a kill while writing
+        if entry["stage"] != stage.name or entry["step"] <= step:
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def _timings(run: Path) -> dict[str, float]:
+    return read_json(run / "timings.json") if (run / "timings.json").exists() else {}
+
+
+def _add_timing(run: Path, stage: Stage, seconds: float) -> None:
+    write_json(run / "timings.json", _timings(run) | {stage.name: round(seconds, 1)})
