@@ -104,6 +104,7 @@ def plain_simulation(network, params, batch, t_conv, rule):
     x, _ = network.drive(params, batch)
     mask = attention_mask(batch, x.dtype)
     history = {p.name: np.zeros((0, *x.shape[:2], p.width)) for p in network.populations}
+    nothing = {p.name: np.zeros((*x.shape[:2], p.width)) for p in network.populations}
     currents = {p.name: np.zeros((0, *x.shape[:2], p.width)) for p in network.populations}
     for t in range(1, t_conv + 1):
         for p in network.populations:
@@ -120,9 +121,8 @@ def plain_simulation(network, params, batch, t_conv, rule):
                 if name == INPUT:
                     return x
                 seen = history[name]
-                return seen[t - 1] if len(seen) == t else (seen[-1] if len(seen) else np.zeros((*x.shape[:2], D[name])))
+                return seen[t - 1] if len(seen) == t else seen[-1] if len(seen) else nothing[name]
 
-            D = {q.name: q.width for q in network.populations}
             if rule == "inst":
                 current = p.projection(params, tuple(spikes_now(n) for n in p.reads), mask)[0]
             else:
@@ -212,7 +212,9 @@ def test_operation_count_of_one_small_encoder_by_hand():
     energy = count(network, firing, t_conv=10, tokens=n)
     assert energy.multiply_accumulates == 3 * d * d + 2 * n * d + (d * d + d) + d * m + (m * d + d)
     h, key, value, context, attended, inner, _ = (10 * rate for rate in firing.values())  # spikes per neuron
-    by_hand = h * (3 * d * d + d) + key * n * d + value * n * d + context * d * d + attended * (d * m + d) + inner * m * d
+    by_hand = (
+        h * (3 * d * d + d) + key * n * d + value * n * d + context * d * d + attended * (d * m + d) + inner * m * d
+    )
     assert energy.accumulates == pytest.approx(by_hand, rel=1e-14)
     assert energy.gain == pytest.approx(4.6 / 0.9 * energy.multiply_accumulates / by_hand)
 

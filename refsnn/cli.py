@@ -99,6 +99,9 @@ def parser() -> argparse.ArgumentParser:
     )
     distill.add_argument("--out", required=True, metavar="RUN", help="folder for everything the run makes")
     distill.add_argument("--corpus", metavar="FILE", help="unlabelled text for the general stage (default: the task's)")
+    distill.add_argument(
+        "--save-every", type=float, default=20.0, metavar="S", help="seconds between checkpoints (default: %(default)s)"
+    )
     _recipe_options(distill)
     distill.set_defaults(run=_distill)
 
@@ -139,7 +142,7 @@ def _distill(options: argparse.Namespace) -> int:
     from .distill import Recipe, distill
 
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
-    distill(recipe, options.data, options.teacher, options.out, options.corpus)
+    distill(recipe, options.data, options.teacher, options.out, options.corpus, options.save_every)
     print(f"wrote {options.out}; next: refsnn evaluate {options.out} --data {options.data} --t-conv 16 64 128")
     return 0
 

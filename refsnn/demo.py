@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import BertConfig
 from .corpora import paragraphs, train_vocabulary, write_corpus, write_glue_layout
@@ -15,13 +15,13 @@ from .report import write_report
 __all__ = ["demo"]
 
 #: A BERT small enough to be trained from scratch in a minute.
-TEACHER = {
-    "hidden_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "max_position_embeddings": 64,
-}
+TEACHER = BertConfig(
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=256,
+    max_position_embeddings=64,
+)
 T_CONV = (4, 8, 16, 32, 64, 128)
 
 
@@ -65,13 +65,13 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
         epochs_general=2,
         epochs_internal=3,
         epochs_prediction=2,
-        lr_teacher=1e-3,
+        lr_teacher=3e-4,
         lr_general=1e-3,
         lr_internal=1e-3,
         lr_prediction=3e-4,
     )
     print("Training a BERT teacher, then a spiking student in three stages (killed, it goes on where it was)")
-    distill(recipe, data, (BertConfig(vocab_size=rows, **TEACHER), data), run, data / "corpus.txt")
+    distill(recipe, data, (replace(TEACHER, vocab_size=rows), data), run, data / "corpus.txt")
     print("Evaluating by rate map and by spikes\n")
     results = evaluate_run(run, data, T_CONV)
     print(table(results))

@@ -36,7 +36,7 @@ from .simulate import Rule, simulate
 from .student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
 from .teacher import classify, encode, head_shapes, teacher_shapes
 from .text import TASKS, Examples, load_tokenizer, read_corpus, read_task, tokenise
-from .training import Stage, finished, train
+from .training import Objective, Stage, finished, train
 
 __all__ = ["Recipe", "distill", "load_student", "load_teacher"]
 
@@ -99,8 +99,10 @@ class Recipe:
         if self.task not in TASKS:
             raise InputError(f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}")
         for name, value in asdict(self).items():
-            least = 0 if name.startswith("epochs_") else 1 if name in ("encoders", "batch_size", "t_conv") else None
-            if least is not None and value < least:
+            least = {"encoders": 1, "batch_size": 1, "t_conv": 1, "max_length": 3}.get(name)
+            if name.startswith("epochs_"):
+                least = 0
+            if least is not None and value is not None and value < least:
                 raise InputError(f"{name} is {value}, but it must be at least {least}")
             if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
                 raise InputError(f"{name} is {value}, but it must be a positive number")
@@ -131,6 +133,7 @@ def distill(
     teacher: str | os.PathLike | tuple[BertConfig, Path],
     out: str | os.PathLike,
     corpus: str | os.PathLike | None = None,
+    save_every: float = 20.0,
 ) -> None:
     """Run or resume a whole distillation.
 
@@ -145,6 +148,8 @@ def distill(
         The run's folder.
     corpus : path, optional
         Unlabelled text for the general stage; the task's own text without its labels where None.
+    save_every : float
+        Seconds between checkpoints; see `refsnn.training.train`.
 
     Raises
     ------
@@ -161,31 +166,34 @@ def distill(
         )
     tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
     train_text = read_task(data, task, "train")
+    corpus_text = None if corpus is None else read_corpus(corpus)
     run = new_folder(out)
     _remember_settings(run, recipe, data, teacher, corpus)
     examples = tokenise(train_text, task.sentences, tokenizer)
 
-    tuned = _tune_teacher(run, recipe, config, pretrained, examples)
-    _save_model(run / "teacher", config.to_dict() | {"num_labels": len(task.labels)}, tuned, folder)
+    def run_stage(stage: Stage, number: int, params: Params, text: Examples, objective: Objective) -> Params:
+        return train(run, stage, params, text, objective, [recipe.seed, number], config.pad_token_id, save_every)
 
-    student = StudentConfig(
-        BertConfig(**(config.to_dict() | {"num_hidden_layers": recipe.encoders})),
-        config.hidden_size,
-        len(task.labels),
-        recipe.neuron,
+    classes = len(task.labels)
+    heads = initial_parameters(
+        head_shapes(config, classes), np.random.default_rng([recipe.seed, 5]), config.initializer_range
     )
+    tuned = run_stage(recipe.stage("teacher"), 1, heads | pretrained, examples, _teacher_objective(config, examples))
+    _save_model(run / "teacher", config.to_dict() | {"num_labels": classes}, tuned, folder)
+
+    bert = BertConfig(**(config.to_dict() | {"num_hidden_layers": recipe.encoders}))
+    student = StudentConfig(bert, config.hidden_size, classes, recipe.neuron)
     if recipe.epochs_general:
-        text = examples if corpus is None else tokenise(read_corpus(corpus), ("text",), tokenizer)
+        text = examples if corpus_text is None else tokenise(corpus_text, ("text",), tokenizer)
         params = student_from_teacher(student, pretrained, pairs, recipe.seed)
         objective = _internal_objective(recipe, student, config, pretrained, pairs)
-        params = train(run, recipe.stage("general"), params, text, objective, [recipe.seed, 2], config.pad_token_id)
+        params = run_stage(recipe.stage("general"), 2, params, text, objective)
     else:
         params = student_from_teacher(student, tuned, pairs, recipe.seed)
     objective = _internal_objective(recipe, student, config, tuned, pairs)
-    internal = recipe.stage("internal", "constant")
-    params = train(run, internal, params, examples, objective, [recipe.seed, 3], config.pad_token_id)
+    params = run_stage(recipe.stage("internal", "constant"), 3, params, examples, objective)
     objective = _prediction_objective(run, recipe, student, config, tuned, examples)
-    params = train(run, recipe.stage("prediction"), params, examples, objective, [recipe.seed, 4], config.pad_token_id)
+    params = run_stage(recipe.stage("prediction"), 4, params, examples, objective)
     _save_model(run, student.to_dict(), params, folder)
 
 
@@ -230,17 +238,13 @@ def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
     return config, params, Path(teacher)
 
 
-def _tune_teacher(run: Path, recipe: Recipe, config: BertConfig, pretrained: Params, examples: Examples) -> Params:
-    heads = head_shapes(config, len(TASKS[recipe.task].labels))
-    rng = np.random.default_rng([recipe.seed, 5])
-    params = initial_parameters(heads, rng, config.initializer_range) | pretrained
-
+def _teacher_objective(config: BertConfig, examples: Examples) -> Objective:
     def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
         logits, pullback = classify(config, params, batch)
         loss, loss_pullback = ops.cross_entropy(logits, examples.labels[rows])
         return {"loss": loss}, pullback(loss_pullback(1.0))
 
-    return train(run, recipe.stage("teacher"), params, examples, objective, [recipe.seed, 1], config.pad_token_id)
+    return objective
 
 
 def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], dict[str, Array] | None]:
@@ -251,7 +255,9 @@ def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch]
     return lambda params, batch: simulate(network, params, batch, times, recipe.rule, keep=network.readouts)[times]
 
 
-def _internal_objective(recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, pairs: list[int]):
+def _internal_objective(
+    recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, pairs: list[int]
+) -> Objective:
     network, forward = student.network, _forward(recipe, student)
 
     def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
@@ -265,7 +271,7 @@ def _internal_objective(recipe: Recipe, student: StudentConfig, config: BertConf
 
 def _prediction_objective(
     run: Path, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
-):
+) -> Objective:
     network, forward = student.network, _forward(recipe, student)
     soft = recipe.labels == "soft" and not finished(run, recipe.stage("prediction"))
     # The teacher does not change any more: its soft labels are computed once, not once an epoch.

@@ -23,7 +23,7 @@ from .ops import Array
 from .optim import BertAdam, linear_warmup
 from .text import Examples, epoch_batches
 
-__all__ = ["Stage", "finished", "train"]
+__all__ = ["Objective", "Stage", "finished", "train"]
 
 #: Losses by name, and gradients of their sum.
 Objective = Callable[[Params, Batch, Array], tuple[dict[str, Array], Params]]

@@ -1,0 +1,232 @@
+"""Training: the optimiser by its formula, resuming bit for bit, and a whole small distillation."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refsnn.config import BertConfig
+from refsnn.distill import Recipe, distill, load_student
+from refsnn.errors import InputError
+from refsnn.evaluate import evaluate_run, table
+from refsnn.files import save_tensors, write_json
+from refsnn.network import initial_parameters, network_shapes
+from refsnn.optim import BertAdam, linear_warmup
+from refsnn.student import layer_pairs
+from refsnn.text import Examples
+from refsnn.training import Stage, train
+
+GOOD, BAD = "good fine great lovely".split(), "bad poor awful dull".split()
+
+
+def test_bert_adam_follows_its_formula():
+    rng = np.random.default_rng(0)
+    params = {
+        "a.weight": rng.normal(size=(300, 70)),
+        "a.bias": rng.normal(size=70),
+        "LayerNorm.weight": rng.normal(size=9),
+    }
+    expected = {k: v.copy() for k, v in params.items()}
+    moments = {k: (0.0, 0.0) for k in params}
+    optimiser = BertAdam()
+    state = optimiser.initial(params)
+    for step in range(5):
+        gradients = {k: rng.normal(size=v.shape) * (3 if step % 2 else 1e-3) for k, v in params.items()}
+        before = {k: g.copy() for k, g in gradients.items()}
+        lr = 0.1 * linear_warmup(step / 5)
+        optimiser.step(params, gradients, state, lr)
+        for k, g in gradients.items():
+            np.testing.assert_array_equal(g, before[k])  # the caller's gradients are left alone
+            norm = np.sqrt((g**2).sum())
+            g = g / (norm + 1e-6) if norm > 1 else g
+            m, v = moments[k]
+            moments[k] = m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            decay = 0.01 if k == "a.weight" else 0.0
+            expected[k] = expected[k] - lr * (m / (np.sqrt(v) + 1e-6) + decay * expected[k])
+            np.testing.assert_allclose(params[k], expected[k], rtol=1e-12, atol=1e-14, err_msg=f"{k}, step {step}")
+
+
+def quadratic(params, batch, rows):
+    """A loss whose value depends on which examples are seen when."""
+    pull = params["w"] - np.sin(batch.input_ids.sum() + rows[0])
+    return {"loss": (pull**2).sum()}, {"w": 2 * pull}
+
+
+@pytest.fixture
+def examples():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 6, 37)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return Examples(rng.integers(1, 9, starts[-1]), np.zeros(starts[-1], int), starts, np.zeros(37, int))
+
+
+@pytest.mark.parametrize("fatal", [1, 2, 13, 50, 99])
+def test_a_stage_interrupted_at_any_step_ends_with_the_same_bytes(tmp_path, examples, fatal):
+    stage = Stage("some", epochs=13, batch_size=5, lr=0.1)  # 104 steps
+    start = {"w": np.zeros(3, np.float32)}
+    ends = []
+    for name in ("whole", "broken"):
+        run = tmp_path / name
+        run.mkdir()
+        calls = 0
+
+        def objective(params, batch, rows, name=name):
+            nonlocal calls
+            calls += 1
+            if name == "broken" and calls == fatal:
+                raise MemoryError
+            return quadratic(params, batch, rows)
+
+        if name == "broken":
+            with pytest.raises(MemoryError):
+                train(run, stage, start, examples, objective, [7], save_every=0)
+            with open(run / "log.jsonl", "a") as log:
+                log.write('{"stage": "some", "st')  # killed while writing a line
+        train(run, stage, start, examples, objective, [7], save_every=0)
+        ends.append({p.name: p.read_bytes() for p in (run / "log.jsonl", run / "stages" / "some.safetensors")})
+    assert ends[0] == ends[1]
+    assert not start["w"].any()  # the caller's parameters are left alone
+
+
+def test_another_seed_gives_another_result(tmp_path, examples):
+    stage = Stage("some", epochs=2, batch_size=5, lr=0.1)
+    found = []
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        found.append(train(tmp_path / str(seed), stage, {"w": np.zeros(3)}, examples, quadratic, [seed])["w"])
+    assert np.abs(found[0] - found[1]).max() > 1e-6
+
+
+def test_a_loss_that_explodes_is_reported_in_words(tmp_path, examples):
+    def objective(params, batch, rows):
+        return {"loss": np.float64(np.nan)}, {"w": params["w"]}
+
+    with pytest.raises(InputError, match=r"no longer finite.*learning rate"):
+        train(tmp_path, Stage("some", 1, 5, 0.1), {"w": np.zeros(3)}, examples, objective, [0])
+
+
+def write_task(folder: Path, rows: int = 120) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", rows), ("dev", 40)):
+        lines = ["sentence\tlabel"]
+        for _ in range(count):
+            label = int(rng.integers(2))
+            word = (BAD, GOOD)[label][rng.integers(4)]
+            lines.append(f"the {'film plot cast'.split()[rng.integers(3)]} is {word}\t{label}")
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_teacher(folder: Path, layers: int = 2) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"the film plot cast is".split(), *GOOD, *BAD]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+    )
+    params = initial_parameters(network_shapes(config), np.random.default_rng(1), 0.1)
+    save_tensors(folder / "model.safetensors", params, {})
+    write_json(folder / "config.json", config.to_dict())
+    return folder
+
+
+RECIPE = Recipe(
+    task="sst2",
+    encoders=1,
+    max_length=16,
+    batch_size=8,
+    epochs_teacher=10,
+    epochs_general=2,
+    epochs_internal=6,
+    epochs_prediction=6,
+    lr_teacher=3e-3,
+    lr_general=3e-3,
+    lr_internal=3e-3,
+    lr_prediction=3e-3,
+)
+
+
+def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path):
+    data, teacher = write_task(tmp_path / "SST-2"), write_teacher(tmp_path / "bert")
+    distill(RECIPE, data, teacher, tmp_path / "run")
+    results = evaluate_run(tmp_path / "run", tmp_path, [8, 64])  # the folder above the task's will do as well
+    assert results["teacher_accuracy"] == 1.0
+    assert results["rate_accuracy"] >= 0.9
+    assert results["spikes"][-1]["accuracy"] >= 0.8
+    assert 0 < results["spikes"][-1]["firing_rate"] < 1
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert f"{100 * results['rate_accuracy']:.1f}" in table(results)
+    config, params = load_student(tmp_path / "run")
+    assert config.bert.num_hidden_layers == 1
+    assert set(params) == set(config.shapes)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["settings"]["recipe"]["seed"] == 0
+    assert {"refsnn", "numpy", "scipy", "python"} <= set(record["versions"])
+    stages = [json.loads(line)["stage"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(stages)) == ["teacher", "general", "internal", "prediction"]
+
+
+def test_simulated_forward_values_and_true_labels(tmp_path):
+    from dataclasses import replace
+
+    data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
+    recipe = replace(RECIPE, forward="spikes", t_conv=8, labels="true", u0=0.5, epochs_internal=1, epochs_prediction=1)
+    distill(recipe, data, teacher, tmp_path / "run")
+    config, _ = load_student(tmp_path / "run")
+    assert config.neuron.u0 == 0.5
+
+
+def test_a_run_with_other_settings_is_not_overwritten(tmp_path):
+    from dataclasses import replace
+
+    data, teacher = write_task(tmp_path / "data", rows=16), write_teacher(tmp_path / "bert")
+    short = replace(RECIPE, epochs_teacher=1, epochs_general=0, epochs_internal=1, epochs_prediction=1)
+    distill(short, data, teacher, tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"seed was 0 and is 1.*--out"):
+        distill(replace(short, seed=1), data, teacher, tmp_path / "run")
+    distill(short, data, teacher, tmp_path / "run")  # finished: nothing to do
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_killed_and_started_again_the_command_ends_with_the_same_bytes(tmp_path):
+    data, teacher = write_task(tmp_path / "data", rows=64), write_teacher(tmp_path / "bert")
+
+    def start(out: str) -> subprocess.Popen:
+        words = (
+            "-m refsnn distill --task sst2 --encoders 2 --max-length 16 --batch-size 4 --epochs-teacher 3 "
+            f"--save-every 0 --data {data} --teacher {teacher} --out {tmp_path / out}"
+        )
+        return subprocess.Popen([sys.executable, *words.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start("whole").wait() == 0
+    # Kill at the start of the teacher, somewhere in the general stage, and in the last.
+    for stage in ("teacher", "general", "prediction"):
+        process = start("killed")
+        target = tmp_path / "killed" / "stages" / f"{stage}.safetensors"
+        while not target.exists() and process.poll() is None:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start("killed").wait() == 0
+    for name in ("model.safetensors", "config.json", "teacher/model.safetensors", "log.jsonl", "vocab.txt"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list((tmp_path / "killed").rglob("*.part")), "temporary files are left behind"
+
+
+def test_layers_that_do_not_divide_are_refused_with_what_would():
+    assert layer_pairs(4, 12) == [0, 3, 6, 9, 12]
+    with pytest.raises(InputError, match=r"must divide.*\[1, 2, 3, 6\]"):
+        layer_pairs(4, 6)
