@@ -220,8 +220,8 @@ def test_operation_count_of_one_small_encoder_by_hand():
 
 
 def test_feedback_is_part_of_the_description():
-    assert spiking_bert(SMALL, feedback=True).has_feedback
-    assert not spiking_bert(SMALL).has_feedback
+    assert spiking_bert(SMALL, feedback=True).fed_back == ("encoder.1.output",)
+    assert spiking_bert(SMALL).fed_back == ()
     with pytest.raises(InputError, match="feedback"):
         rate_map(spiking_bert(SMALL, feedback=True), random_parameters(SMALL, 0, True), random_batch(SMALL, 0))
 

@@ -55,7 +55,7 @@ def test_bert_adam_follows_its_formula():
 def quadratic(params, batch, rows):
     """A loss whose value depends on which examples are seen when."""
     pull = params["w"] - np.sin(batch.input_ids.sum() + rows[0])
-    return {"loss": (pull**2).sum()}, {"w": 2 * pull}
+    return {"loss": (pull**2).sum()}, {"w": 2 * pull}, {}
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_another_seed_gives_another_result(tmp_path, examples):
 
 def test_a_loss_that_explodes_is_reported_in_words(tmp_path, examples):
     def objective(params, batch, rows):
-        return {"loss": np.float64(np.nan)}, {"w": params["w"]}
+        return {"loss": np.float64(np.nan)}, {"w": params["w"]}, {}
 
     with pytest.raises(InputError, match=r"no longer finite.*learning rate"):
         train(tmp_path, Stage("some", 1, 5, 0.1), {"w": np.zeros(3)}, examples, objective, [0])
@@ -178,11 +178,12 @@ def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path
     assert list(dict.fromkeys(stages)) == ["teacher", "general", "internal", "prediction"]
 
 
-def test_simulated_forward_values_and_true_labels(tmp_path):
+@pytest.mark.parametrize("mode", ["released", "simulated"])
+def test_simulated_forward_values_and_true_labels(tmp_path, mode):
     from dataclasses import replace
 
     data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
-    recipe = replace(RECIPE, forward="spikes", t_conv=8, labels="true", u0=0.5, epochs_internal=1, epochs_prediction=1)
+    recipe = replace(RECIPE, mode=mode, t_conv=8, labels="true", u0=0.5, epochs_internal=1, epochs_prediction=1)
     distill(recipe, data, teacher, tmp_path / "run")
     config, _ = load_student(tmp_path / "run")
     assert config.neuron.u0 == 0.5
@@ -230,3 +231,28 @@ def test_layers_that_do_not_divide_are_refused_with_what_would():
     assert layer_pairs(4, 12) == [0, 3, 6, 9, 12]
     with pytest.raises(InputError, match=r"must divide.*\[1, 2, 3, 6\]"):
         layer_pairs(4, 6)
+
+
+def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
+    from dataclasses import replace
+
+    from refsnn.cli import main
+
+    data, teacher = write_task(tmp_path / "data", rows=40), write_teacher(tmp_path / "bert")
+    short = replace(RECIPE, epochs_general=0, epochs_internal=2, epochs_prediction=2, feedback=0.1)
+    distill(short, data, teacher, tmp_path / "run")
+    _, params = load_student(tmp_path / "run")
+    assert 0 < np.linalg.norm(params["feedback.weight"], 2) <= 0.1 * (1 + 1e-5)
+    entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert entry["sweeps"] >= 1 and entry["products"] >= 1 and entry["residual"] < 1e-4
+    results = evaluate_run(tmp_path / "run", data, [8], "running")
+    assert 0 <= results["rate_accuracy"] <= 1
+    assert main(["solvers", str(tmp_path / "run"), "--data", str(data)]) == 0
+    out = capsys.readouterr().out
+    for method in ("gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense", "unrolled"):
+        assert method in out
+    assert (tmp_path / "run" / "solvers.svg").stat().st_size > 1000
+
+    distill(replace(short, feedback=0.0), data, teacher, tmp_path / "plain")
+    assert main(["solvers", str(tmp_path / "plain"), "--data", str(data)]) == 2
+    assert "no feedback" in capsys.readouterr().err

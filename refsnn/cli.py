@@ -20,6 +20,7 @@ refsnn: the reference implementation of SpikingBERT in NumPy and SciPy.
   refsnn demo                        the whole path in minutes, on text it makes itself
   refsnn distill ...                 fine-tune a BERT teacher, distil a spiking student, on GLUE files
   refsnn evaluate RUN ...            a student's accuracy by rate map and by spikes after T steps
+  refsnn solvers RUN ...             adjoint solvers compared on a student with feedback
   refsnn parity CASE.npz ...         check recorded numbers of another program against ours
 """
 
@@ -35,14 +36,20 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         "max_length": "limit in tokens (default: the task's, 64 for SST-2, 128 otherwise)",
         "labels": "what the prediction stage learns",
         "temperature": "temperature of the soft labels",
-        "forward": "forward values of the read-outs: by rate map, or simulated as in the paper (t-conv times dearer)",
-        "t_conv": "timesteps of --forward spikes",
-        "rule": "integration rule of --forward spikes",
+        "mode": "forward values and gradient at the equilibrium; simulated values, gradient there (released); or both "
+        "at simulated rates",
+        "t_conv": "timesteps of the simulated modes",
+        "rule": "integration rule of the simulated modes",
+        "feedback": "largest spectral norm of the feedback from the last population; 0 for none",
         "vth": "threshold of every neuron",
         "leak": "leak of every neuron; 1 is integrate-and-fire",
         "u0": "initial membrane potential, in units of the threshold",
     }
-    choices = {"labels": ("soft", "true"), "forward": ("rates", "spikes"), "rule": ("inst", "running")}
+    choices = {
+        "labels": ("soft", "true"),
+        "mode": ("equilibrium", "released", "simulated"),
+        "rule": ("inst", "running"),
+    }
     for field in fields(Recipe):
         if field.default is MISSING:
             continue
@@ -120,6 +127,18 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+    solvers = commands.add_parser(
+        "solvers",
+        help="compare the adjoint solvers on a student with feedback",
+        description="Solve one adjoint equation (I - J^T) lambda = g of a trained student with feedback by every "
+        "method, print products, seconds, true residual and gradient error, and write RUN/solvers.svg.",
+        epilog="example: refsnn solvers runs/feedback --data glue/SST-2",
+    )
+    solvers.add_argument("run_folder", metavar="RUN", help="folder of a run made with --feedback")
+    solvers.add_argument("--data", required=True, metavar="DIR", help="folder of the official dev.tsv")
+    solvers.add_argument("--samples", type=int, default=8, metavar="N", help="sentences (default: %(default)s)")
+    solvers.set_defaults(run=_solvers)
+
     parity = commands.add_parser(
         "parity",
         help="check recorded numbers of another program",
@@ -154,6 +173,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     results = evaluate_run(options.run_folder, options.data, options.t_conv, options.rule)
     print(table(results))
     print(f"wrote {write_report(options.run_folder)}")
+    return 0
+
+
+def _solvers(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from .solvers import compare_solvers, plot, table
+
+    heading, rows = compare_solvers(options.run_folder, options.data, options.samples)
+    print(f"{heading}\n\n{table(rows)}")
+    picture = Path(options.run_folder) / "solvers.svg"
+    plot(rows, picture)
+    print(f"wrote {picture}")
     return 0
 
 

@@ -667,22 +667,18 @@ def write_glue_layout(directory: str | os.PathLike[str], task: str, seed: int, t
     ['sentence', 'label']
     ['even though i despised the camera work of this thriller, this film charmed me.', '1']
     """
-    rows: dict[str, Sequence[tuple[str | int, ...]]]
+    make: Callable[..., Sequence[tuple[str | int, ...]]]
     if task == "sentiment":
-        header = "sentence\tlabel"
-        held_out = sentiment(dev, 2 * seed)
-        exclude = {sentence for sentence, _ in held_out}
-        rows = {"dev": held_out, "train": sentiment(train, 2 * seed + 1, exclude)}
+        header, make = "sentence\tlabel", sentiment
     elif task == "pairs":
-        header = "index\tsentence1\tsentence2\tlabel"
-        held_out_pairs = pairs(dev, 2 * seed)
-        exclude = {sentence for *both, _ in held_out_pairs for sentence in both}
-        rows = {"dev": held_out_pairs, "train": pairs(train, 2 * seed + 1, exclude)}
-        rows = {name: [(index, *row) for index, row in enumerate(rows[name])] for name in rows}
+        header, make = "index\tsentence1\tsentence2\tlabel", pairs
     else:
         raise ValueError(f"there is no built-in task {task!r}; choose 'sentiment' or 'pairs'")
-    for name in rows:
-        _write_lines(Path(directory, f"{name}.tsv"), [header, *("\t".join(map(str, row)) for row in rows[name])])
+    held_out = make(dev, 2 * seed)
+    known = {sentence for row in held_out for sentence in row[:-1]}
+    for name, rows in ("dev", held_out), ("train", make(train, 2 * seed + 1, known)):
+        numbered = [(index, *row) for index, row in enumerate(rows)] if task == "pairs" else rows
+        _write_lines(Path(directory, f"{name}.tsv"), [header, *("\t".join(map(str, row)) for row in numbered)])
 
 
 def write_corpus(path: str | os.PathLike[str], count: int, seed: int) -> None:

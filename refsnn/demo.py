@@ -54,7 +54,7 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
     print(f"Making {corpus.train} labelled {task} examples, unlabelled text and a WordPiece vocabulary in {data}")
     write_glue_layout(data, task, seed, corpus.train, corpus.dev)
     write_corpus(data / "corpus.txt", 1000, seed)
-    train_vocabulary(paragraphs(1000, seed), 600, data / "vocab.txt")
+    train_vocabulary(paragraphs(1000, seed), 900, data / "vocab.txt")
     rows = len((data / "vocab.txt").read_text(encoding="utf-8").splitlines())
     recipe = Recipe(
         task=corpus.glue_task,

@@ -28,6 +28,7 @@ from .checkpoints import check_parameters, load_bert
 from .config import BertConfig
 from .errors import InputError
 from .files import atomic, existing, load_tensors, new_folder, read_json, save_tensors, write_json
+from .implicit import within_spectral_norm
 from .network import Batch, Params, initial_parameters
 from .neurons import Neuron
 from .ops import Array
@@ -39,6 +40,10 @@ from .text import TASKS, Examples, load_tokenizer, read_corpus, read_task, token
 from .training import Objective, Stage, finished, train
 
 __all__ = ["Recipe", "distill", "load_student", "load_teacher"]
+
+
+#: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
+TRAINING = {"tolerance": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,16 @@ class Recipe:
         What the prediction stage learns: the teacher's soft labels or the true ones.
     temperature : float
         τ of the soft labels.
-    forward : {"rates", "spikes"}
-        Forward values of the read-outs: the rate map's, or simulated ones as in the authors' program (t_conv times
-        dearer).
+    mode : {"equilibrium", "released", "simulated"}
+        Forward values of the read-outs and where the gradient is taken: both at the equilibrium of the rate map;
+        simulated values and the gradient at that equilibrium, as in the authors' program; both at the simulated
+        rates. Simulation is some t_conv times dearer.
     t_conv : int
-        Timesteps of ``forward="spikes"``.
+        Timesteps of the simulated modes.
     rule : {"inst", "running"}
-        Integration rule of ``forward="spikes"``.
+        Integration rule of the simulated modes.
+    feedback : float
+        Largest spectral norm of the feedback matrix, which is projected back after every step; 0 for no feedback.
     vth, leak, u0 : float
         See `refsnn.neurons.Neuron`.
     """
@@ -88,9 +96,10 @@ class Recipe:
     lr_prediction: float = 1e-4
     labels: Literal["soft", "true"] = "soft"
     temperature: float = 1.0
-    forward: Literal["rates", "spikes"] = "rates"
+    mode: Literal["equilibrium", "released", "simulated"] = "equilibrium"
     t_conv: int = 32
     rule: Rule = "inst"
+    feedback: float = 0.0
     vth: float = 1.0
     leak: float = 1.0
     u0: float = 0.0
@@ -104,6 +113,8 @@ class Recipe:
                 least = 0
             if least is not None and value is not None and value < least:
                 raise InputError(f"{name} is {value}, but it must be at least {least}")
+            if name == "feedback" and not (value >= 0 and np.isfinite(value)):
+                raise InputError(f"feedback is {value}, but a spectral norm is 0 (no feedback) or a positive number")
             if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
                 raise InputError(f"{name} is {value}, but it must be a positive number")
 
@@ -171,8 +182,13 @@ def distill(
     _remember_settings(run, recipe, data, teacher, corpus)
     examples = tokenise(train_text, task.sentences, tokenizer)
 
+    def constrain(params: Params) -> None:
+        if "feedback.weight" in params:
+            params["feedback.weight"][:] = within_spectral_norm(params["feedback.weight"], recipe.feedback)
+
     def run_stage(stage: Stage, number: int, params: Params, text: Examples, objective: Objective) -> Params:
-        return train(run, stage, params, text, objective, [recipe.seed, number], config.pad_token_id, save_every)
+        seed = [recipe.seed, number]
+        return train(run, stage, params, text, objective, seed, config.pad_token_id, save_every, constrain)
 
     classes = len(task.labels)
     heads = initial_parameters(
@@ -182,7 +198,7 @@ def distill(
     _save_model(run / "teacher", config.to_dict() | {"num_labels": classes}, tuned, folder)
 
     bert = BertConfig(**(config.to_dict() | {"num_hidden_layers": recipe.encoders}))
-    student = StudentConfig(bert, config.hidden_size, classes, recipe.neuron)
+    student = StudentConfig(bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0)
     if recipe.epochs_general:
         text = examples if corpus_text is None else tokenise(corpus_text, ("text",), tokenizer)
         params = student_from_teacher(student, pretrained, pairs, recipe.seed)
@@ -239,20 +255,26 @@ def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
 
 
 def _teacher_objective(config: BertConfig, examples: Examples) -> Objective:
-    def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
+    def objective(params: Params, batch: Batch, rows: Array):
         logits, pullback = classify(config, params, batch)
         loss, loss_pullback = ops.cross_entropy(logits, examples.labels[rows])
-        return {"loss": loss}, pullback(loss_pullback(1.0))
+        return {"loss": loss}, pullback(loss_pullback(1.0)), {}
 
     return objective
 
 
-def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], dict[str, Array] | None]:
-    network = student.network
-    if recipe.forward == "rates":
-        return lambda params, batch: None
-    times = recipe.t_conv
-    return lambda params, batch: simulate(network, params, batch, times, recipe.rule, keep=network.readouts)[times]
+def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], dict[str, Any]]:
+    """Forward values and place of the gradient of a batch, as `internal_gradients` wants them."""
+    network, t_conv = student.network, recipe.t_conv
+    if recipe.mode == "equilibrium":
+        return lambda params, batch: {"search": TRAINING, "solve": TRAINING}
+    at = "simulated" if recipe.mode == "simulated" else "equilibrium"
+    return lambda params, batch: {
+        "simulated": simulate(network, params, batch, t_conv, recipe.rule)[t_conv],
+        "at": at,
+        "search": TRAINING,
+        "solve": TRAINING,
+    }
 
 
 def _internal_objective(
@@ -260,11 +282,11 @@ def _internal_objective(
 ) -> Objective:
     network, forward = student.network, _forward(recipe, student)
 
-    def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
+    def objective(params: Params, batch: Batch, rows: Array):
         target = encode(config, teacher, batch)
         hidden = [target.hidden[i] for i in pairs]
         scores = [target.scores[i - 1] for i in pairs[1:]]
-        return internal_gradients(network, params, batch, hidden, scores, forward(params, batch))
+        return internal_gradients(network, params, batch, hidden, scores, **forward(params, batch))
 
     return objective
 
@@ -277,14 +299,14 @@ def _prediction_objective(
     # The teacher does not change any more: its soft labels are computed once, not once an epoch.
     target = predict_teacher(config, teacher, examples) if soft else None
 
-    def objective(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Array], Params]:
+    def objective(params: Params, batch: Batch, rows: Array):
         def loss(z: Array):
             if target is None:
                 return ops.cross_entropy(z, examples.labels[rows])
             value, pullback = ops.soft_cross_entropy(z, target[rows], recipe.temperature)
             return value, lambda dvalue: pullback(dvalue)[0]
 
-        return prediction_gradients(network, params, batch, loss, forward(params, batch))
+        return prediction_gradients(network, params, batch, loss, **forward(params, batch))
 
     return objective
 

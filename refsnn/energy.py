@@ -6,6 +6,7 @@ for the analogue one, at 45 nm: 0.9 pJ and 4.6 pJ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Energy:
     @property
     def gain(self) -> float:
         """How many times less energy than the analogue network: (4.6/0.9)/Norm#OPS. Below 1 it costs more."""
-        return MULTIPLY_ACCUMULATE_PJ / ACCUMULATE_PJ / self.norm_ops
+        return MULTIPLY_ACCUMULATE_PJ / ACCUMULATE_PJ / self.norm_ops if self.norm_ops else math.inf
 
 
 def count(network: Network, firing_rates: Mapping[str, float], t_conv: int, tokens: float) -> Energy:

@@ -1,6 +1,8 @@
 """The errors that are meant for people."""
 
-__all__ = ["InputError"]
+from typing import Any
+
+__all__ = ["InputError", "NotConverged"]
 
 
 class InputError(ValueError):
@@ -8,3 +10,17 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and ends with exit status 2.
     """
+
+
+class NotConverged(InputError):  # noqa: N818
+    """A solver did not reach its tolerance.
+
+    Attributes
+    ----------
+    solution : refsnn.equilibrium.Solution
+        What it reached: state, true residuals, trace.
+    """
+
+    def __init__(self, message: str, solution: Any) -> None:
+        super().__init__(message)
+        self.solution = solution

@@ -45,8 +45,8 @@ def evaluate_run(
     InputError
         The run is not finished or the data cannot be read.
     """
-    if min(t_conv) < 1:
-        raise InputError(f"--t-conv is {min(t_conv)}, but a simulation takes at least one step")
+    if not t_conv or min(t_conv) < 1:
+        raise InputError(f"--t-conv is {list(t_conv)}, but a simulation takes at least one step")
     started = time.monotonic()
     run = Path(run)
     config, params = load_student(run)

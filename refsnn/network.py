@@ -88,8 +88,16 @@ class Projection(Protocol):
     ) -> tuple[Array, Callable[[Array], Cotangents]]:
         """Return the current and its pullback."""
 
+    def norms(self, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array) -> tuple[float, ...]:
+        """Bounds of the spectral norm of the derivative with respect to each read, at these reads."""
+
     def synapses(self, widths: tuple[int, ...], width: int, tokens: float) -> tuple[float, ...]:
         """Synaptic operations that one token causes if each neuron of each read population fires once, per read."""
+
+
+def _spectral_norm(x: Array) -> float:
+    """Largest singular value of the matrices in the last two axes, over all others."""
+    return float(np.linalg.norm(x, 2, axis=(-2, -1)).max())
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,9 @@ class Drive:
 
         return reads[0] + y, drive_pullback
 
+    def norms(self, params, reads, mask):
+        return (1.0,) if self.feedback is None else (1.0, _spectral_norm(params[self.feedback]))
+
     def synapses(self, widths, width, tokens):
         return (0, *(w * width for w in widths[1:]))
 
@@ -133,6 +144,9 @@ class Linear:
             return (da,), {f"{self.name}.weight": dweight, f"{self.name}.bias": dbias}
 
         return y, linear_pullback
+
+    def norms(self, params, reads, mask):
+        return (_spectral_norm(params[f"{self.name}.weight"]),)
 
     def synapses(self, widths, width, tokens):
         return (widths[0] * width,)
@@ -178,6 +192,15 @@ class Attention:
 
         return y, pullback
 
+    def norms(self, params, reads, mask):
+        h, key, value = reads
+        query, _ = ops.linear(h, params[f"{self.query}.weight"], params[f"{self.query}.bias"])
+        weights, _ = ops.softmax(self.scores(params, reads, mask)[0])
+        q, k, v = (_spectral_norm(ops.split_heads(x, self.heads)) for x in (query, key, value))
+        # diag(p) − ppᵀ, the derivative of the softmax, has norm ≤ 1/2; heads read and write their own shares.
+        scale = 0.5 * v / np.sqrt(h.shape[-1] // self.heads)
+        return scale * k * _spectral_norm(params[f"{self.query}.weight"]), scale * q, _spectral_norm(weights)
+
     def synapses(self, widths, width, tokens):
         return (widths[0] * width, tokens * width, tokens * width)
 
@@ -204,6 +227,14 @@ class AddNorm:
 
         return y, pullback
 
+    def norms(self, params, reads, mask):
+        a, residual = reads
+        weight = params[f"{self.dense}.weight"]
+        linear, _ = ops.linear(a, weight, params[f"{self.dense}.bias"])
+        # Normalising is a projection divided by the standard deviation.
+        norm = np.abs(params[f"{self.norm}.weight"]).max() / np.sqrt((linear + residual).var(axis=-1).min() + self.eps)
+        return float(norm) * _spectral_norm(weight), float(norm)
+
     def synapses(self, widths, width, tokens):
         return (widths[0] * width, width)
 
@@ -219,6 +250,9 @@ class Gelu:
         linear, linear_pullback = Linear(self.name)(params, reads, mask)
         y, gelu_pullback = ops.gelu(linear)
         return y, lambda dy: linear_pullback(gelu_pullback(dy))
+
+    def norms(self, params, reads, mask):
+        return (1.13 * _spectral_norm(params[f"{self.name}.weight"]),)  # the largest slope of GELU is 1.129
 
     def synapses(self, widths, width, tokens):
         return (widths[0] * width,)
@@ -290,14 +324,14 @@ class Network:
         return next(population for population in self.populations if population.name == name)
 
     @property
-    def has_feedback(self) -> bool:
-        """Whether some population reads itself or a later one, so that the rates solve a true fixed-point equation."""
+    def fed_back(self) -> tuple[str, ...]:
+        """Populations that are read before they are evaluated; if any, the rates solve a true fixed-point equation."""
         known = {INPUT}
+        found: dict[str, None] = {}
         for population in self.populations:
-            if not known.issuperset(population.reads):
-                return True
+            found |= dict.fromkeys(name for name in population.reads if name not in known)
             known.add(population.name)
-        return False
+        return tuple(found)
 
 
 def accumulate(total: dict[str, Array], name: str, value: Array) -> None:

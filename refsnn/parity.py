@@ -231,7 +231,7 @@ def _internal(case, settings, network, params, batch, asr, result):
     hidden = [_need(case, f"teacher_rep/{i}", (size, positions, width)) for i in range(len(network.readouts))]
     shape = (size, settings["num_attention_heads"], positions, positions)
     attention = [_need(case, f"teacher_att/{e}", shape) for e in range(len(network.contexts))]
-    losses, gradients = internal_gradients(network, params, batch, hidden, attention, forward=asr)
+    losses, gradients, _ = internal_gradients(network, params, batch, hidden, attention, simulated=asr)
     result.append(compare("loss/hidden", losses["hidden"], _need(case, "rep_loss")))
     result.append(compare("loss/attention", losses["attention"], _need(case, "att_loss")))
     return losses["hidden"] + losses["attention"], gradients
@@ -246,7 +246,7 @@ def _prediction(case, settings, network, params, batch, asr, result):
         loss, pullback = ops.soft_cross_entropy(z, target, settings["temperature"])
         return loss, lambda dloss: pullback(dloss)[0]
 
-    losses, gradients = prediction_gradients(network, params, batch, soft_labels, forward=asr)
+    losses, gradients, _ = prediction_gradients(network, params, batch, soft_labels, simulated=asr)
     return losses["prediction"], gradients
 
 

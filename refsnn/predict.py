@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import BertConfig
-from .equilibrium import rate_map
+from .equilibrium import equilibrium
 from .files import require
 from .network import Batch, Params
 from .ops import Array
@@ -88,7 +88,7 @@ def predict_teacher(config: BertConfig, params: Params, examples: Examples, size
 
 
 def predict_rates(config: StudentConfig, params: Params, examples: Examples, size: int = 64) -> Array:
-    """Class scores by the rate map.
+    """Class scores at the equilibrium of the rate map.
 
     Parameters
     ----------
@@ -105,8 +105,7 @@ def predict_rates(config: StudentConfig, params: Params, examples: Examples, siz
     network = config.network
 
     def one(batch: Batch, rows: Array) -> Array:
-        rates, _ = rate_map(network, params, batch)
-        return logits(params, rates[network.readouts[-1]])[0]
+        return logits(params, equilibrium(network, params, batch).rates[network.readouts[-1]])[0]
 
     return by_batches(examples, one, size, config.bert.pad_token_id, "rate map")
 

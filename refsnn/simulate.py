@@ -70,7 +70,7 @@ def spike_blocks(
         raise InputError(f"the integration rule is {rule!r}, but it must be 'inst' or 'running'")
     x, _ = network.drive(params, batch)
     mask = attention_mask(batch, x.dtype)
-    step = 1 if network.has_feedback else block
+    step = 1 if network.fed_back else block
     # s[0] = 0: what a population that reads a later one sees at the first step.
     spikes = {p.name: np.zeros((1, *x.shape[:-1], p.width), x.dtype) for p in network.populations}
     charge: dict[str, Array] = {}

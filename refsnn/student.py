@@ -1,23 +1,25 @@
 """The student: its configuration, its heads, the losses that compare it with its teacher, and their gradients.
 
-A read-out's forward value is the rate map's or, as in the authors' program, the simulated average spiking rate. Either
-way its cotangent goes back through the rate map, the equilibrium that the simulation stands for.
+A read-out's forward value is the equilibrium's or, as in the authors' program, the simulated average spiking rate. Its
+cotangent goes back through the rate map in either case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
 from . import ops
 from .config import BertConfig
-from .equilibrium import Rates, rate_map
+from .equilibrium import Linearisation, Rates, equilibrium, sweep
 from .equilibrium import scores as attention_scores
 from .errors import InputError
-from .network import Batch, Network, Params, accumulate, network_shapes, spiking_bert
+from .implicit import adjoint
+from .network import INPUT, Batch, Network, Params, accumulate, network_shapes, spiking_bert
 from .neurons import Neuron
 from .ops import Array
 
@@ -29,6 +31,9 @@ __all__ = [
     "logits",
     "prediction_gradients",
 ]
+
+#: Where the rate map is differentiated.
+Linearise = Literal["equilibrium", "simulated"]
 
 #: Attention scores at or below this count as masked, and as 0 in the loss, on both sides.
 MASKED_SCORE = -100.0
@@ -212,16 +217,52 @@ def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable
     return z, pullback
 
 
+def _linearise(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    simulated: Rates | None,
+    at: Linearise,
+    edge_derivative: float,
+    search: Mapping[str, Any],
+) -> tuple[Rates, Rates, Linearisation, dict[str, float]]:
+    """Forward values of the read-outs, rates where everything is differentiated, the derivative there, statistics."""
+    if at == "simulated":
+        if simulated is None:
+            raise InputError("gradients at simulated rates need simulated rates")
+        at_rates = {**simulated, INPUT: network.drive(params, batch)[0]}
+        _, linearisation = sweep(network, params, batch, at=simulated, edge_derivative=edge_derivative)
+        return simulated, at_rates, linearisation, {}
+    found = equilibrium(network, params, batch, edge_derivative=edge_derivative, **search)
+    statistics = {"sweeps": float(found.solution.evaluations)} if network.fed_back else {}
+    return (found.rates if simulated is None else simulated), found.rates, found.linearisation, statistics
+
+
+def _gradient(
+    linearisation: Linearisation, drates: Rates, gradients: Params, solve: Mapping[str, Any]
+) -> dict[str, float]:
+    """Add the implicit gradient of cotangents `drates` to `gradients`; return the solver's statistics."""
+    _, dparams, solution = adjoint(linearisation, drates, **solve)
+    for name, gradient in dparams.items():
+        accumulate(gradients, name, gradient)
+    if not linearisation.fed_back:
+        return {}
+    return {"products": float(solution.evaluations), "residual": float(solution.residual.max())}
+
+
 def internal_gradients(
     network: Network,
     params: Mapping[str, Array],
     batch: Batch,
     teacher_hidden: Sequence[Array],
     teacher_scores: Sequence[Array],
-    forward: Rates | None = None,
+    simulated: Rates | None = None,
+    at: Linearise = "equilibrium",
     edge_derivative: float = 0.0,
-) -> tuple[dict[str, Array], Params]:
-    """Losses of internal distillation and the gradient of their sum.
+    search: Mapping[str, Any] = MappingProxyType({}),
+    solve: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[dict[str, Array], Params, dict[str, float]]:
+    """Losses of internal distillation and the gradient of their sum, through one adjoint solve for all of them.
 
     Parameters
     ----------
@@ -230,28 +271,37 @@ def internal_gradients(
     batch : Batch
     teacher_hidden, teacher_scores : sequences of arrays
         The teacher layers that the student's are compared with.
-    forward : dict, optional
-        Simulated rates, whose read-outs then take the place of the rate map's as forward values. The attention scores
-        are the rate map's in any case.
+    simulated : dict, optional
+        Simulated rates, which then take the place of the equilibrium's as forward values of the read-outs.
+    at : {"equilibrium", "simulated"}
+        Where the rate map is differentiated, and where attention scores are read: at its equilibrium, as the authors'
+        program does even with simulated forward values, or at the simulated rates.
     edge_derivative : float
         See `refsnn.ops.clip`.
+    search, solve : mappings
+        Options of `refsnn.equilibrium.equilibrium` and of `refsnn.implicit.adjoint`, for networks with feedback.
 
     Returns
     -------
     losses : dict
+        ``"hidden"`` and ``"attention"``.
     gradients : dict
+    statistics : dict
+        With feedback: sweeps of the forward search, products of the adjoint solve, its largest true residual.
     """
-    rates, rate_pullback = rate_map(network, params, batch, edge_derivative)
+    values, rates, linearisation, statistics = _linearise(
+        network, params, batch, simulated, at, edge_derivative, search
+    )
     observed, scores_pullback = attention_scores(network, params, rates, batch)
-    readouts = [(rates if forward is None else forward)[name] for name in network.readouts]
+    readouts = [values[name] for name in network.readouts]
     losses, loss_pullback = internal_loss(params, readouts, observed, teacher_hidden, teacher_scores)
     dreadouts, dscores, gradients = loss_pullback(1.0)
     drates, dquery = scores_pullback(dscores)
     for name, dreadout in zip(network.readouts, dreadouts, strict=True):
         accumulate(drates, name, dreadout)
-    for name, gradient in (*dquery.items(), *rate_pullback(drates).items()):
-        accumulate(gradients, name, gradient)
-    return losses, gradients
+    gradients |= dquery
+    statistics |= _gradient(linearisation, drates, gradients, solve)
+    return losses, gradients, statistics
 
 
 def prediction_gradients(
@@ -259,14 +309,17 @@ def prediction_gradients(
     params: Mapping[str, Array],
     batch: Batch,
     loss: Callable[[Array], tuple[Array, Callable[[float], Array]]],
-    forward: Rates | None = None,
+    simulated: Rates | None = None,
+    at: Linearise = "equilibrium",
     edge_derivative: float = 0.0,
-) -> tuple[dict[str, Array], Params]:
+    search: Mapping[str, Any] = MappingProxyType({}),
+    solve: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[dict[str, Array], Params, dict[str, float]]:
     """Loss of the prediction stage and its gradient.
 
     Parameters
     ----------
-    network, params, batch, forward, edge_derivative
+    network, params, batch, simulated, at, edge_derivative, search, solve
         As in `internal_gradients`.
     loss : callable
         ``loss(logits) -> (value, pullback)``: soft labels, true labels or scores.
@@ -275,11 +328,13 @@ def prediction_gradients(
     -------
     losses : dict
         ``"prediction"``.
-    gradients : dict
+    gradients, statistics : dict
+        As in `internal_gradients`.
     """
-    rates, rate_pullback = rate_map(network, params, batch, edge_derivative)
+    values, _, linearisation, statistics = _linearise(network, params, batch, simulated, at, edge_derivative, search)
     last = network.readouts[-1]
-    z, logits_pullback = logits(params, (rates if forward is None else forward)[last])
+    z, logits_pullback = logits(params, values[last])
     value, loss_pullback = loss(z)
     dlast, gradients = logits_pullback(loss_pullback(1.0))
-    return {"prediction": value}, gradients | rate_pullback({last: dlast})
+    statistics |= _gradient(linearisation, {last: dlast}, gradients, solve)
+    return {"prediction": value}, gradients, statistics

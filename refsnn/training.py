@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,8 +25,8 @@ from .text import Examples, epoch_batches
 
 __all__ = ["Objective", "Stage", "finished", "train"]
 
-#: Losses by name, and gradients of their sum.
-Objective = Callable[[Params, Batch, Array], tuple[dict[str, Array], Params]]
+#: Losses by name, gradients of their sum, and statistics for the log.
+Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Params, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def train(
     seed: Sequence[int],
     pad_token_id: int = 0,
     save_every: float = 20.0,
+    constrain: Callable[[Params], None] | None = None,
 ) -> Params:
     """Run a stage to its end, from where an earlier attempt was interrupted if there was one.
 
@@ -96,11 +97,14 @@ def train(
         Where to start; not modified.
     examples : Examples
     objective : callable
-        ``objective(params, batch, rows) -> (losses, gradients)``; `rows` are the numbers of the batch's examples.
+        ``objective(params, batch, rows) -> (losses, gradients, statistics)``; `rows` are the numbers of the batch's
+        examples.
     seed : sequence of int
     pad_token_id : int
     save_every : float
         Seconds between checkpoints: the most that a kill can lose, a logging interval aside.
+    constrain : callable, optional
+        Changes the parameters in place, before the first step and after every one, to keep them within a set.
 
     Returns
     -------
@@ -119,6 +123,8 @@ def train(
     steps = per_epoch * stage.epochs
     optimiser = BertAdam()
     params = {name: np.array(value, order="C") for name, value in params.items()}
+    if constrain is not None:
+        constrain(params)
     moments = optimiser.initial(params)
     first, spent = 0, 0.0
     path = _checkpoint(run, stage)
@@ -136,9 +142,11 @@ def train(
     bar = tqdm(total=steps, initial=first, desc=f"{stage.name:>10}", unit="step", dynamic_ncols=True, smoothing=0.05)
     for step, rows in enumerate(_steps(examples, stage, seed, first), first):
         factor = linear_warmup(step / steps) if stage.schedule == "linear" else 1.0
-        losses, gradients = objective(params, examples.batch(rows, pad_token_id), rows)
+        losses, gradients, statistics = objective(params, examples.batch(rows, pad_token_id), rows)
         optimiser.step(params, gradients, moments, stage.lr * factor)
-        for name, value in losses.items():
+        if constrain is not None:
+            constrain(params)
+        for name, value in (losses | statistics).items():
             gathered[name] = gathered.get(name, 0.0) + float(value)
         bar.update()
         if (step + 1) % interval == 0 or step + 1 == steps:

@@ -4,7 +4,7 @@
 networks or training.
 """
 
-from .attention import attention, attention_scores, mix, softmax
+from .attention import attention, attention_scores, mix, softmax, split_heads
 from .dense import Array, clip, embedding, gelu, layer_norm, linear, relu, tanh
 from .losses import cross_entropy, log_softmax, mse, soft_cross_entropy
 
@@ -24,5 +24,6 @@ __all__ = [
     "relu",
     "soft_cross_entropy",
     "softmax",
+    "split_heads",
     "tanh",
 ]

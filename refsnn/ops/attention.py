@@ -13,11 +13,21 @@ import numpy as np
 
 from .dense import Array
 
-__all__ = ["attention", "attention_scores", "mix", "softmax"]
+__all__ = ["attention", "attention_scores", "mix", "softmax", "split_heads"]
 
 
-def _split(x: Array, heads: int) -> Array:
-    """(..., N, h·d) -> (..., h, N, d)."""
+def split_heads(x: Array, heads: int) -> Array:
+    """Separate the heads' shares of the width: (..., N, h·d) -> (..., h, N, d).
+
+    Parameters
+    ----------
+    x : (..., N, D) array
+    heads : int
+
+    Returns
+    -------
+    x : (..., h, N, d) array
+    """
     return np.swapaxes(x.reshape(*x.shape[:-1], heads, -1), -3, -2)
 
 
@@ -65,7 +75,7 @@ def attention_scores(
     ((2, 2, 3), array([1., 1., 1.]))
     """
     scale = 1 / math.sqrt(query.shape[-1] // heads)
-    q, k = _split(query, heads), _split(key, heads)  # (..., h, N, d), (..., h, S, d)
+    q, k = split_heads(query, heads), split_heads(key, heads)  # (..., h, N, d), (..., h, S, d)
     scores = q @ np.swapaxes(k, -1, -2)  # -> (..., h, N, S)
     scores *= scale
     if mask is not None:
@@ -131,11 +141,11 @@ def mix(weights: Array, value: Array) -> tuple[Array, Callable[[Array], tuple[Ar
     array([[0.5, 0.5]])
     """
     heads = weights.shape[-3]
-    v = _split(value, heads)  # (..., h, S, d)
+    v = split_heads(value, heads)  # (..., h, S, d)
     y = _merge(weights @ v)  # (..., h, N, S) @ (..., h, S, d) -> (..., N, D)
 
     def pullback(dy: Array) -> tuple[Array, Array]:
-        d = _split(dy, heads)  # (..., h, N, d)
+        d = split_heads(dy, heads)  # (..., h, N, d)
         return (
             _unbroadcast(d @ np.swapaxes(v, -1, -2), weights.shape),
             _unbroadcast(_merge(np.swapaxes(weights, -1, -2) @ d), value.shape),

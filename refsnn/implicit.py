@@ -1,0 +1,478 @@
+"""Implicit differentiation: the gradient of a loss at an equilibrium, by one linear solve.
+
+    (I − Jᵀ) λ = g,    J = ∂F/∂a at a*,    g = ∂L/∂a*        dL/dθ = (∂F/∂θ)ᵀ λ
+
+J = L + U, L reading earlier populations and U later ones (feedback). Back substitution S = (I − Lᵀ)⁻¹, ordinary
+back-propagation through one sweep, leaves an equation for what returns through the feedback alone:
+
+    w = Uᵀ S (g + w)    that is    (I − Uᵀ S) w = Uᵀ S g,        λ = S (g + w)
+
+The residual of the first equation is that of the second: g − (I − Jᵀ)λ = Uᵀλ − w. Without feedback w is empty and the
+implicit gradient *is* back-propagation. Both forms are solved by the same function, matrix-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from scipy.sparse import linalg as sparse
+
+from .equilibrium import Linearisation, Rates, Solution, Vectors, fail, sweep
+from .errors import InputError
+from .network import INPUT, Batch, Network, Params, accumulate, attention_mask
+from .ops import Array
+
+__all__ = [
+    "AdjointMethod",
+    "adjoint",
+    "contraction_bound",
+    "implicit_gradient",
+    "solve_adjoint",
+    "spectral_radius",
+    "unrolled_gradient",
+    "within_spectral_norm",
+]
+
+AdjointMethod = Literal["gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense"]
+#: Jᵀ as a function of cotangents by population.
+Transpose = Callable[[Rates], Rates]
+
+
+def solve_adjoint(
+    transpose: Transpose,
+    g: Mapping[str, Array],
+    method: AdjointMethod = "gmres",
+    tolerance: float | None = None,
+    max_evaluations: int = 200,
+    start: Mapping[str, Array] | None = None,
+    preconditioner: Transpose | None = None,
+    on_failure: Literal["raise", "warn"] = "raise",
+    per_sample: bool = False,
+) -> Solution:
+    """Solve ``(I − Jᵀ) λ = g``, given only the product ``v ↦ Jᵀ v``.
+
+    g is scaled to norm 1 before and λ back after, so that neither tiny nor huge cotangents meet a solver's absolute
+    tolerances; g = 0 gives λ = 0.
+
+    Parameters
+    ----------
+    transpose : callable
+        ``transpose(v) -> Jᵀ v`` on dicts of arrays like `g`.
+    g : mapping
+        Name -> array; the samples' axis is first.
+    method : {"gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense"}
+        SciPy's Krylov solvers; the Neumann series ``Σ_k (Jᵀ)^k g``; its first term alone; a dense LU solve, for small
+        sizes and for checks.
+    tolerance : float, optional
+        Largest ``‖g − (I − Jᵀ)λ‖/‖g‖``, over all samples together and in each; 1e-12 in float64 and 1e-5 in float32
+        by default. ``one-step`` does not try to reach it.
+    max_evaluations : int
+        Products with Jᵀ after which the solver is stopped.
+    start : mapping, optional
+        Where to start; 0 by default.
+    preconditioner : callable, optional
+        Approximates ``(I − Jᵀ)⁻¹ v``; for the Krylov solvers.
+    on_failure : {"raise", "warn"}
+    per_sample : bool
+        Solve one sample after another instead of all as one vector. Samples do not interact, so the solution is the
+        same; one sample that is hard no longer holds up the others.
+
+    Returns
+    -------
+    solution : Solution
+        ``state`` is λ; ``residual`` is recomputed from it, sample by sample, with one more product.
+
+    Raises
+    ------
+    NotConverged
+        The true residual exceeds the tolerance. The message states the spectral radius of J, by which one sees whether
+        the equilibrium is stable at all.
+
+    Notes
+    -----
+    jaxopt's implicit differentiation returns a zero gradient, silently, where its backward solve fails (its issue 466).
+    """
+    if method not in get_args(AdjointMethod):
+        raise InputError(f"the method is {method!r}, but it must be one of {', '.join(get_args(AdjointMethod))}")
+    if per_sample:
+        limits = {
+            "method": method,
+            "tolerance": tolerance,
+            "max_evaluations": max_evaluations,
+            "on_failure": on_failure,
+        }
+        return _sample_by_sample(transpose, g, start, preconditioner, limits)
+    vectors = Vectors(g)
+    b = vectors.flat(g)
+    if not np.isfinite(b).all():
+        raise InputError("the cotangent g holds NaN or infinite values, so there is nothing to solve for")
+    if tolerance is None:
+        tolerance = 1e-5 if b.dtype == np.float32 else 1e-12
+    scale = float(np.abs(b).max(initial=0))
+    if scale == 0:
+        zero = {name: np.zeros_like(value) for name, value in g.items()}
+        return Solution(zero, np.zeros(_samples(g)), [0.0], 0, True, method)
+    scale *= float(np.linalg.norm(b / scale))
+    unit = b / scale
+    evaluations = 0
+    trace: list[float] = []
+
+    def operator(v: Array) -> Array:
+        nonlocal evaluations
+        if evaluations >= max_evaluations:
+            raise _Stopped
+        evaluations += 1
+        return v - vectors.flat(transpose(vectors.dict(v.astype(b.dtype, copy=False))))
+
+    x0 = np.zeros_like(unit) if start is None else vectors.flat(start) / scale
+    best = x0
+    try:
+        best = _run(method, operator, unit, x0, tolerance, max_evaluations, trace, vectors, preconditioner)
+    except _Stopped as stopped:
+        if stopped.best is not None:
+            best = stopped.best
+    if not np.isfinite(best).all():
+        best = np.zeros_like(unit)
+    evaluations = min(evaluations, max_evaluations - 1)  # the check below is always affordable
+    error = vectors.dict(unit - operator(best))
+    norms = Vectors.norms(vectors.dict(unit))
+    # A sample whose own g is 0 has nothing to be relative to: measure it against the whole.
+    residual = Vectors.norms(error) / np.where(norms > 0, norms, 1.0)
+    trace.append(float(residual.max()))
+    converged = bool((residual <= tolerance).all())
+    solution = Solution(vectors.dict(best * scale), residual, trace, evaluations, converged, method)
+    if not converged and method != "one-step":
+        radius = spectral_radius(transpose, g)
+        fail(
+            solution,
+            f"the adjoint equation was not solved by {method}: relative residual {residual.max():.1e} after "
+            f"{evaluations} products, wanted {tolerance:.0e}; the spectral radius of J is {radius:.3g}"
+            + (
+                ", so the equilibrium is unstable: use a feedback matrix of smaller spectral norm"
+                if radius >= 1
+                else "; allow more evaluations, or try method='gmres'"
+            ),
+            on_failure,
+        )
+    return solution
+
+
+class _Stopped(Exception):  # noqa: N818
+    """The evaluations are used up; carries the best iterate known."""
+
+    def __init__(self, best: Array | None = None) -> None:
+        self.best = best
+
+
+def _run(
+    method: str,
+    operator: Callable[[Array], Array],
+    b: Array,
+    x0: Array,
+    tolerance: float,
+    limit: int,
+    trace: list[float],
+    vectors: Vectors,
+    preconditioner: Transpose | None,
+) -> Array:
+    if method == "one-step":
+        return b
+    if method == "dense":
+        identity = np.eye(b.size, dtype=b.dtype)
+        return np.linalg.solve(np.stack([operator(column) for column in identity], axis=1), b)
+    if method == "neumann":
+        x = x0
+        while True:
+            try:
+                error = b - operator(x)  # b − (I − Jᵀ)x, so that x + error = b + Jᵀ x
+            except _Stopped:
+                raise _Stopped(x) from None
+            trace.append(float(np.linalg.norm(error)))
+            if trace[-1] <= 0.1 * tolerance or not np.isfinite(trace[-1]) or trace[-1] > 1e12:
+                return x
+            x = x + error
+    shape = (b.size, b.size)
+    matrix = sparse.LinearOperator(shape, matvec=operator, dtype=b.dtype)
+    options: dict[str, Any] = {"x0": x0, "rtol": 0.1 * tolerance, "atol": 0.0}
+    if preconditioner is not None:
+
+        def precondition(v: Array) -> Array:
+            return vectors.flat(preconditioner(vectors.dict(v)))
+
+        options["M"] = sparse.LinearOperator(shape, matvec=precondition, dtype=b.dtype)
+    latest: list[Array] = []
+
+    def callback(x: Any) -> None:
+        if np.ndim(x) == 0:  # gmres reports its own estimate of the residual
+            trace.append(float(x))
+        else:
+            latest[:] = [np.array(x)]
+
+    solver = getattr(sparse, method)
+    if method == "gmres":
+        # No restart before the evaluations are used up.
+        options |= {"restart": min(b.size, limit), "maxiter": 2, "callback_type": "pr_norm"}
+    else:
+        options["maxiter"] = limit
+    try:
+        return solver(matrix, b, callback=callback, **options)[0]
+    except _Stopped:
+        raise _Stopped(latest[0] if latest else None) from None
+
+
+def _sample_by_sample(transpose, g, start, preconditioner, limits: dict[str, Any]) -> Solution:
+    solutions = []
+    for i in range(_samples(g)):
+
+        def only(state: Mapping[str, Array], i: int = i) -> Rates:
+            return {name: value[i : i + 1] for name, value in state.items()}
+
+        def alone(function: Transpose, i: int = i) -> Transpose:
+            def of_one(v: Rates) -> Rates:
+                padded = {name: np.zeros(g[name].shape, value.dtype) for name, value in v.items()}
+                for name, value in v.items():
+                    padded[name][i] = value[0]
+                return {name: value[i : i + 1] for name, value in function(padded).items()}
+
+            return of_one
+
+        solutions.append(
+            solve_adjoint(
+                alone(transpose),
+                only(g),
+                start=None if start is None else only(start),
+                preconditioner=None if preconditioner is None else alone(preconditioner),
+                **limits,
+            )
+        )
+    return Solution(
+        {name: np.concatenate([s.state[name] for s in solutions]) for name in g},
+        np.concatenate([s.residual for s in solutions]),
+        [residual for s in solutions for residual in s.trace],
+        sum(s.evaluations for s in solutions),
+        all(s.converged for s in solutions),
+        limits["method"],
+    )
+
+
+def _samples(g: Mapping[str, Array]) -> int:
+    return len(next(iter(g.values()))) if g else 0
+
+
+def adjoint(
+    linearisation: Linearisation, g: Mapping[str, Array], whole: bool = False, **options: Any
+) -> tuple[Rates, Params, Solution]:
+    """Adjoint state of a network's equilibrium, and the gradient of the parameters that follows from it.
+
+    Parameters
+    ----------
+    linearisation : Linearisation
+        At the equilibrium, or at simulated rates.
+    g : mapping
+        ``∂L/∂a`` of any populations.
+    whole : bool
+        Solve for λ of every population at once, as the equation stands, instead of for what returns through the
+        feedback. The same λ, by more and longer steps; without feedback a Krylov solver needs as many as the network is
+        deep.
+    **options
+        For `solve_adjoint`.
+
+    Returns
+    -------
+    lambda_ : dict
+        λ by population.
+    dparams : dict
+        ``(∂F/∂θ)ᵀ λ``.
+    solution : Solution
+        Its residuals are those of ``(I − Jᵀ)λ = g``, relative to ‖g‖ sample by sample.
+    """
+    if whole:
+        return _whole(linearisation, g, options)
+    lambda_, fed, dparams = linearisation.substitute(g)
+    if not fed:
+        samples = _samples(g)
+        return lambda_, dparams, Solution({}, np.zeros(samples), [0.0], 1, True, "back substitution")
+
+    def transpose(w: Rates) -> Rates:
+        returned = linearisation.substitute(w)[1]
+        return {name: returned[name] for name in w}
+
+    solution = solve_adjoint(transpose, fed, **options)
+    total = dict(g)
+    for name, w in solution.state.items():
+        accumulate(total, name, w)
+    lambda_, returned, dparams = linearisation.substitute(total)
+    # The residual of the whole equation is Uᵀλ − w, relative to ‖g‖.
+    error = Vectors.norms({name: returned[name] - w for name, w in solution.state.items()})
+    size = Vectors.norms(g)
+    return lambda_, dparams, replace(solution, residual=error / np.where(size > 0, size, 1.0))
+
+
+def _whole(linearisation: Linearisation, g: Mapping[str, Array], options: dict[str, Any]):
+    samples, positions, _ = next(iter(g.values())).shape
+    dtype = np.result_type(*g.values())
+    full = {
+        population.name: np.asarray(g.get(population.name, np.zeros((samples, positions, population.width), dtype)))
+        for population, _ in linearisation.tape
+    }
+    solution = solve_adjoint(linearisation.transpose, full, **options)
+    dparams: Params = {}
+    for population, pull in linearisation.tape:
+        dreads, dlocal = pull(solution.state[population.name])
+        for name, gradient in dlocal.items():
+            accumulate(dparams, name, gradient)
+        for name, dread in zip(population.reads, dreads, strict=True):
+            if name == INPUT:
+                for parameter, gradient in linearisation.drive_pullback(dread).items():
+                    accumulate(dparams, parameter, gradient)
+    return solution.state, dparams, solution
+
+
+def implicit_gradient(linearisation: Linearisation, g: Mapping[str, Array], **options: Any) -> Params:
+    """Gradient of a loss with respect to the network's parameters, by implicit differentiation.
+
+    Parameters
+    ----------
+    linearisation : Linearisation
+    g : mapping
+        ``∂L/∂a`` of any populations: all read-outs and attention scores together, for one solve serves them all.
+    **options
+        For `adjoint`.
+
+    Returns
+    -------
+    dparams : dict
+    """
+    return adjoint(linearisation, g, **options)[1]
+
+
+def unrolled_gradient(
+    network: Network, params: Mapping[str, Array], batch: Batch, g: Mapping[str, Array], sweeps: int
+) -> Params:
+    """Differentiate a number of sweeps ``z ← G(z)``, started from z = 0, by ordinary back-propagation.
+
+    Tends to the implicit gradient as the sweeps converge; its memory grows with their number.
+
+    Parameters
+    ----------
+    network : Network
+    params : mapping
+    batch : Batch
+    g : mapping
+        Cotangents of the rates after the last sweep.
+    sweeps : int
+
+    Returns
+    -------
+    dparams : dict
+    """
+    x, _ = network.drive(params, batch)
+    z = {name: np.zeros((*x.shape[:-1], network[name].width), x.dtype) for name in network.fed_back}
+    tape = []
+    for _ in range(sweeps):
+        rates, linearisation = sweep(network, params, batch, z)
+        z = {name: rates[name] for name in z}
+        tape.append(linearisation)
+    dparams: Params = {}
+    cotangent = dict(g)
+    for linearisation in reversed(tape):
+        _, cotangent, dlocal = linearisation.substitute(cotangent)
+        for name, gradient in dlocal.items():
+            accumulate(dparams, name, gradient)
+    return dparams
+
+
+def contraction_bound(network: Network, params: Mapping[str, Array], batch: Batch, rates: Rates) -> float:
+    """Bound of ``‖∂G/∂z‖`` at given rates, from the operator norms of the projections.
+
+    Norms multiply along every path from the fed-back rates to themselves, and paths add. Below 1 the equilibrium is
+    stable and the iteration ``z ← G(z)`` contracts there; the bound is safe, not sharp.
+
+    Parameters
+    ----------
+    network : Network
+    params : mapping
+    batch : Batch
+    rates : dict
+        With ``"input"``, as from `refsnn.equilibrium.equilibrium`.
+
+    Returns
+    -------
+    bound : float
+        0 without feedback.
+    """
+    mask = attention_mask(batch, rates[INPUT].dtype)
+    reach = dict.fromkeys(network.fed_back, 1.0)  # bound of the derivative of each population with respect to z
+    after: dict[str, float] = {}
+    for population in network.populations:
+        norms = population.projection.norms(params, tuple(rates[name] for name in population.reads), mask)
+        slope = 1.0 if population.neuron is None else 1 / population.neuron.vth
+        known = {INPUT: 0.0, **reach, **after}
+        after[population.name] = slope * sum(
+            norm * known[name] for norm, name in zip(norms, population.reads, strict=True)
+        )
+    return float(np.sqrt(sum(after[name] ** 2 for name in network.fed_back)))
+
+
+def spectral_radius(transpose: Transpose, like: Mapping[str, Array], seed: int = 0) -> float:
+    """Largest modulus of an eigenvalue of J, by Arnoldi iteration on v ↦ Jᵀ v.
+
+    Parameters
+    ----------
+    transpose : callable
+        As in `solve_adjoint`.
+    like : mapping
+        Arrays of the shapes that `transpose` takes.
+    seed : int
+        Of the starting vector.
+
+    Returns
+    -------
+    radius : float
+        Iterations ``a ← F(a)`` close to the equilibrium shrink errors by this factor; at 1 or above they do not.
+    """
+    vectors = Vectors(like)
+    size = vectors.flat(like).size
+    dtype = vectors.dtype
+
+    def product(v: Array) -> Array:
+        return vectors.flat(transpose(vectors.dict(v.reshape(-1).astype(dtype, copy=False)))).astype(float)
+
+    if size <= 64:  # ARPACK wants room to work in
+        matrix = np.stack([product(column) for column in np.eye(size)], axis=1)
+        return float(np.abs(np.linalg.eigvals(matrix)).max(initial=0))
+    start = np.random.default_rng(seed).normal(size=size)
+    operator = sparse.LinearOperator((size, size), matvec=product, dtype=float)
+    try:
+        values = sparse.eigs(operator, k=1, which="LM", v0=start, tol=1e-4, return_eigenvectors=False)
+    except sparse.ArpackNoConvergence as error:
+        values = error.eigenvalues if len(error.eigenvalues) else np.array([np.nan])
+    except sparse.ArpackError:  # the starting vector was mapped to zero: J is nilpotent, as without feedback
+        return 0.0
+    return float(np.abs(values).max())
+
+
+def within_spectral_norm(matrix: Array, bound: float) -> Array:
+    """Project a matrix onto those of spectral norm at most `bound`, by cutting its singular values.
+
+    Parameters
+    ----------
+    matrix : (n, m) array
+    bound : float
+
+    Returns
+    -------
+    matrix : (n, m) array
+        The nearest such matrix; the same array where it was within already.
+
+    Examples
+    --------
+    >>> within_spectral_norm(np.diag([3.0, 0.5]), 1.0)
+    array([[1. , 0. ],
+           [0. , 0.5]])
+    """
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    return matrix if s[0] <= bound else (u * np.minimum(s, bound)) @ vt

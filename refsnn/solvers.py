@@ -1,0 +1,194 @@
+"""Comparison of the adjoint solvers on a trained student with feedback."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from .distill import load_student
+from .equilibrium import Equilibrium, Solution, equilibrium
+from .errors import InputError
+from .files import atomic, existing, read_json, require
+from .implicit import AdjointMethod, adjoint, contraction_bound, spectral_radius, unrolled_gradient
+from .network import Params
+from .ops import Array
+from .student import logits
+from .text import TASKS, load_tokenizer, read_task, tokenise
+
+__all__ = ["Row", "compare_solvers", "plot", "table"]
+
+#: Unknowns above which a dense solve is left out.
+DENSE = 3000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's solve.
+
+    Attributes
+    ----------
+    method : str
+    solution : Solution or None
+        None for unrolled differentiation, which solves nothing.
+    products : int
+        Products with the transposed derivative: sweeps differentiated, for the unrolled method.
+    seconds : float
+    error : float
+        Largest relative difference of a parameter's gradient from the reference's.
+    """
+
+    method: str
+    solution: Solution | None
+    products: int
+    seconds: float
+    error: float
+
+
+def _difference(gradient: Mapping[str, Array], reference: Mapping[str, Array]) -> float:
+    return max(
+        float(np.linalg.norm(gradient[name] - value) / np.linalg.norm(value))
+        for name, value in reference.items()
+        if np.linalg.norm(value) > 0
+    )
+
+
+def compare_solvers(
+    run: str | os.PathLike, data: str | os.PathLike, samples: int = 8, tolerance: float = 1e-10
+) -> tuple[str, list[Row]]:
+    """Solve one adjoint equation of a trained student by every method, in float64.
+
+    The cotangent is that of the prediction loss against the true labels, over the first sentences of the dev split.
+
+    Parameters
+    ----------
+    run : path
+        A finished run with feedback.
+    data : path
+    samples : int
+    tolerance : float
+        Relative residual asked of every method that solves.
+
+    Returns
+    -------
+    heading : str
+        The equilibrium and its spectral radius.
+    rows : list of Row
+
+    Raises
+    ------
+    InputError
+        The student has no feedback: its adjoint equation is solved by back substitution, whatever the method.
+    """
+    from . import ops
+
+    config, params = load_student(run)
+    network = config.network
+    if not network.fed_back:
+        raise InputError(
+            f"the student of {run} has no feedback, so its implicit gradient is plain back-propagation and there is "
+            "nothing to solve; distil one with `refsnn distill --feedback 0.2`"
+        )
+    params = {name: value.astype(np.float64) for name, value in params.items()}
+    recipe = read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]["recipe"]
+    task = TASKS[recipe["task"]]
+    tokenizer = load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or task.max_length)
+    dataset = read_task(data, task, "dev")
+    examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, tokenizer)
+    batch = examples.batch(np.arange(len(examples)), config.bert.pad_token_id)
+
+    found = equilibrium(network, params, batch)
+    last = network.readouts[-1]
+    z, logits_pullback = logits(params, found.rates[last])
+    dlast, _ = logits_pullback(ops.cross_entropy(z, examples.labels)[1](1.0))
+    g = {last: dlast}
+
+    def transpose(w: dict[str, Array]) -> dict[str, Array]:
+        returned = found.linearisation.substitute(w)[1]
+        return {name: returned[name] for name in w}
+
+    unknowns = sum(found.rates[name].size for name in network.fed_back)
+    radius = spectral_radius(transpose, {name: found.rates[name] for name in network.fed_back})
+    bound = contraction_bound(network, params, batch, found.rates)
+    heading = (
+        f"{len(examples)} sentences, {unknowns} unknowns; equilibrium by {found.solution.evaluations} sweeps to "
+        f"{found.solution.residual.max():.1e}; spectral radius {radius:.3g} (bound from operator norms {bound:.1e})"
+    )
+    return heading, _rows(found, g, tolerance, unknowns, network, params, batch)
+
+
+def _rows(
+    found: Equilibrium, g: dict[str, Array], tolerance: float, unknowns: int, network, params, batch
+) -> list[Row]:
+    methods = [m for m in get_args(AdjointMethod) if m != "dense" or unknowns <= DENSE]
+    results: list[tuple[str, Params, Solution | None, int, float]] = []
+    for method in methods:
+        limit = unknowns + 2 if method == "dense" else 500
+        started = time.perf_counter()
+        _, gradient, solution = adjoint(
+            found.linearisation, g, method=method, tolerance=tolerance, max_evaluations=limit
+        )
+        results.append((method, gradient, solution, solution.evaluations, time.perf_counter() - started))
+    sweeps = max(found.solution.evaluations, 1)
+    started = time.perf_counter()
+    gradient = unrolled_gradient(network, params, batch, g, sweeps)
+    results.append((f"unrolled, {sweeps} sweeps", gradient, None, sweeps, time.perf_counter() - started))
+    if "dense" in methods:
+        reference = next(gradient for method, gradient, *_ in results if method == "dense")
+    else:
+        reference = adjoint(found.linearisation, g, method="gmres", tolerance=1e-13, max_evaluations=2000)[1]
+    return [Row(m, s, p, t, _difference(gradient, reference)) for m, gradient, s, p, t in results]
+
+
+def table(rows: list[Row]) -> str:
+    """Format the comparison for the terminal.
+
+    Parameters
+    ----------
+    rows : list of Row
+
+    Returns
+    -------
+    text : str
+    """
+    lines = [f"{'method':24}{'products':>9}{'seconds':>9}{'true residual':>15}{'gradient error':>16}"]
+    for row in rows:
+        residual = "" if row.solution is None else f"{row.solution.residual.max():.1e}"
+        lines.append(f"{row.method:24}{row.products:9d}{row.seconds:9.3f}{residual:>15}{row.error:16.1e}")
+    reference = "the dense solve" if any(row.method == "dense" for row in rows) else "GMRES at 1e-13"
+    lines.append(f"\nproducts: with the transposed derivative of a sweep; gradient error: against {reference}")
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Draw the residual history of every method.
+
+    Parameters
+    ----------
+    rows : list of Row
+    path : Path
+        An ``.svg`` file.
+    """
+    require("matplotlib")
+    from matplotlib.figure import Figure
+
+    # Okabe and Ito's colours, told apart by the colour-blind; markers tell them apart in print.
+    colours = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+    markers = "osD^vPX"
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    shown: list[Any] = [row for row in rows if row.solution is not None and len(row.solution.trace) > 1]
+    for row, colour, marker in zip(shown, colours, markers, strict=False):
+        trace = np.maximum(row.solution.trace, 1e-17)
+        axes.semilogy(range(1, len(trace) + 1), trace, color=colour, marker=marker, markersize=4, label=row.method)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("relative residual of the adjoint equation")
+    axes.grid(True, which="major", color="#dddddd")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="svg")
