@@ -210,13 +210,17 @@ def test_operation_count_of_one_small_encoder_by_hand():
     network = spiking_bert(config)
     firing = {p.name: 0.1 * (i + 1) for i, p in enumerate(network.populations)}
     energy = count(network, firing, t_conv=10, tokens=n)
-    assert energy.multiply_accumulates == 3 * d * d + 2 * n * d + (d * d + d) + d * m + (m * d + d)
+    assert energy.dense == 3 * d * d + 2 * n * d + (d * d + d) + d * m + (m * d + d)
     h, key, value, context, attended, inner, _ = (10 * rate for rate in firing.values())  # spikes per neuron
     by_hand = (
         h * (3 * d * d + d) + key * n * d + value * n * d + context * d * d + attended * (d * m + d) + inner * m * d
     )
     assert energy.accumulates == pytest.approx(by_hand, rel=1e-14)
-    assert energy.gain == pytest.approx(4.6 / 0.9 * energy.multiply_accumulates / by_hand)
+    assert energy.gain == pytest.approx(4.6 / 0.9 * energy.dense / by_hand)
+    running = count(network, firing, t_conv=10, tokens=n, rule="running")
+    assert running.products == 10 * 2 * n * d  # attention multiplies rates at every step, spike or no spike
+    assert running.accumulates == pytest.approx(by_hand - (key + value) * n * d, rel=1e-14)
+    assert running.gain < energy.gain
 
 
 def test_feedback_is_part_of_the_description():

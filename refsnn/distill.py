@@ -88,8 +88,8 @@ class Recipe:
     batch_size: int = 32
     epochs_teacher: int = 2
     epochs_general: int = 1
-    epochs_internal: int = 3
-    epochs_prediction: int = 3
+    epochs_internal: int = 2
+    epochs_prediction: int = 2
     lr_teacher: float = 1e-4
     lr_general: float = 3e-4
     lr_internal: float = 3e-4

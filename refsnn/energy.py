@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .network import INPUT, Network
+from .simulate import Rule
 
 __all__ = ["ACCUMULATE_PJ", "MULTIPLY_ACCUMULATE_PJ", "Energy", "count"]
 
@@ -27,25 +28,32 @@ class Energy:
     ----------
     accumulates : float
         Spikes × synapses over all T steps.
-    multiply_accumulates : float
-        Synapses of the same-size analogue network.
+    products : float
+        Multiply-accumulates of the spiking network itself: under the rule ``running``, attention multiplies running
+        rates at every step.
+    dense : float
+        Multiply-accumulates of the same-size analogue network: its synapses.
     """
 
     accumulates: float
-    multiply_accumulates: float
+    products: float
+    dense: float
 
     @property
     def norm_ops(self) -> float:
         """Norm#OPS = Σ_i IFR_i·Ops_{i+1} / Σ_i Ops_i, with IFR_i the spikes per neuron over all T."""
-        return self.accumulates / self.multiply_accumulates
+        return (self.accumulates + self.products) / self.dense
 
     @property
     def gain(self) -> float:
-        """How many times less energy than the analogue network: (4.6/0.9)/Norm#OPS. Below 1 it costs more."""
-        return MULTIPLY_ACCUMULATE_PJ / ACCUMULATE_PJ / self.norm_ops if self.norm_ops else math.inf
+        """How many times less energy than the analogue network: (4.6/0.9)/Norm#OPS if all accumulate. Below 1: more."""
+        spent = ACCUMULATE_PJ * self.accumulates + MULTIPLY_ACCUMULATE_PJ * self.products
+        return MULTIPLY_ACCUMULATE_PJ * self.dense / spent if spent else math.inf
 
 
-def count(network: Network, firing_rates: Mapping[str, float], t_conv: int, tokens: float) -> Energy:
+def count(
+    network: Network, firing_rates: Mapping[str, float], t_conv: int, tokens: float, rule: Rule = "inst"
+) -> Energy:
     """Count a network's synaptic operations per token.
 
     Parameters
@@ -57,6 +65,8 @@ def count(network: Network, firing_rates: Mapping[str, float], t_conv: int, toke
         T.
     tokens : float
         Mean sequence length; attention products grow with it.
+    rule : {"inst", "running"}
+        Integration rule.
 
     Returns
     -------
@@ -69,16 +79,20 @@ def count(network: Network, firing_rates: Mapping[str, float], t_conv: int, toke
 
     Examples
     --------
-    >>> Energy(accumulates=16 * 0.144, multiply_accumulates=1.0).gain.__round__(1)
+    >>> Energy(accumulates=16 * 0.144, products=0.0, dense=1.0).gain.__round__(1)
     2.2
     """
     widths = {population.name: population.width for population in network.populations}
-    accumulates = dense = 0.0
+    accumulates = products = dense = 0.0
     for population in network.populations:
         reads = tuple(widths.get(name, population.width) for name in population.reads)
         synapses = population.projection.synapses(reads, population.width, tokens)
-        for name, operations in zip(population.reads, synapses, strict=True):
-            if name != INPUT:
+        for name, operations, linear in zip(population.reads, synapses, population.projection.linear, strict=False):
+            if name == INPUT:
+                continue
+            dense += operations
+            if rule == "running" and not linear:
+                products += operations * t_conv
+            else:
                 accumulates += operations * t_conv * firing_rates[name]
-                dense += operations
-    return Energy(accumulates, dense)
+    return Energy(accumulates, products, dense)

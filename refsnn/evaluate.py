@@ -64,7 +64,7 @@ def evaluate_run(
     tokens = float(examples.lengths.mean())
     spikes = []
     for t, result in predict_spikes(config, params, examples, t_conv, rule).items():
-        energy = count(network, result.firing_rates, t, tokens)
+        energy = count(network, result.firing_rates, t, tokens, rule)
         firing = sum(result.firing_rates[p.name] * p.width for p in network.populations) / neurons
         spikes.append(
             {

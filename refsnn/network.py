@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -78,10 +78,12 @@ class Projection(Protocol):
     """A map from what a population reads to its input current.
 
     `reads` are arrays (..., B, N, width); leading axes (time) are carried along. ``affine`` says that the map is affine
-    in all it reads together, so that the mean of its currents is the current of the means.
+    in all it reads together, so that the mean of its currents is the current of the means. ``linear`` says of each read
+    whether it is first weighted and summed, so that spikes can drive it even where a running mean is integrated.
     """
 
     affine: bool
+    linear: ClassVar[tuple[bool, ...]]
 
     def __call__(
         self, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array
@@ -109,6 +111,7 @@ class Drive:
 
     feedback: str | None = None
     affine = True
+    linear: ClassVar[tuple[bool, ...]] = (True, True)
 
     def __call__(self, params, reads, mask):
         weight = self.feedback
@@ -135,6 +138,7 @@ class Linear:
 
     name: str
     affine = True
+    linear: ClassVar[tuple[bool, ...]] = (True,)
 
     def __call__(self, params, reads, mask):
         y, pullback = ops.linear(reads[0], params[f"{self.name}.weight"], params[f"{self.name}.bias"])
@@ -162,6 +166,7 @@ class Attention:
     query: str
     heads: int
     affine = False
+    linear: ClassVar[tuple[bool, ...]] = (True, False, False)
 
     def scores(self, params, reads, mask):
         """Raw attention scores before the softmax, mask included: the observable that distillation compares.
@@ -213,6 +218,7 @@ class AddNorm:
     norm: str
     eps: float
     affine = False
+    linear: ClassVar[tuple[bool, ...]] = (True, True)
 
     def __call__(self, params, reads, mask):
         a, residual = reads
@@ -245,6 +251,7 @@ class Gelu:
 
     name: str
     affine = False
+    linear: ClassVar[tuple[bool, ...]] = (True,)
 
     def __call__(self, params, reads, mask):
         linear, linear_pullback = Linear(self.name)(params, reads, mask)
