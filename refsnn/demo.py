@@ -23,6 +23,8 @@ TEACHER = BertConfig(
     max_position_embeddings=64,
 )
 T_CONV = (4, 8, 16, 32, 64, 128)
+#: Of unlabelled text, for the vocabulary and the general stage.
+PARAGRAPHS = 1000
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
     corpus = CORPORA[task]
     print(f"Making {corpus.train} labelled {task} examples, unlabelled text and a WordPiece vocabulary in {data}")
     write_glue_layout(data, task, seed, corpus.train, corpus.dev)
-    write_corpus(data / "corpus.txt", 1000, seed)
-    train_vocabulary(paragraphs(1000, seed), 900, data / "vocab.txt")
+    write_corpus(data / "corpus.txt", PARAGRAPHS, seed)
+    train_vocabulary(paragraphs(PARAGRAPHS, seed), 900, data / "vocab.txt")
     rows = len((data / "vocab.txt").read_text(encoding="utf-8").splitlines())
     recipe = Recipe(
         task=corpus.glue_task,
