@@ -15,7 +15,7 @@ def test_recorded_cases_agree_in_every_quantity(cases):
         comparisons = check_case(read_case(path))
         assert [c.name for c in comparisons if not c.passed] == []
         names = {c.name.split("/")[0] for c in comparisons}
-        assert {"spikes", "asr", "rate", "attention scores", "loss", "gradient"} <= names
+        assert {"spikes", "asr", "rate", "rate_attn", "loss", "gradient"} <= names
         recorded = [key for key in read_case(path) if key.startswith("grad/")]
         assert sum(c.name.startswith("gradient/") for c in comparisons) == len(recorded)
 
