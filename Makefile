@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# The demonstration's and the tests' matrices are small: threads would only wait for each other.
+export OPENBLAS_NUM_THREADS ?= 1
+
 .PHONY: demo test slow lint clean
 
 demo: $(VENV)/.installed

@@ -36,10 +36,10 @@ from .predict import predict_teacher
 from .simulate import Rule, simulate
 from .student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
 from .teacher import classify, encode, head_shapes, teacher_shapes
-from .text import TASKS, Examples, load_tokenizer, read_corpus, read_task, tokenise
+from .text import TASKS, Examples, Task, load_tokenizer, read_corpus, read_task, tokenise
 from .training import Objective, Stage, finished, train
 
-__all__ = ["Recipe", "distill", "load_student", "load_teacher"]
+__all__ = ["Recipe", "dev_split", "distill", "load_student", "load_teacher", "run_tokenizer"]
 
 
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
@@ -412,3 +412,39 @@ def load_teacher(run: str | os.PathLike) -> tuple[BertConfig, Params]:
     config = BertConfig.from_dict(values)
     path = folder / "model.safetensors"
     return config, check_parameters(load_tensors(path)[0], teacher_shapes(config, values["num_labels"]), path)
+
+
+def _recipe(run: Path) -> dict[str, Any]:
+    return read_json(existing(run / "run.json", "the run's settings"))["settings"]["recipe"]
+
+
+def dev_split(run: str | os.PathLike, data: str | os.PathLike) -> tuple[Task, Any]:
+    """Read the dev split of a run's task.
+
+    Parameters
+    ----------
+    run, data : path
+
+    Returns
+    -------
+    task : Task
+    dataset : datasets.Dataset
+    """
+    task = TASKS[_recipe(Path(run))["task"]]
+    return task, read_task(data, task, "dev")
+
+
+def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
+    """Load a run's tokenizer, with the limit of length it was trained with.
+
+    Parameters
+    ----------
+    run : path
+    config : StudentConfig
+
+    Returns
+    -------
+    tokenizer : tokenizers.Tokenizer
+    """
+    recipe = _recipe(Path(run))
+    return load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or TASKS[recipe["task"]].max_length)

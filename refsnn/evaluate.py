@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .distill import load_student, load_teacher, versions
+from .distill import dev_split, load_student, load_teacher, run_tokenizer, versions
 from .energy import count
 from .errors import InputError
-from .files import existing, read_json, write_json
+from .files import write_json
 from .predict import accuracy, predict_rates, predict_spikes, predict_teacher
 from .simulate import Rule
-from .text import TASKS, load_tokenizer, read_task, tokenise
+from .text import tokenise
 
 __all__ = ["evaluate_run", "table"]
 
@@ -51,11 +51,8 @@ def evaluate_run(
     run = Path(run)
     config, params = load_student(run)
     teacher_config, teacher_params = load_teacher(run)
-    recipe = read_json(existing(run / "run.json", "the run's settings"))["settings"]["recipe"]
-    task = TASKS[recipe["task"]]
-    tokenizer = load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or task.max_length)
-    dataset = read_task(data, task, "dev")
-    examples = tokenise(dataset, task.sentences, tokenizer)
+    task, dataset = dev_split(run, data)
+    examples = tokenise(dataset, task.sentences, run_tokenizer(run, config))
 
     teacher = predict_teacher(teacher_config, teacher_params, examples)
     rates = predict_rates(config, params, examples)

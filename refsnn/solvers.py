@@ -11,15 +11,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from .distill import load_student
+from .distill import dev_split, load_student, run_tokenizer
 from .equilibrium import Equilibrium, Solution, equilibrium
 from .errors import InputError
-from .files import atomic, existing, read_json, require
+from .files import atomic, require
 from .implicit import AdjointMethod, adjoint, contraction_bound, spectral_radius, unrolled_gradient
 from .network import Params
 from .ops import Array
 from .student import logits
-from .text import TASKS, load_tokenizer, read_task, tokenise
+from .text import tokenise
 
 __all__ = ["Row", "compare_solvers", "plot", "table"]
 
@@ -95,11 +95,9 @@ def compare_solvers(
             "nothing to solve; distil one with `refsnn distill --feedback 0.2`"
         )
     params = {name: value.astype(np.float64) for name, value in params.items()}
-    recipe = read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]["recipe"]
-    task = TASKS[recipe["task"]]
-    tokenizer = load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or task.max_length)
-    dataset = read_task(data, task, "dev")
-    examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, tokenizer)
+    task, dataset = dev_split(run, data)
+    dataset = dataset.select(range(min(samples, len(dataset))))
+    examples = tokenise(dataset, task.sentences, run_tokenizer(run, config))
     batch = examples.batch(np.arange(len(examples)), config.bert.pad_token_id)
 
     found = equilibrium(network, params, batch)
