@@ -245,8 +245,10 @@ def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
     assert 0 < np.linalg.norm(params["feedback.weight"], 2) <= 0.1 * (1 + 1e-5)
     entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert entry["sweeps"] >= 1 and entry["products"] >= 1 and entry["residual"] < 1e-4
-    results = evaluate_run(tmp_path / "run", data, [8], "running")
-    assert 0 <= results["rate_accuracy"] <= 1
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(data), "--rule", "running", "--t-conv", "8"]) == 0
+    assert (tmp_path / "run" / "report.html").exists()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["rule"] == "running" and 0 <= results["rate_accuracy"] <= 1
     assert main(["solvers", str(tmp_path / "run"), "--data", str(data)]) == 0
     out = capsys.readouterr().out
     for method in ("gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense", "unrolled"):

@@ -24,7 +24,7 @@ import numpy as np
 from . import ops
 from .config import BertConfig
 from .distill import load_student
-from .equilibrium import rate_map
+from .equilibrium import equilibrium
 from .errors import InputError
 from .files import existing, read_json, require, write_text
 from .network import Batch, Params
@@ -300,7 +300,7 @@ def follow(
     """
     network = config.network
     batch = Batch(np.array([ids]), np.array([kinds]), np.ones((1, len(ids)), int))
-    rates, _ = rate_map(network, params, batch)
+    rates = equilibrium(network, params, batch).rates
     last = network.readouts[-1]
     shown = ("embeddings", network.contexts[-1], last)
     totals: dict[str, Array] = {}
