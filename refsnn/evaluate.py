@@ -22,7 +22,11 @@ __all__ = ["evaluate_run", "table"]
 
 
 def evaluate_run(
-    run: str | os.PathLike, data: str | os.PathLike, t_conv: Sequence[int], rule: Rule = "inst"
+    run: str | os.PathLike,
+    data: str | os.PathLike,
+    t_conv: Sequence[int],
+    rule: Rule = "inst",
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's student on the dev split and write ``results.json`` into its folder.
 
@@ -33,6 +37,8 @@ def evaluate_run(
     t_conv : sequence of int
         Timesteps after which the spikes are read.
     rule : {"inst", "running"}
+    name : str, optional
+        What to call the data in tables and reports; the GLUE task's name by default.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def evaluate_run(
         )
     shown = int(abs(examples.lengths - tokens).argmin())  # a sentence of typical length, for the pictures
     results = {
-        "task": task.folder,
+        "task": name or task.folder,
         "examples": len(examples),
         "mean_tokens": tokens,
         "rule": rule,

@@ -28,13 +28,13 @@ def split_heads(x: Array, heads: int) -> Array:
     -------
     x : (..., h, N, d) array
     """
-    return np.swapaxes(x.reshape(*x.shape[:-1], heads, -1), -3, -2)
+    return np.swapaxes(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), -3, -2)
 
 
 def _merge(x: Array) -> Array:
     """(..., h, N, d) -> (..., N, h·d)."""
     swapped = np.swapaxes(x, -3, -2)
-    return swapped.reshape(*swapped.shape[:-2], -1)
+    return swapped.reshape(*swapped.shape[:-2], swapped.shape[-2] * swapped.shape[-1])
 
 
 def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:

@@ -97,7 +97,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, C
         dweight = dy2.T @ x2  # (E, M) @ (M, D) -> (E, D)
         return (dx, dweight) if bias is None else (dx, dweight, dy2.sum(axis=0))
 
-    return y2.reshape(*x.shape[:-1], -1), pullback
+    return y2.reshape(*x.shape[:-1], weight.shape[0]), pullback
 
 
 def layer_norm(
@@ -211,7 +211,7 @@ def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     (array([0., 0., 2.]), array([0., 0., 1.]))
     """
     positive = x.real > 0
-    return np.where(positive, x, 0), lambda dy: dy * positive
+    return np.where(x.real <= 0, 0, x), lambda dy: dy * positive  # NaN stays NaN
 
 
 def tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
