@@ -245,6 +245,18 @@ def test_a_warm_start_and_a_preconditioner_save_products():
     np.testing.assert_allclose(helped.state["x"], cold.state["x"], rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("method", [*KRYLOV, "neumann"])
+def test_history_shows_iterates_without_changing_the_solution(method):
+    _, transpose, g = affine(5, size=40, radius=0.95)
+    plain = solve_adjoint(transpose, {"x": g}, method, max_evaluations=2000)
+    watched = solve_adjoint(transpose, {"x": g}, method, max_evaluations=2000, history=True)
+    np.testing.assert_array_equal(plain.state["x"], watched.state["x"])
+    assert watched.evaluations == plain.evaluations
+    assert len(watched.trace) >= 2 and watched.trace[-1] < 1e-11
+    if method in ("bicgstab", "tfqmr"):
+        assert len(watched.trace) > len(plain.trace)
+
+
 # --- Failures, whose asserted outcome is the failure -----------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ def solve_adjoint(
     preconditioner: Transpose | None = None,
     on_failure: Literal["raise", "warn"] = "raise",
     per_sample: bool = False,
+    history: bool = False,
 ) -> Solution:
     """Solve ``(I − Jᵀ) λ = g``, given only the product ``v ↦ Jᵀ v``.
 
@@ -80,6 +81,10 @@ def solve_adjoint(
     per_sample : bool
         Solve one sample after another instead of all as one vector. Samples do not interact, so the solution is the
         same; one sample that is hard no longer holds up the others.
+    history : bool
+        Put the true residual of every iterate that the solver shows into the trace, at the price of a product each
+        that is not counted. Without it only GMRES, which knows its residual, and the Neumann series leave a trace;
+        lgmres and gcrotmk show no iterate before a cycle of products ends.
 
     Returns
     -------
@@ -99,12 +104,8 @@ def solve_adjoint(
     if method not in get_args(AdjointMethod):
         raise InputError(f"the method is {method!r}, but it must be one of {', '.join(get_args(AdjointMethod))}")
     if per_sample:
-        limits = {
-            "method": method,
-            "tolerance": tolerance,
-            "max_evaluations": max_evaluations,
-            "on_failure": on_failure,
-        }
+        limits: dict[str, Any] = {"method": method, "tolerance": tolerance, "max_evaluations": max_evaluations}
+        limits |= {"on_failure": on_failure, "history": history}
         return _sample_by_sample(transpose, g, start, preconditioner, limits)
     vectors = Vectors(g)
     dtype = vectors.dtype
@@ -127,6 +128,12 @@ def solve_adjoint(
             raise _Stopped
         return product(v)
 
+    def watch(iterate: Array, b: Array) -> None:
+        nonlocal evaluations
+        if history:
+            trace.append(float(np.linalg.norm(b - product(iterate))))
+            evaluations -= 1
+
     x = np.zeros_like(vectors.flat(g)) if start is None else vectors.flat(_scaled(start, 1 / scale))
     unit = vectors.flat(_scaled(g, 1 / scale))
     error = unit if start is None else unit - product(x)
@@ -138,7 +145,7 @@ def solve_adjoint(
         wanted = min(0.1 * tolerance / float(residual.max()), 0.5)
         b = vectors.flat(_scaled(vectors.dict(error), 1 / remaining))
         try:
-            correction = _run(method, limited, b, wanted, max_evaluations, trace, vectors, preconditioner)
+            correction = _run(method, limited, b, wanted, max_evaluations, trace, vectors, preconditioner, watch)
         except _Stopped as stopped:
             correction = np.zeros_like(b) if stopped.best is None else stopped.best
         candidate = x + vectors.flat(_scaled(vectors.dict(correction.astype(dtype, copy=False)), remaining))
@@ -189,6 +196,7 @@ def _run(
     trace: list[float],
     vectors: Vectors,
     preconditioner: Transpose | None,
+    watch: Callable[[Array, Array], None],
 ) -> Array:
     if method == "one-step":
         return b
@@ -222,6 +230,7 @@ def _run(
             trace.append(float(x))
         else:
             latest[:] = [np.array(x)]
+            watch(latest[0], b)
 
     solver = getattr(sparse, method)
     if method == "gmres":

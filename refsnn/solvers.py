@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -127,11 +127,14 @@ def _rows(
     results: list[tuple[str, Params, Solution | None, int, float]] = []
     for method in methods:
         limit = unknowns + 2 if method == "dense" else 500
+        options: dict[str, Any] = {"method": method, "tolerance": tolerance, "max_evaluations": limit}
         started = time.perf_counter()
-        _, gradient, solution = adjoint(
-            found.linearisation, g, method=method, tolerance=tolerance, max_evaluations=limit
-        )
-        results.append((method, gradient, solution, solution.evaluations, time.perf_counter() - started))
+        _, gradient, solution = adjoint(found.linearisation, g, **options)
+        seconds = time.perf_counter() - started
+        if method not in ("dense", "one-step"):  # once more, to see every iterate
+            traced = adjoint(found.linearisation, g, **options, history=True)[2]
+            solution = replace(solution, trace=traced.trace)
+        results.append((method, gradient, solution, solution.evaluations, seconds))
     sweeps = max(found.solution.evaluations, 1)
     started = time.perf_counter()
     gradient = unrolled_gradient(network, params, batch, g, sweeps)
@@ -180,11 +183,12 @@ def plot(rows: list[Row], path: Path) -> None:
     markers = "osD^vPX"
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    shown: list[Any] = [row for row in rows if row.solution is not None and len(row.solution.trace) > 1]
-    for row, colour, marker in zip(shown, colours, markers, strict=False):
+    shown: list[Any] = [row for row in rows if row.solution is not None and row.method != "dense"]
+    for row, colour, marker in zip(shown, colours, markers, strict=True):
         trace = np.maximum(row.solution.trace, 1e-17)
-        axes.semilogy(range(1, len(trace) + 1), trace, color=colour, marker=marker, markersize=4, label=row.method)
-    axes.set_xlabel("iteration")
+        products = row.products * np.arange(1, len(trace) + 1) / len(trace)
+        axes.semilogy(products, trace, color=colour, marker=marker, markersize=5, label=row.method)
+    axes.set_xlabel("products with the transposed derivative")
     axes.set_ylabel("relative residual of the adjoint equation")
     axes.grid(True, which="major", color="#dddddd")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
