@@ -201,8 +201,10 @@ def distill(
     student = StudentConfig(bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0)
     if recipe.epochs_general:
         text = examples if corpus_text is None else tokenise(corpus_text, ("text",), tokenizer)
-        params = student_from_teacher(student, pretrained, pairs, recipe.seed)
-        objective = _internal_objective(recipe, student, config, pretrained, pairs)
+        # A teacher trained from scratch has no earlier, more general self to learn from.
+        general = tuned if isinstance(teacher, tuple) else pretrained
+        params = student_from_teacher(student, general, pairs, recipe.seed)
+        objective = _internal_objective(recipe, student, config, general, pairs)
         params = run_stage(recipe.stage("general"), 2, params, text, objective)
     else:
         params = student_from_teacher(student, tuned, pairs, recipe.seed)
