@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from .files import write_text
+
 __all__ = [
     "pairs",
     "paragraphs",
@@ -628,12 +630,8 @@ def _argument(rng: random.Random) -> str:
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file under a temporary name first, so that no half-written file is ever found under its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(line + "\n" for line in lines)
-    os.replace(unfinished, path)
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def write_glue_layout(directory: str | os.PathLike[str], task: str, seed: int, train: int, dev: int) -> None:

@@ -343,7 +343,7 @@ def equilibrium(
     vectors = Vectors(state)
     trace: list[float] = []
     evaluations = 0
-    best = (np.inf, state)
+    best: tuple[float, Rates, tuple[Rates, Linearisation] | None] = (np.inf, state, None)
 
     def residual(z: Rates, image: Rates) -> Array:
         size = np.maximum(Vectors.norms({n: image[n] for n in z}), np.finfo(x.real.dtype).tiny)
@@ -354,11 +354,11 @@ def equilibrium(
         if evaluations >= max_evaluations:
             raise _Enough
         evaluations += 1
-        rates, _ = sweep(network, params, batch, z, edge_derivative=edge_derivative)
+        rates, linearisation = sweep(network, params, batch, z, edge_derivative=edge_derivative)
         image = {name: rates[name] for name in z}
         trace.append(float(residual(z, image).max(initial=0)))
         if trace[-1] < best[0]:
-            best = (trace[-1], z)
+            best = (trace[-1], z, (rates, linearisation))
         if trace[-1] <= tolerance:
             raise _Enough
         return image
@@ -384,8 +384,8 @@ def equilibrium(
         except (_Enough, optimize.NoConvergence, ValueError, np.linalg.LinAlgError) as error:
             if isinstance(error, InputError):
                 raise
-        state = best[1]
-    rates, linearisation = sweep(network, params, batch, state, edge_derivative=edge_derivative)
+    _, state, evaluated = best
+    rates, linearisation = evaluated or sweep(network, params, batch, state, edge_derivative=edge_derivative)
     found = residual(state, rates) if state else np.zeros(len(x))
     solution = Solution(state, found, trace, evaluations, bool((found <= tolerance).all()), method)
     if not solution.converged:

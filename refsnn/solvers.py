@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from . import ops
 from .distill import dev_split, load_student, run_tokenizer
 from .equilibrium import Equilibrium, Solution, equilibrium
 from .errors import InputError
@@ -85,8 +86,6 @@ def compare_solvers(
     InputError
         The student has no feedback: its adjoint equation is solved by back substitution, whatever the method.
     """
-    from . import ops
-
     config, params = load_student(run)
     network = config.network
     if not network.fed_back:
