@@ -201,7 +201,7 @@ def test_certificate_accepts_our_spikes_and_finds_every_flipped_one(neuron, feed
         flipped[at] = 1 - flipped[at]
         verdict = certify(network, params, batch, spikes | {population.name: flipped})[population.name]
         assert verdict.wrong >= 1
-        assert verdict.first_wrong[:2] == (at[0] + 1, at[1:]), population.name
+        assert (verdict.first_wrong.t, verdict.first_wrong.index) == (at[0] + 1, at[1:]), population.name
 
 
 def test_operation_count_of_one_small_encoder_by_hand():

@@ -1,29 +1,77 @@
 """Certificates: whether a spike record, made by anyone, is consistent with the equations.
 
 No simulation is replayed. Each population's currents follow from the *recorded* spikes it reads, its membrane
-potential from its *own* recorded spikes, and every decision is then checked by itself, so nothing drifts apart. A
-decision is wrong only where it disagrees with ``u ≥ V_th`` by more than rounding can explain.
+potential from its *own* recorded spikes, and every decision is then checked by itself, so nothing drifts apart:
+
+    consistent        s = 1 where u ≥ V_th(1 − δ), else s = 0
+    within rounding   the other answer, but |u − V_th(1 − δ)| ≤ E: a correct program may have found either
+    wrong             the other answer, beyond E
+
+E bounds a priori, from unit round-off, fan-in and magnitudes, how far the membrane potential of any correct program of
+the record's precision may lie from ours (`refsnn.rounding`). Over time it grows as the membrane does,
+
+    E[t] = λ·E[t−1] + δI[t] + u·(|u[t]| + 2λ|v[t−1]|),        v = u − V_th·s,
+
+δI the bound of the current. Under the rule ``running`` the currents telescope, ``Σ I = t·f(ā[t])``, and so do their
+errors: with δF the bound of ``t·f(ā[t])``, what has gathered in the membrane is at most ``2·max δF`` (δF for IF).
+
+One pass over blocks of timesteps; memory does not grow with T.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .network import INPUT, Batch, Network, attention_mask
+from .errors import InputError
+from .network import INPUT, Batch, Network, Population, attention_mask
 from .neurons import membrane_potential
 from .ops import Array
+from .rounding import Enclosed, Precision
+from .simulate import Rule
 
-__all__ = ["Verdict", "certify"]
+__all__ = ["DECADES", "TIE", "Verdict", "WrongDecision", "certify"]
 
-#: Rounding allowed for, in units of u·(Σ|I| + V_th·Σs + V_th), u the unit round-off: the sums behind one current and
-#: the normalisation that may amplify them. Two orders above what correct programs show, ten below a decision's margin.
-ROUNDING_UNITS = 256
+#: A decision this close to the threshold, relative to it, is a structural tie: exact arithmetic has u = V_th there.
+TIE = 1e-9
+#: Edges of the margins' histogram, as powers of ten of |u − V_th|/V_th; less and more go to the outermost bins.
+DECADES = range(-17, 3)
 
 
 @dataclass(frozen=True)
+class WrongDecision:
+    """A decision that rounding cannot explain.
+
+    Attributes
+    ----------
+    t : int
+        Timestep, counted from 1.
+    index : tuple of int
+        (batch, position, feature).
+    spike : int
+        What the record says.
+    u, level, bound : float
+        Membrane potential, the potential from which a neuron fires, and E.
+    """
+
+    t: int
+    index: tuple[int, ...]
+    spike: int
+    u: float
+    level: float
+    bound: float
+
+    def __str__(self) -> str:
+        verb = "fired" if self.spike else "did not fire"
+        return (
+            f"at t = {self.t}, (batch, position, feature) = {self.index}, the neuron {verb} at u = {self.u:.9g} with "
+            f"V_th = {self.level:.9g}; rounding explains {self.bound:.1e}, the margin is {abs(self.u - self.level):.1e}"
+        )
+
+
+@dataclass
 class Verdict:
     """The decisions of one population.
 
@@ -31,67 +79,227 @@ class Verdict:
     ----------
     decisions : int
         T × B × N × width.
+    spikes : int
     by_rounding : int
-        Decisions that differ from ours, within the rounding bound: either answer is right.
+        Decisions that differ from ours within the bound: either answer is right.
+    undecidable : int
+        Decisions whose margin is within the bound, whatever the record says: those that no certificate can check.
     wrong : int
         Decisions that rounding cannot explain.
-    first_wrong : tuple or None
-        ``(t, index, u, bound)`` of the earliest, t counted from 1.
+    ties : int
+        Structural ties: ``|u − V_th| ≤ 1e-9·V_th``.
+    largest_bound : float
+        Largest E.
+    first_wrong : WrongDecision or None
+        The earliest.
+    margins : (20,) array of int
+        Histogram of ``log₁₀(|u − V_th|/V_th)`` over `DECADES`; the first bin holds all smaller ones.
     """
 
-    decisions: int
-    by_rounding: int
-    wrong: int
-    first_wrong: tuple[int, tuple[int, ...], float, float] | None
+    decisions: int = 0
+    spikes: int = 0
+    by_rounding: int = 0
+    undecidable: int = 0
+    wrong: int = 0
+    ties: int = 0
+    largest_bound: float = 0.0
+    first_wrong: WrongDecision | None = None
+    margins: Array = field(default_factory=lambda: np.zeros(len(DECADES), int))
 
 
 def certify(
-    network: Network, params: Mapping[str, Array], batch: Batch, spikes: Mapping[str, Array]
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    spikes: Mapping[str, Array],
+    rule: Rule = "inst",
+    precision: Precision | str = "float64",
+    block: int = 8,
 ) -> dict[str, Verdict]:
-    """Check every spike decision of a record made with the integration rule ``inst``.
+    """Check every spike decision of a record.
 
     Parameters
     ----------
     network : Network
+        Its neurons' tie rule δ is held to be the record's; 0 is the plain comparison.
     params : mapping
+        The parameters that the record was made with, in any precision.
     batch : Batch
     spikes : mapping
-        Population name -> (T, B, N, width) array of 0 and 1, for every population.
+        Population name -> (T, B, N, width) array of 0 and 1, for every population. Whatever has a shape and can be
+        sliced along time will do, such as a slice of a safetensors file: only a block at a time is held.
+    rule : {"inst", "running"}
+        Integration rule of the record.
+    precision : Precision or str
+        Arithmetic that the record was made with.
+    block : int
+        Timesteps per block; sets the memory, not the result.
 
     Returns
     -------
     verdicts : dict
         Population name -> Verdict.
+
+    Raises
+    ------
+    InputError
+        A population is missing, a record has the wrong shape or other values than 0 and 1.
+
+    References
+    ----------
+    ``docs/certificates.md`` derives the bounds.
     """
-    x, _ = network.drive(params, batch)
-    mask = attention_mask(batch, x.dtype)
-    verdicts = {}
-    seen: set[str] = set()
+    if rule not in ("inst", "running"):
+        raise InputError(f"the integration rule is {rule!r}, but it must be 'inst' or 'running'")
+    if isinstance(precision, str):
+        precision = Precision.named(precision)
+    exact = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    x = network.drive.enclose(exact, batch, precision)
+    steps = _steps(network, batch, spikes)
+    checks = [_Check(p, exact, attention_mask(batch, np.dtype(float)), rule, precision) for p in network.populations]
+    trains = _Trains(spikes)
+    for start in range(0, steps, block):
+        times = np.arange(start + 1, min(start + block, steps) + 1.0).reshape(-1, 1, 1, 1)
+        trains.load(start, times)
+        seen: set[str] = set()
+        for check in checks:
+            delayed = {name for name in check.population.reads if name not in seen}  # fed back
+            seen.add(check.population.name)
+            check.advance(times, x, trains, delayed)
+    return {check.population.name: check.verdict for check in checks}
+
+
+def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
+    """Give the number of timesteps that all populations' records share."""
+    lengths = set()
     for population in network.populations:
-        neuron = population.neuron
-        assert neuron is not None
-        reads = []
-        for name in population.reads:
-            if name == INPUT:
-                reads.append(x)
-            elif name in seen:
-                reads.append(spikes[name].astype(x.dtype))
-            else:  # fed back: the previous step's spikes
-                delayed = np.zeros(spikes[name].shape, x.dtype)
-                delayed[1:] = spikes[name][:-1]
-                reads.append(delayed)
-        seen.add(population.name)
-        own = spikes[population.name].astype(x.dtype)
-        current = np.broadcast_to(population.projection(params, tuple(reads), mask)[0], own.shape)
-        u = membrane_potential(current, own, neuron)
-        size = np.cumsum(np.abs(current) + neuron.vth * own, axis=0) + neuron.vth
-        bound = ROUNDING_UNITS * np.finfo(x.dtype).eps * size
-        level = neuron.firing_level(x.dtype)
-        differs = (u >= level) != (own != 0)
-        wrong = (differs & (np.abs(u - level) > bound)) | ~np.isfinite(u)
-        first = None
-        if wrong.any():
-            at = np.unravel_index(int(wrong.argmax()), wrong.shape)
-            first = (int(at[0]) + 1, tuple(int(i) for i in at[1:]), float(u[at]), float(bound[at]))
-        verdicts[population.name] = Verdict(own.size, int((differs & ~wrong).sum()), int(wrong.sum()), first)
-    return verdicts
+        if population.name not in spikes:
+            raise InputError(f"the record lacks the spikes of {population.name}; a certificate needs every population")
+        shape = tuple(_shape(spikes[population.name]))
+        lengths.add(shape[0] if shape else 0)
+        if shape[1:] != (*batch.input_ids.shape, population.width) or not shape[0]:
+            wanted = ", ".join(map(str, (*batch.input_ids.shape, population.width)))
+            raise InputError(f"the spikes of {population.name} have shape {shape}, but (T, {wanted}) was expected")
+    if len(lengths) > 1:
+        raise InputError(f"the populations were recorded over different numbers of timesteps: {sorted(lengths)}")
+    return lengths.pop()
+
+
+def _shape(train) -> tuple[int, ...]:
+    return train.shape if hasattr(train, "shape") else train.get_shape()
+
+
+class _Trains:
+    """A block of every population's recorded spikes, the same one step late, and running means, read when needed."""
+
+    def __init__(self, spikes: Mapping[str, Array]) -> None:
+        self.record = spikes
+        self.last: dict[str, Array] = {}
+        self.sums: dict[tuple[str, bool], Array] = {}
+
+    def load(self, start: int, times: Array) -> None:
+        self.start, self.times = start, times
+        for name, train in getattr(self, "block", {}).items():
+            self.last[name] = train[-1:]
+        self.block: dict[str, Array] = {}
+        self.mean_block: dict[tuple[str, bool], Array] = {}
+
+    def spikes(self, name: str, delayed: bool = False) -> Array:
+        if name not in self.block:
+            train = np.asarray(self.record[name][self.start : self.start + len(self.times)])
+            if not ((train == 0) | (train == 1)).all():
+                raise InputError(f"the spikes of {name} hold other values than 0 and 1, so they are no spike record")
+            self.block[name] = train.astype(np.float64)
+        train = self.block[name]
+        if not delayed:
+            return train
+        return np.concatenate([self.last.get(name, np.zeros_like(train[:1])), train[:-1]])
+
+    def means(self, name: str, delayed: bool) -> Array:
+        key = name, delayed
+        if key not in self.mean_block:
+            total = np.cumsum(self.spikes(name, delayed), axis=0) + self.sums.get(key, 0.0)
+            self.sums[key] = total[-1]
+            self.mean_block[key] = total / self.times
+        return self.mean_block[key]
+
+
+class _Check:
+    """One population's running state: membrane, its error bound, and the verdict so far."""
+
+    def __init__(
+        self, population: Population, params: Mapping[str, Array], mask: Array, rule: Rule, precision: Precision
+    ) -> None:
+        if population.neuron is None:
+            raise InputError(f"population {population.name} has analogue units, so there are no spikes to certify")
+        self.population, self.neuron = population, population.neuron
+        self.params, self.mask, self.rule, self.precision = params, mask, rule, precision
+        self.verdict = Verdict()
+        self.charge: Array | None = None  # u − V_th·s at the end of the last block
+        self.bound: Array | float = 0.0  # E there, without what telescopes
+        self.integral: Array | float = 0.0  # t·f(ā[t]) there
+        self.telescoped: Array | float = 0.0  # largest δF so far
+
+    def advance(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> None:
+        """Check a block of timesteps."""
+        own = trains.spikes(self.population.name)
+        unit = self.precision.unit + 2.0**-53
+        currents = self._current(times, x, trains, delayed)
+        current, error, carried = (np.broadcast_to(part, own.shape) for part in currents)
+        leak, vth = self.neuron.leak, self.neuron.vth
+        u = membrane_potential(current, own, self.neuron, self.charge)
+        v = u - vth * own
+        before = np.concatenate([np.broadcast_to(self._initial(), v[:1].shape), v[:-1]])
+        step = error + unit * (np.abs(u) + 2 * leak * np.abs(before) + np.abs(current))
+        for e in step:  # E[t], in place; its terms are positive, and 1 + 4u covers what is of second order
+            e += leak * (1 + 4 * unit) * self.bound
+            self.bound = e
+        self.charge = v[-1]
+        self._judge(times, own, u, step + carried)
+
+    def _initial(self) -> Array | float:
+        return self.neuron.u0 * self.neuron.vth if self.charge is None else self.charge
+
+    def _current(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Array, Array, Array]:
+        """Give currents, the error that each step adds to the membrane, and the error that telescopes instead."""
+        projection, reads = self.population.projection, self.population.reads
+        if self.rule == "inst":
+            spikes = (x if r == INPUT else Enclosed.exact(trains.spikes(r, r in delayed)) for r in reads)
+            value, error = projection.enclose(self.params, tuple(spikes), self.mask, self.precision)
+            return value, error, np.zeros(1)
+        # Running means are formed from counts, which are exact, so only the division and one rounding of 1/t count.
+        unit = self.precision.unit + 2.0**-53
+        means = (x if r == INPUT else Enclosed(m := trains.means(r, r in delayed), 2 * unit * m) for r in reads)
+        f = projection.enclose(self.params, tuple(means), self.mask, self.precision)
+        integral = times * f.value  # t·f(ā[t])
+        current = np.diff(integral, axis=0, prepend=(np.zeros_like(integral[:1]) + self.integral))
+        error = times * (f.error + 2 * unit * (np.abs(f.value) + f.error))  # δF
+        carried = np.maximum(np.maximum.accumulate(error, axis=0), self.telescoped)
+        self.integral, self.telescoped = integral[-1], carried[-1]
+        return current, np.zeros(1), carried * (1 if self.neuron.leak == 1 else 2)
+
+    def _judge(self, times: Array, own: Array, u: Array, bound: Array) -> None:
+        verdict, vth = self.verdict, self.neuron.vth
+        level = vth * (1 - self.neuron.delta(self.precision.name))
+        bound = bound + 2 * (self.precision.unit + 2.0**-53) * vth  # the threshold is rounded as well
+        margin = u - level
+        differs = (margin >= 0) != (own != 0)
+        close = np.abs(margin) <= bound
+        wrong = (differs & ~close) | ~np.isfinite(u)
+        if verdict.first_wrong is None and wrong.any():
+            at = np.unravel_index(int(wrong.argmax()), wrong.shape)  # time is the slowest axis: the earliest
+            place = tuple(int(i) for i in at[1:])
+            verdict.first_wrong = WrongDecision(
+                int(times.flat[0]) + int(at[0]), place, int(own[at]), float(u[at]), level, float(bound[at])
+            )
+        relative = np.abs(u - vth) / vth
+        decade = np.floor(np.log10(np.maximum(relative, 10.0 ** DECADES[0])))
+        decade = np.clip(np.nan_to_num(decade, nan=DECADES[-1]), DECADES[0], DECADES[-1])
+        verdict.decisions += own.size
+        verdict.spikes += int(own.sum())
+        verdict.by_rounding += int((differs & ~wrong).sum())
+        verdict.undecidable += int(close.sum())
+        verdict.wrong += int(wrong.sum())
+        verdict.ties += int((relative <= TIE).sum())
+        verdict.largest_bound = max(verdict.largest_bound, float(bound.max()))
+        verdict.margins += np.bincount(decade.astype(int).ravel() - DECADES[0], minlength=len(DECADES))

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from ._version import __version__
@@ -22,6 +22,10 @@ refsnn: the reference implementation of SpikingBERT in NumPy and SciPy.
   refsnn evaluate RUN ...            a student's accuracy by rate map and by spikes after T steps
   refsnn solvers RUN ...             adjoint solvers compared on a student with feedback
   refsnn parity CASE.npz ...         check recorded numbers of another program against ours
+  refsnn record RUN ...              simulate a student and keep every spike
+  refsnn certify RECORD              check every spike decision of a record, whoever made it
+  refsnn golden write DIR            golden values for other programs, as files
+  refsnn conform MODULE              hold a backend to the specification
 """
 
 EPILOGUE = "`refsnn COMMAND --help` explains each; docs/architecture.md shows how the parts fit together."
@@ -147,6 +151,38 @@ def parser() -> argparse.ArgumentParser:
     )
     parity.add_argument("cases", nargs="+", metavar="CASE.npz", help="cases in the format of the authors' program")
     parity.set_defaults(run=_parity)
+
+    record = commands.add_parser(
+        "record",
+        help="simulate a student and keep every spike",
+        description="Simulate the student of a run on a few dev sentences and write every population's spikes, with "
+        "the tokens and parameters, as one safetensors file that `refsnn certify` reads.",
+        epilog="example: refsnn record runs/sst2 --data glue/SST-2 --t-conv 32 --out spikes.safetensors",
+    )
+    record.add_argument("run_folder", metavar="RUN", help="folder that `refsnn distill --out` filled")
+    record.add_argument("--data", required=True, metavar="DIR", help="folder of the official dev.tsv")
+    record.add_argument("--out", required=True, metavar="FILE", help="the record, a safetensors file")
+    record.add_argument("--samples", type=int, default=4, metavar="N", help="sentences (default: %(default)s)")
+    record.add_argument("--t-conv", type=int, default=32, metavar="T", help="timesteps (default: %(default)s)")
+    record.add_argument("--rule", choices=("inst", "running"), default="inst", help="integration rule (default: inst)")
+    record.set_defaults(run=_record)
+
+    certify = commands.add_parser(
+        "certify",
+        help="check every spike decision of a record, whoever made it",
+        description="Decide every spike decision of a record: consistent with the equations, within rounding, or "
+        "wrong. Nothing is simulated anew. Exit status 1 if a decision is wrong.",
+        epilog="docs/certificates.md describes the file and derives the rounding bounds",
+    )
+    certify.add_argument("record", metavar="RECORD", help="safetensors file with spikes, tokens and parameters")
+    certify.add_argument("--params", metavar="FILE", help="safetensors file with the parameters, if they lie apart")
+    precisions = ("float64", "float32", "float16", "bfloat16")
+    certify.add_argument("--dtype", choices=precisions, help="precision of the record, instead of what it says")
+    certify.add_argument("--accumulate", choices=precisions, help="precision of sums, instead of what the record says")
+    certify.add_argument("--block", type=int, metavar="N", help="timesteps held at once (default: by memory)")
+    certify.add_argument("--json", metavar="FILE", help="write the verdicts as JSON")
+    certify.add_argument("--plot", metavar="FILE", help="draw the margins as an SVG picture")
+    certify.set_defaults(run=_certify)
     return top
 
 
@@ -215,6 +251,29 @@ def _parity(options: argparse.Namespace) -> int:
         )
         passed = passed and not wrong
     return 0 if passed else 1
+
+
+def _record(options: argparse.Namespace) -> int:
+    from .evaluate import record_run
+
+    record_run(options.run_folder, options.data, options.out, options.samples, options.t_conv, options.rule)
+    print(f"wrote {options.out}; next: refsnn certify {options.out}")
+    return 0
+
+
+def _certify(options: argparse.Namespace) -> int:
+    from .files import write_json
+    from .records import certify_record, histogram, plot, table, to_dict
+
+    record, verdicts = certify_record(options.record, options.params, options.dtype, options.accumulate, options.block)
+    print(
+        f"{options.record}: {record.precision.name}, rule {record.rule}\n\n{table(verdicts)}\n\n{histogram(verdicts)}"
+    )
+    if options.json:
+        write_json(options.json, {"rule": record.rule, "precision": asdict(record.precision)} | to_dict(verdicts))
+    if options.plot:
+        plot(verdicts, options.plot)
+    return 1 if any(v.wrong for v in verdicts.values()) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,7 +39,7 @@ from .teacher import classify, encode, head_shapes, teacher_shapes
 from .text import TASKS, Examples, Task, load_tokenizer, read_corpus, read_task, tokenise
 from .training import Objective, Stage, finished, train
 
-__all__ = ["Recipe", "dev_split", "distill", "load_student", "load_teacher", "run_tokenizer"]
+__all__ = ["Recipe", "dev_sample", "dev_split", "distill", "load_student", "load_teacher", "run_tokenizer"]
 
 
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
@@ -450,3 +450,27 @@ def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
     """
     recipe = _recipe(Path(run))
     return load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or TASKS[recipe["task"]].max_length)
+
+
+def dev_sample(
+    run: str | os.PathLike, data: str | os.PathLike, config: StudentConfig, samples: int
+) -> tuple[Examples, Batch]:
+    """Read the first sentences of a run's dev split.
+
+    Parameters
+    ----------
+    run, data : path
+    config : StudentConfig
+    samples : int
+
+    Returns
+    -------
+    examples : Examples
+    batch : Batch
+        All of them, padded to the longest.
+    """
+    if samples < 1:
+        raise InputError(f"{samples} sentences were asked for; take at least one")
+    task, dataset = dev_split(run, data)
+    examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, run_tokenizer(run, config))
+    return examples, examples.batch(np.arange(len(examples)), config.bert.pad_token_id)

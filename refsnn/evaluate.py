@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .distill import dev_split, load_student, load_teacher, run_tokenizer, versions
+from .distill import dev_sample, dev_split, load_student, load_teacher, run_tokenizer, versions
 from .energy import count
 from .errors import InputError
 from .files import write_json
+from .network import network_shapes
 from .predict import accuracy, predict_rates, predict_spikes, predict_teacher
+from .records import network_config, record, write_record
 from .simulate import Rule
 from .text import tokenise
 
-__all__ = ["evaluate_run", "table"]
+__all__ = ["evaluate_run", "record_run", "table"]
 
 
 def evaluate_run(
@@ -142,3 +144,22 @@ def table(results: dict[str, Any]) -> str:
         f"{results['seconds']} s, peak memory {results['peak_memory_mb']} MB",
     ]
     return "\n".join(lines)
+
+
+def record_run(
+    run: str | os.PathLike, data: str | os.PathLike, out: str | os.PathLike, samples: int, t_conv: int, rule: Rule
+) -> None:
+    """Simulate the student of a run on a few dev sentences and write every spike.
+
+    Parameters
+    ----------
+    run, data, out : path
+    samples, t_conv : int
+    rule : {"inst", "running"}
+    """
+    config, params = load_student(run)
+    params = {name: params[name] for name in network_shapes(config.bert, config.feedback)}
+    _, batch = dev_sample(run, data, config, samples)
+    spikes = record(config.network, params, batch, t_conv, rule)
+    described = network_config(config.bert, config.neuron, config.feedback)
+    write_record(out, described, batch, spikes, rule, "float32", params)

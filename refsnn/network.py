@@ -16,10 +16,12 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from . import ops
+from . import ops, rounding
 from .config import BertConfig, embedding_shapes, encoder_shapes
+from .errors import InputError
 from .neurons import Neuron
 from .ops import Array
+from .rounding import Enclosed, Precision
 
 __all__ = [
     "INPUT",
@@ -37,6 +39,7 @@ __all__ = [
     "accumulate",
     "attention_mask",
     "bert",
+    "checked_batch",
     "initial_parameters",
     "network_shapes",
     "spiking_bert",
@@ -74,6 +77,31 @@ def attention_mask(batch: Batch, dtype: np.dtype) -> Array:
     return ((1 - batch.attention_mask[:, None, None, :]) * -10000.0).astype(dtype)
 
 
+def checked_batch(batch: Batch, config: BertConfig) -> Batch:
+    """Return a batch whose shapes and ids fit a configuration, or say what does not.
+
+    Parameters
+    ----------
+    batch : Batch
+    config : BertConfig
+
+    Returns
+    -------
+    batch : Batch
+    """
+    if len({a.shape for a in batch}) != 1 or batch.input_ids.ndim != 2 or not batch.input_ids.size:
+        raise InputError(f"input_ids, token_type_ids and attention_mask have shapes {[a.shape for a in batch]}, "
+                         "but one shape (batch, positions) was expected")  # fmt: skip
+    limits = (config.vocab_size, config.type_vocab_size, 2)
+    for name, ids, limit in zip(Batch._fields, batch, limits, strict=True):
+        if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= limit:
+            raise InputError(f"{name} must hold integers in [0, {limit}), but it holds {ids.min()} … {ids.max()}")
+    if batch.input_ids.shape[1] > config.max_position_embeddings:
+        raise InputError(f"there are {batch.input_ids.shape[1]} positions, but only "
+                         f"{config.max_position_embeddings} are embedded")  # fmt: skip
+    return batch
+
+
 class Projection(Protocol):
     """A map from what a population reads to its input current.
 
@@ -95,6 +123,11 @@ class Projection(Protocol):
 
     def synapses(self, widths: tuple[int, ...], width: int, tokens: float) -> tuple[float, ...]:
         """Synaptic operations that one token causes if each neuron of each read population fires once, per read."""
+
+    def enclose(
+        self, params: Mapping[str, Array], reads: tuple[Enclosed, ...], mask: Array, precision: Precision
+    ) -> Enclosed:
+        """Return the current with an a-priori bound of how far a correct program's may lie from it."""
 
 
 def _spectral_norm(x: Array) -> float:
@@ -131,6 +164,12 @@ class Drive:
     def synapses(self, widths, width, tokens):
         return (0, *(w * width for w in widths[1:]))
 
+    def enclose(self, params, reads, mask, precision):
+        if self.feedback is None:
+            return reads[0]
+        returned = rounding.linear(reads[1], params[self.feedback], None, precision)
+        return rounding.add(reads[0], returned, precision=precision)
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -154,6 +193,9 @@ class Linear:
 
     def synapses(self, widths, width, tokens):
         return (widths[0] * width,)
+
+    def enclose(self, params, reads, mask, precision):
+        return rounding.linear(reads[0], params[f"{self.name}.weight"], params[f"{self.name}.bias"], precision)
 
 
 @dataclass(frozen=True)
@@ -209,6 +251,12 @@ class Attention:
     def synapses(self, widths, width, tokens):
         return (widths[0] * width, tokens * width, tokens * width)
 
+    def enclose(self, params, reads, mask, precision):
+        h, key, value = reads
+        query = Linear(self.query).enclose(params, (h,), mask, precision)
+        weights = rounding.softmax(rounding.scores(query, key, self.heads, mask, precision), precision)
+        return rounding.mix(weights, value, precision)
+
 
 @dataclass(frozen=True)
 class AddNorm:
@@ -244,6 +292,12 @@ class AddNorm:
     def synapses(self, widths, width, tokens):
         return (widths[0] * width, width)
 
+    def enclose(self, params, reads, mask, precision):
+        a, residual = reads
+        total = rounding.add(Linear(self.dense).enclose(params, (a,), mask, precision), residual, precision=precision)
+        gamma, beta = params[f"{self.norm}.weight"], params[f"{self.norm}.bias"]
+        return rounding.layer_norm(total, gamma, beta, self.eps, precision)
+
 
 @dataclass(frozen=True)
 class Gelu:
@@ -263,6 +317,9 @@ class Gelu:
 
     def synapses(self, widths, width, tokens):
         return (widths[0] * width,)
+
+    def enclose(self, params, reads, mask, precision):
+        return rounding.gelu(Linear(self.name).enclose(params, reads, mask, precision), precision)
 
 
 @dataclass(frozen=True)
@@ -294,6 +351,17 @@ class Embeddings:
             }
 
         return x, pullback
+
+    def enclose(self, params: Mapping[str, Array], batch: Batch, precision: Precision) -> Enclosed:
+        """Return the input current with its a-priori rounding bound."""
+        word, position, kind, gamma, beta = embedding_shapes(BertConfig())
+        terms = (
+            params[word][batch.input_ids],
+            params[position][np.arange(batch.input_ids.shape[1])],
+            params[kind][batch.token_type_ids],
+        )
+        total = rounding.add(*map(Enclosed.exact, np.broadcast_arrays(*terms)), precision=precision)
+        return rounding.layer_norm(total, params[gamma], params[beta], self.eps, precision)
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,13 @@ class Neuron:
         if self.tie is not None and not 0 <= self.tie < 0.1:
             raise InputError(f"tie is {self.tie}, but the tie rule's δ is a small number in [0, 0.1)")
 
+    def delta(self, precision: str) -> float:
+        """δ of the tie rule in a precision, by its name; half precisions take float32's."""
+        return TIE.get(precision, TIE["float32"]) if self.tie is None else self.tie
+
     def firing_level(self, dtype: np.dtype) -> float:
         """V_th·(1 − δ), the potential from which a neuron of this precision fires."""
-        return self.vth * (1 - (TIE.get(np.dtype(dtype).name, 1e-5) if self.tie is None else self.tie))
+        return self.vth * (1 - self.delta(np.dtype(dtype).name))
 
 
 def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[Array, Array]:

@@ -23,7 +23,7 @@ from .config import BertConfig
 from .equilibrium import Rates, rate_map, scores
 from .errors import InputError
 from .files import existing
-from .network import Batch, Network, Params, network_shapes, spiking_bert
+from .network import Batch, Network, Params, checked_batch, network_shapes, spiking_bert
 from .neurons import Neuron
 from .ops import Array
 from .student import internal_gradients, logits, prediction_gradients
@@ -143,22 +143,6 @@ def _settings(case: Mapping[str, Array]) -> dict:
     return settings
 
 
-def _batch(case: Mapping[str, Array], config: BertConfig) -> Batch:
-    batch = Batch(*(_need(case, key) for key in Batch._fields))
-    if len({a.shape for a in batch}) != 1 or batch.input_ids.ndim != 2 or not batch.input_ids.size:
-        raise InputError(f"input_ids, token_type_ids and attention_mask have shapes {[a.shape for a in batch]}, "
-                         "but one shape (batch, positions) was expected")  # fmt: skip
-    limits = (config.vocab_size, config.type_vocab_size, 2)
-    for name, ids, limit in zip(Batch._fields, batch, limits, strict=True):
-        if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= limit:
-            raise InputError(f"{name} must hold integers in [0, {limit}), but it holds {ids.min()} … {ids.max()}")
-    if batch.input_ids.shape[1] > config.max_position_embeddings:
-        raise InputError(
-            f"the case has {batch.input_ids.shape[1]} positions, but only {config.max_position_embeddings} are embedded"
-        )
-    return batch
-
-
 def _parameters(case, settings, ours: Mapping[str, str], config: BertConfig, feedback: bool) -> dict[str, Array]:
     shapes = network_shapes(config, feedback)
     if settings["loss"] == "internal":
@@ -195,7 +179,7 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
     neuron = Neuron(settings["vth"], settings["leak"], tie=0.0)  # the recording program has no tie rule
     feedback = bool(settings["feedback"])
     network = spiking_bert(config, neuron, feedback)
-    batch = _batch(case, config)
+    batch = checked_batch(Batch(*(_need(case, key) for key in Batch._fields)), config)
     ours = authors_names(config.num_hidden_layers)
     params = _parameters(case, settings, ours, config, feedback)
 
@@ -212,8 +196,7 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
     for name, verdict in certify(network, params, batch, spikes).items():
         detail = f"{verdict.decisions} decisions, {verdict.by_rounding} by rounding"
         if verdict.first_wrong is not None:
-            t, index, u, bound = verdict.first_wrong
-            detail += f"; first wrong at t = {t}, {index}: u = {u:.17g}, V_th = {neuron.vth}, bound {bound:.1e}"
+            detail += f"; first wrong {verdict.first_wrong}"
         result.append(Comparison(f"spikes/{name}", unexplained=verdict.wrong, detail=detail))
     result += [compare(f"asr/{name}", spikes[name].mean(axis=0, dtype=float), asr[name]) for name in names]
     if feedback:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from . import ops
-from .distill import dev_split, load_student, run_tokenizer
+from .distill import dev_sample, load_student
 from .equilibrium import Equilibrium, Solution, equilibrium
 from .errors import InputError
 from .files import atomic, require
@@ -20,7 +20,6 @@ from .implicit import AdjointMethod, adjoint, contraction_bound, spectral_radius
 from .network import Params
 from .ops import Array
 from .student import logits
-from .text import tokenise
 
 __all__ = ["Row", "compare_solvers", "plot", "table"]
 
@@ -94,10 +93,7 @@ def compare_solvers(
             "nothing to solve; distil one with `refsnn distill --feedback 0.2`"
         )
     params = {name: value.astype(np.float64) for name, value in params.items()}
-    task, dataset = dev_split(run, data)
-    dataset = dataset.select(range(min(samples, len(dataset))))
-    examples = tokenise(dataset, task.sentences, run_tokenizer(run, config))
-    batch = examples.batch(np.arange(len(examples)), config.bert.pad_token_id)
+    examples, batch = dev_sample(run, data, config, samples)
 
     found = equilibrium(network, params, batch)
     last = network.readouts[-1]
