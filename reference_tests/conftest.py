@@ -14,8 +14,8 @@ from refsnn.config import BertConfig
 from refsnn.network import Batch, initial_parameters, network_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Scripts that made recorded values and constants; they need packages that the tests do not.
-collect_ignore_glob = ["record_*.py", "fit_*.py"]
+#: Scripts that made recorded values and constants, and backends: they need packages that the tests do not.
+collect_ignore_glob = ["record_*.py", "fit_*.py", "backends/*_backend.py", "backends/wrong.py"]
 
 
 def _folder(variable: str, default: str) -> Path:

@@ -10,10 +10,11 @@ potential from its *own* recorded spikes, and every decision is then checked by 
 E bounds a priori, from unit round-off, fan-in and magnitudes, how far the membrane potential of any correct program of
 the record's precision may lie from ours (`refsnn.rounding`). Over time it grows as the membrane does,
 
-    E[t] = λ·E[t−1] + δI[t] + u·(|u[t]| + 2λ|v[t−1]|),        v = u − V_th·s,
+    E[t] = (1 + u)^{k+1}·(λ·E[t−1] + δI[t] + u·(|u[t]| + λ(k|v[t−1]| + V_th·s[t−1]))),        v = u − V_th·s,
 
-δI the bound of the current. Under the rule ``running`` the currents telescope, ``Σ I = t·f(ā[t])``, and so do their
-errors: with δF the bound of ``t·f(ā[t])``, what has gathered in the membrane is at most ``2·max δF`` (δF for IF).
+δI the bound of the current, k = 1 for IF and 3 for LIF. Under the rule ``running`` the currents telescope,
+``Σ I = t·f(ā[t])``, and so do their errors: with δF the bound of ``t·f(ā[t])``, what has gathered in the membrane is at
+most ``2·max δF`` (δF for IF), and δI is what rounding makes of numbers that are off by so much.
 
 One pass over blocks of timesteps; memory does not grow with T.
 """
@@ -27,12 +28,12 @@ import numpy as np
 
 from .errors import InputError
 from .network import INPUT, Batch, Network, Population, attention_mask
-from .neurons import membrane_potential
+from .neurons import Neuron, membrane_potential
 from .ops import Array
-from .rounding import Enclosed, Precision
+from .rounding import OWN, Enclosed, Precision
 from .simulate import Rule
 
-__all__ = ["DECADES", "TIE", "Verdict", "WrongDecision", "certify"]
+__all__ = ["DECADES", "TIE", "Verdict", "WrongDecision", "certify", "certify_neurons"]
 
 #: A decision this close to the threshold, relative to it, is a structural tie: exact arithmetic has u = V_th there.
 TIE = 1e-9
@@ -66,7 +67,7 @@ class WrongDecision:
     def __str__(self) -> str:
         verb = "fired" if self.spike else "did not fire"
         return (
-            f"at t = {self.t}, (batch, position, feature) = {self.index}, the neuron {verb} at u = {self.u:.9g} with "
+            f"at t = {self.t}, index {self.index}, the neuron {verb} at u = {self.u:.9g} with "
             f"V_th = {self.level:.9g}; rounding explains {self.bound:.1e}, the margin is {abs(self.u - self.level):.1e}"
         )
 
@@ -151,6 +152,8 @@ def certify(
     """
     if rule not in ("inst", "running"):
         raise InputError(f"the integration rule is {rule!r}, but it must be 'inst' or 'running'")
+    if block < 1:
+        raise InputError(f"block is {block}, but a certificate is taken over blocks of one timestep or more")
     if isinstance(precision, str):
         precision = Precision.named(precision)
     exact = {name: np.asarray(value, np.float64) for name, value in params.items()}
@@ -166,7 +169,35 @@ def certify(
             delayed = {name for name in check.population.reads if name not in seen}  # fed back
             seen.add(check.population.name)
             check.advance(times, x, trains, delayed)
-    return {check.population.name: check.verdict for check in checks}
+    return {check.population.name: check.membrane.verdict for check in checks}
+
+
+def certify_neurons(current: Array, spikes: Array, neuron: Neuron, precision: Precision | str = "float64") -> Verdict:
+    """Check the spikes of neurons whose currents are given.
+
+    Parameters
+    ----------
+    current, spikes : (T, ...) arrays
+    neuron : Neuron
+    precision : Precision or str
+
+    Returns
+    -------
+    verdict : Verdict
+
+    Examples
+    --------
+    >>> current = np.full((5, 1), 0.4)
+    >>> certify_neurons(current, np.array([[0.0], [0], [1], [0], [1]]), Neuron()).wrong
+    0
+    >>> print(certify_neurons(current, np.array([[0.0], [1], [0], [0], [1]]), Neuron(tie=0)).first_wrong)
+    at t = 2, index (0,), the neuron fired at u = 0.8 with V_th = 1; rounding explains 1.1e-15, the margin is 2.0e-01
+    """
+    membrane = _Membrane(neuron, Precision.named(precision) if isinstance(precision, str) else precision)
+    times = np.arange(1.0, len(current) + 1)
+    none = np.zeros(1)
+    membrane.advance(times, np.asarray(current, np.float64), none, none, np.asarray(spikes, np.float64))
+    return membrane.verdict
 
 
 def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
@@ -224,64 +255,39 @@ class _Trains:
         return self.mean_block[key]
 
 
-class _Check:
-    """One population's running state: membrane, its error bound, and the verdict so far."""
+class _Membrane:
+    """One population's potentials as its spikes imply them, the bound of their error, and the verdict so far."""
 
-    def __init__(
-        self, population: Population, params: Mapping[str, Array], mask: Array, rule: Rule, precision: Precision
-    ) -> None:
-        if population.neuron is None:
-            raise InputError(f"population {population.name} has analogue units, so there are no spikes to certify")
-        self.population, self.neuron = population, population.neuron
-        self.params, self.mask, self.rule, self.precision = params, mask, rule, precision
+    def __init__(self, neuron: Neuron, precision: Precision) -> None:
+        self.neuron, self.precision = neuron, precision
         self.verdict = Verdict()
         self.charge: Array | None = None  # u − V_th·s at the end of the last block
-        self.bound: Array | float = 0.0  # E there, without what telescopes
-        self.integral: Array | float = 0.0  # t·f(ā[t]) there
-        self.telescoped: Array | float = 0.0  # largest δF so far
+        start, self.unit = neuron.u0 * neuron.vth, precision.unit + 4 * OWN  # with what our own potentials are off by
+        self.roundings = 1 if neuron.leak == 1 else 3  # of the charge: after the reset; the leak and its product
+        self.left: Array | float = self.roundings * start  # k|v| + V_th·s there
+        self.bound: Array | float = 4 * self.unit * start  # E there, without what telescopes
 
-    def advance(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> None:
-        """Check a block of timesteps."""
-        own = trains.spikes(self.population.name)
-        unit = self.precision.unit + 2.0**-53
-        currents = self._current(times, x, trains, delayed)
-        current, error, carried = (np.broadcast_to(part, own.shape) for part in currents)
-        leak, vth = self.neuron.leak, self.neuron.vth
+    def advance(self, times: Array, current: Array, error: Array, carried: Array, own: Array) -> None:
+        """Check a block: its currents, the error each adds to the membrane, the error that telescopes, the spikes."""
+        leak, vth, k = self.neuron.leak, self.neuron.vth, self.roundings
+        current, error, carried = (np.broadcast_to(part, own.shape) for part in (current, error, carried))
         u = membrane_potential(current, own, self.neuron, self.charge)
         v = u - vth * own
-        before = np.concatenate([np.broadcast_to(self._initial(), v[:1].shape), v[:-1]])
-        step = error + unit * (np.abs(u) + 2 * leak * np.abs(before) + np.abs(current))
-        for e in step:  # E[t], in place; its terms are positive, and 1 + 4u covers what is of second order
-            e += leak * (1 + 4 * unit) * self.bound
+        left = k * np.abs(v) + vth * own
+        before = np.concatenate([np.broadcast_to(self.left, v[:1].shape), left[:-1]])
+        step = error + self.unit * (np.abs(u) + leak * before) + 3 * self.precision.tiny
+        for e in step:  # E[t], in place
+            e += leak * self.bound
+            e *= (1 + self.unit) ** (k + 1)
             self.bound = e
+        self.left = left[-1]
         self.charge = v[-1]
-        self._judge(times, own, u, step + carried)
-
-    def _initial(self) -> Array | float:
-        return self.neuron.u0 * self.neuron.vth if self.charge is None else self.charge
-
-    def _current(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Array, Array, Array]:
-        """Give currents, the error that each step adds to the membrane, and the error that telescopes instead."""
-        projection, reads = self.population.projection, self.population.reads
-        if self.rule == "inst":
-            spikes = (x if r == INPUT else Enclosed.exact(trains.spikes(r, r in delayed)) for r in reads)
-            value, error = projection.enclose(self.params, tuple(spikes), self.mask, self.precision)
-            return value, error, np.zeros(1)
-        # Running means are formed from counts, which are exact, so only the division and one rounding of 1/t count.
-        unit = self.precision.unit + 2.0**-53
-        means = (x if r == INPUT else Enclosed(m := trains.means(r, r in delayed), 2 * unit * m) for r in reads)
-        f = projection.enclose(self.params, tuple(means), self.mask, self.precision)
-        integral = times * f.value  # t·f(ā[t])
-        current = np.diff(integral, axis=0, prepend=(np.zeros_like(integral[:1]) + self.integral))
-        error = times * (f.error + 2 * unit * (np.abs(f.value) + f.error))  # δF
-        carried = np.maximum(np.maximum.accumulate(error, axis=0), self.telescoped)
-        self.integral, self.telescoped = integral[-1], carried[-1]
-        return current, np.zeros(1), carried * (1 if self.neuron.leak == 1 else 2)
+        # V_th, 1 − δ and their product are rounded as well.
+        self._judge(times, own, u, step + carried + 4 * self.unit * vth)
 
     def _judge(self, times: Array, own: Array, u: Array, bound: Array) -> None:
         verdict, vth = self.verdict, self.neuron.vth
         level = vth * (1 - self.neuron.delta(self.precision.name))
-        bound = bound + 2 * (self.precision.unit + 2.0**-53) * vth  # the threshold is rounded as well
         margin = u - level
         differs = (margin >= 0) != (own != 0)
         close = np.abs(margin) <= bound
@@ -303,3 +309,43 @@ class _Check:
         verdict.ties += int((relative <= TIE).sum())
         verdict.largest_bound = max(verdict.largest_bound, float(bound.max()))
         verdict.margins += np.bincount(decade.astype(int).ravel() - DECADES[0], minlength=len(DECADES))
+
+
+class _Check:
+    """One population of a network: its currents from what it reads, its membrane from its own spikes."""
+
+    def __init__(
+        self, population: Population, params: Mapping[str, Array], mask: Array, rule: Rule, precision: Precision
+    ) -> None:
+        if population.neuron is None:
+            raise InputError(f"population {population.name} has analogue units, so there are no spikes to certify")
+        self.population = population
+        self.params, self.mask, self.rule, self.precision = params, mask, rule, precision
+        self.membrane = _Membrane(population.neuron, precision)
+        self.integral: Array | float = 0.0  # t·f(ā[t]) at the end of the last block
+        self.telescoped: Array | float = 0.0  # largest δF so far
+
+    def advance(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> None:
+        """Check a block of timesteps."""
+        own = trains.spikes(self.population.name)
+        self.membrane.advance(times, *self._current(times, x, trains, delayed), own)
+
+    def _current(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Array, Array, Array]:
+        """Give currents, the error that each step adds to the membrane, and the error that telescopes instead."""
+        projection, reads = self.population.projection, self.population.reads
+        if self.rule == "inst":
+            spikes = (x if r == INPUT else Enclosed.exact(trains.spikes(r, r in delayed)) for r in reads)
+            value, error = projection.enclose(self.params, tuple(spikes), self.mask, self.precision)
+            return value, error, np.zeros(1)
+        # Running means are formed from counts, which are exact, so only the division and one rounding of 1/t count.
+        unit = 2 * (self.precision.unit + OWN)
+        means = (x if r == INPUT else Enclosed(m := trains.means(r, r in delayed), unit * m) for r in reads)
+        f = projection.enclose(self.params, tuple(means), self.mask, self.precision)
+        integral = times * f.value  # t·f(ā[t])
+        current = np.diff(integral, axis=0, prepend=(np.zeros_like(integral[:1]) + self.integral))
+        error = times * (f.error + (1 + unit) * unit * (np.abs(f.value) + f.error)) + self.precision.tiny  # δF
+        carried = np.maximum(np.maximum.accumulate(error, axis=0), self.telescoped)
+        self.integral, self.telescoped = integral[-1], carried[-1]
+        carried = carried * (1 if self.membrane.neuron.leak == 1 else 2)
+        # The difference is rounded, and potentials that are off by what is carried: once for each operation on them.
+        return current, self.membrane.unit * (np.abs(current) + 5 * carried), carried

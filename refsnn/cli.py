@@ -183,6 +183,42 @@ def parser() -> argparse.ArgumentParser:
     certify.add_argument("--json", metavar="FILE", help="write the verdicts as JSON")
     certify.add_argument("--plot", metavar="FILE", help="draw the margins as an SVG picture")
     certify.set_defaults(run=_certify)
+
+    golden = commands.add_parser(
+        "golden",
+        help="golden values for other programs, as files",
+        description="Write the conformance cases with their answers as a folder of safetensors and a manifest, for "
+        "programs in any language; or compute a bundle anew and compare every number.",
+        epilog="docs/golden.md describes the files",
+    )
+    actions = golden.add_subparsers(metavar="ACTION", required=True)
+    write = actions.add_parser("write", help="write a bundle", description="Write a golden bundle.")
+    write.add_argument("folder", metavar="DIR", help="folder to write into")
+    write.add_argument("--suite", choices=("tiny", "base"), default="tiny", help="sizes (default: %(default)s)")
+    write.add_argument("--seed", type=int, default=0, metavar="N", help="fixes every number (default: 0)")
+    write.set_defaults(run=_golden_write)
+    anew = "compute a bundle anew and compare every number"
+    verify = actions.add_parser("verify", help=anew, description=anew.capitalize() + ".")
+    verify.add_argument("folder", metavar="DIR", help="folder that `refsnn golden write` filled")
+    verify.set_defaults(run=_golden_verify)
+
+    conform = commands.add_parser(
+        "conform",
+        help="hold a backend to the specification",
+        description="Put every conformance case to a backend. Exit status 1 if one fails that was not foreseen.",
+        epilog="docs/test-your-backend.md shows how to write an adapter; example: refsnn conform mypackage.adapter "
+        "--html report.html",
+    )
+    conform.add_argument("adapter", metavar="MODULE", help="module (or module:object) with the adapter's functions")
+    conform.add_argument("--suite", choices=("tiny", "base"), default="tiny", help="sizes (default: %(default)s)")
+    conform.add_argument("--seed", type=int, default=0, metavar="N", help="fixes every number (default: 0)")
+    conform.add_argument("--dtype", nargs="+", choices=precisions, help="precisions (default: the adapter's)")
+    conform.add_argument("--only", metavar="PATTERN", help="cases whose id matches, such as 'neurons/*'")
+    conform.add_argument("--skips", metavar="FILE", help="ids not to ask, one a line, each with a reason after #")
+    conform.add_argument("--xfails", metavar="FILE", help="ids known to fail, one a line, each with a reason after #")
+    conform.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    conform.add_argument("--html", metavar="FILE", help="write the results as a page")
+    conform.set_defaults(run=_conform)
     return top
 
 
@@ -274,6 +310,56 @@ def _certify(options: argparse.Namespace) -> int:
     if options.plot:
         plot(verdicts, options.plot)
     return 1 if any(v.wrong for v in verdicts.values()) else 0
+
+
+def _golden_write(options: argparse.Namespace) -> int:
+    from .conformance.bundle import write_bundle
+
+    size = write_bundle(options.folder, options.suite, options.seed)
+    print(f"wrote {options.folder}: {size / 1e6:.2f} MB; check it with: refsnn golden verify {options.folder}")
+    return 0
+
+
+def _golden_verify(options: argparse.Namespace) -> int:
+    from .conformance.bundle import verify_bundle
+
+    compared, worst, differences = verify_bundle(options.folder)
+    for difference in differences:
+        print(difference)
+    outcome = f"FAILED, {len(differences)} differences" if differences else "the same"
+    print(f"{options.folder}: {compared} arrays, {outcome}; largest difference {worst:.2f} of its tolerance")
+    return 1 if differences else 0
+
+
+def _conform(options: argparse.Namespace) -> int:
+    import fnmatch
+
+    from .conformance.cases import cases
+    from .conformance.report import stale, text, write_html_report, write_json_report
+    from .conformance.run import conform, load_adapter, read_rules
+    from .files import require
+
+    sys.path.insert(0, os.getcwd())  # an adapter in the folder one works in, as `python -m` would find it
+    adapter = load_adapter(options.adapter)
+    skips, xfails = read_rules(options.skips), read_rules(options.xfails)
+    chosen = [c for c in cases(options.suite, options.seed) if fnmatch.fnmatchcase(c.id, options.only or "*")]
+    if not chosen:
+        raise InputError(f"no case is called {options.only!r}; ids look like neurons/ties or op/gelu")
+    bar = require("tqdm").tqdm(total=len(chosen), unit="case", leave=False, disable=not sys.stderr.isatty())
+    results: list[Any] = []
+    for case in chosen:
+        results += conform(adapter, [case], options.dtype, skips, xfails)
+        bar.update()
+    bar.close()
+    name = getattr(adapter, "name", options.adapter)
+    warnings = [] if options.only else stale(results, skips, xfails)
+    print(text(name, results, warnings))
+    about = {"suite": options.suite, "seed": options.seed}
+    for path, write in ((options.json, write_json_report), (options.html, write_html_report)):
+        if path:
+            write(path, name, results, warnings, about)
+            print(f"wrote {path}")
+    return 1 if any(result.status == "failed" for result in results) else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

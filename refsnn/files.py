@@ -173,9 +173,10 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Array], metadata
     metadata : mapping
         JSON-serialisable; stored under one key, so that the same content gives the same bytes.
     """
-    save_file = require("safetensors.numpy").save_file
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    data = require("safetensors.numpy").save(arrays, {METADATA: json.dumps(metadata)})
     with atomic(path) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, {METADATA: json.dumps(metadata)})
+        temporary.write_bytes(data)
 
 
 def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Array], dict[str, Any]]:

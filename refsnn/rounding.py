@@ -4,11 +4,14 @@ Each function takes quantities *with* a bound of their error and returns its res
 fan-in and magnitudes alone (Higham, *Accuracy and Stability of Numerical Algorithms*, chapters 3 and 4). What a correct
 program is allowed:
 
-* sums in any order, one rounding per term: a sum of n products is off by at most ``γ_n Σ|terms|``,
-  ``γ_n = n·a/(1 − n·a)``, a the unit round-off that sums are accumulated in;
+* sums in any order, one rounding per term, of unit round-off a;
 * one rounding to the storage precision, of unit round-off u, after every elementary operation, and of every parameter;
-* a variance by two passes, by updating, or as E x² − (E x)²;
-* exp, erf and 1/√ within four units.
+  what underflows may lose all of an amount η;
+* a variance by two passes, as E x² − (E x)², or by updating in the precision of sums;
+* exp, erf, erfc and 1/√ within four units.
+
+A number that n roundings of sums and k of storage went into is off by at most ``γ = (n·a + k·u)/(1 − n·a − k·u)`` times
+the sum of the magnitudes it was made from, whatever the order. What overflows is not covered.
 
 The values themselves are computed here in float64, whose round-off is added to a and u, so that a bound covers the
 distance from a program's number to *ours*, not only to the exact one. Nothing is estimated and nothing is fitted.
@@ -44,7 +47,8 @@ class Precision:
     accumulate : float
         Unit round-off a of the running sums within matrix products, means and softmax.
     tiny : float
-        Smallest normal number; whatever is less may be flushed to 0.
+        η, what a result near 0 may lose altogether: what is less than the smallest normal number may be flushed to 0,
+        except in float16, which would lose too much of its range so and keeps subnormals, 2⁻²⁴ apart.
     """
 
     name: str
@@ -72,7 +76,7 @@ class Precision:
         0.00390625
         """
         for given in (name, accumulate or name):
-            if given not in PRECISIONS:
+            if not isinstance(given, str) or given not in PRECISIONS:
                 raise InputError(f"the precision is {given!r}, but it must be one of {', '.join(PRECISIONS)}")
         own = PRECISIONS[name]
         if accumulate is None:
@@ -83,7 +87,7 @@ class Precision:
 PRECISIONS = {
     "float64": Precision("float64", 2.0**-53, 2.0**-53, 2.0**-1022),
     "float32": Precision("float32", 2.0**-24, 2.0**-24, 2.0**-126),
-    "float16": Precision("float16", 2.0**-11, 2.0**-24, 2.0**-14),
+    "float16": Precision("float16", 2.0**-11, 2.0**-24, 2.0**-25),
     "bfloat16": Precision("bfloat16", 2.0**-8, 2.0**-24, 2.0**-126),
 }
 
@@ -100,14 +104,10 @@ class Enclosed(NamedTuple):
         return cls(value, np.zeros_like(value))
 
 
-def _gamma(terms: float, precision: Precision) -> float:
-    """γ_n of a sum of n terms; a large number where the sum could lose every digit."""
-    size = terms * (precision.accumulate + OWN)
+def _gamma(sums: float, stores: float, precision: Precision) -> float:
+    """γ of so many roundings of sums and of storage; a large number where every digit could be lost."""
+    size = sums * (precision.accumulate + OWN) + stores * (precision.unit + OWN)
     return size / (1 - size) if size < 0.5 else 1e30
-
-
-def _unit(precision: Precision) -> float:
-    return precision.unit + OWN
 
 
 def add(*terms: Enclosed, precision: Precision) -> Enclosed:
@@ -125,11 +125,11 @@ def add(*terms: Enclosed, precision: Precision) -> Enclosed:
     value = sum((t.value for t in terms[1:]), terms[0].value)
     error = sum((t.error for t in terms[1:]), terms[0].error)
     size = sum((np.abs(t.value) for t in terms[1:]), np.abs(terms[0].value)) + error
-    return Enclosed(value, error + len(terms) * _unit(precision) * size)
+    return Enclosed(value, error + _gamma(0, len(terms), precision) * size + len(terms) * precision.tiny)
 
 
 def linear(x: Enclosed, weight: Array, bias: Array | None, precision: Precision) -> Enclosed:
-    """Bound of ``x Wᵀ + b``: ``|W| δx + (γ_{n+2} + 2u)(|x| |W|ᵀ + |b|)``.
+    """Bound of ``x Wᵀ + b``: ``|W| δx + γ(|x| |W|ᵀ + |b|)``, γ of D + 2 roundings of sums and 3 of storage.
 
     Parameters
     ----------
@@ -142,10 +142,12 @@ def linear(x: Enclosed, weight: Array, bias: Array | None, precision: Precision)
     -------
     y : Enclosed (..., E)
     """
-    relative = _gamma(weight.shape[1] + 2, precision) + 2 * _unit(precision)  # sum; parameters and result rounded
+    width, tiny = weight.shape[1], precision.tiny
+    relative = _gamma(width + 2, 2 if bias is None else 3, precision)  # weight, product, and its sum with the bias
     value, _ = ops.linear(x.value, weight, bias)
     size = np.abs(x.value) + x.error
     error, _ = ops.linear(x.error + relative * size, np.abs(weight))
+    error += tiny * (size.sum(axis=-1, keepdims=True) + width + 3)
     return Enclosed(value, error if bias is None else error + relative * np.abs(bias))
 
 
@@ -163,16 +165,15 @@ def scores(query: Enclosed, key: Enclosed, heads: int, mask: Array, precision: P
     -------
     scores : Enclosed (..., heads, N, N)
     """
-    unit = _unit(precision)
     value, _ = ops.attention_scores(query.value, key.value, heads, mask)
     q, k = np.abs(query.value) + query.error, np.abs(key.value) + key.error
-    d = query.value.shape[-1] // heads
-    relative = _gamma(d + 2, precision) + 3 * unit  # sum, scale, storage
+    d, tiny = query.value.shape[-1] // heads, precision.tiny
+    relative = _gamma(d + 2, 4, precision)  # root, its reciprocal, sum, scaling
     # |q'k' − qk| ≤ δq|k'| + |q|δk, rounding included in the first factor.
-    error, _ = ops.attention_scores(query.error + relative * q, k, heads)
+    error, _ = ops.attention_scores(query.error + relative * q + tiny * np.sqrt(d), k, heads)
     if key.error.any():
         error = error + ops.attention_scores(np.abs(query.value), key.error, heads)[0]
-    return Enclosed(value, error + 2 * unit * (np.abs(value) + error + np.abs(mask)))
+    return Enclosed(value, error + _gamma(0, 2, precision) * (np.abs(value) + error + np.abs(mask)) + (d + 4) * tiny)
 
 
 def softmax(x: Enclosed, precision: Precision) -> Enclosed:
@@ -190,18 +191,23 @@ def softmax(x: Enclosed, precision: Precision) -> Enclosed:
     -------
     p : Enclosed (..., S)
     """
-    unit = _unit(precision)
     p, _ = ops.softmax(x.value)
-    below = x.value.max(axis=-1, keepdims=True) - x.value
-    eta = np.minimum(x.error + 2 * unit * (below + x.error) + FUNCTION_UNITS * unit, 300.0)
-    more, less = np.expm1(eta), -np.expm1(-eta)  # e^η − 1, 1 − e^{−η}
-    sum_less = (p * less).sum(axis=-1, keepdims=True)  # 1 − Σ p e^{−η}
-    sum_more = (p * more).sum(axis=-1, keepdims=True)
-    above = (more + sum_less) / np.maximum(1 - sum_less, np.finfo(float).tiny)
-    under = (less + sum_more) / (1 + sum_more)
-    rounding = _gamma(x.value.shape[-1], precision) + 4 * unit
-    relative = np.minimum(np.maximum(above, under), 1e30)
-    error = p * (relative + rounding * (1 + relative)) + 2 * precision.tiny
+    highest = (x.value + x.error).max(axis=-1, keepdims=True)  # of what the program subtracts
+    exponents = _gamma(0, 1, precision) * (highest - x.value + x.error)
+    eta = x.error + exponents + _gamma(0, FUNCTION_UNITS, precision)
+    # p e^η − p; where η is large p may be 0 and p e^η not, so it is formed from log p.
+    shifted = x.value - x.value.max(axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    more = np.where(eta < 1, p * np.expm1(np.minimum(eta, 1)), np.exp(np.minimum(eta + log_p, 200.0)))
+    less = -p * np.expm1(-eta)  # p − p e^{−η}
+    sum_more, sum_less = more.sum(axis=-1, keepdims=True), less.sum(axis=-1, keepdims=True)
+    kept = (p * np.exp(-eta)).sum(axis=-1, keepdims=True)  # 1 − Σ less, without cancellation
+    above = np.where(kept > 1e-200, (more + p * sum_less) / np.maximum(kept, 1e-200), 1)
+    under = (less + p * sum_more) / (1 + sum_more)
+    off = np.maximum(above, under)
+    terms = x.value.shape[-1]
+    rounding = _gamma(terms, 3, precision)  # sum, its reciprocal, product
+    error = off + rounding * (p + off) + (3 + terms * p) * precision.tiny
     return Enclosed(p, np.minimum(error, 1 + rounding))  # both lie in [0, 1]
 
 
@@ -218,13 +224,14 @@ def mix(weights: Enclosed, value: Enclosed, precision: Precision) -> Enclosed:
     -------
     y : Enclosed (..., N, D)
     """
-    relative = _gamma(weights.value.shape[-1], precision) + 2 * _unit(precision)
+    terms = weights.value.shape[-1]
+    relative = _gamma(terms, 1, precision)
     y, _ = ops.mix(weights.value, value.value)
     p, v = weights.value + weights.error, np.abs(value.value) + value.error
     error, _ = ops.mix(weights.error + relative * p, v)
     if value.error.any():
         error = error + ops.mix(weights.value, value.error)[0]
-    return Enclosed(y, error)
+    return Enclosed(y, error + (terms + 1) * precision.tiny)
 
 
 def layer_norm(x: Enclosed, weight: Array, bias: Array, eps: float, precision: Precision) -> Enclosed:
@@ -243,37 +250,42 @@ def layer_norm(x: Enclosed, weight: Array, bias: Array, eps: float, precision: P
     -------
     y : Enclosed (..., D)
     """
-    unit, size = _unit(precision), np.abs(x.value) + x.error
+    size, tiny = np.abs(x.value) + x.error, precision.tiny
     width = x.value.shape[-1]
 
     def mean(values: Array) -> Array:
         return values.mean(axis=-1, keepdims=True)
 
-    average = mean(x.value)
-    centred = x.value - average
+    centred = x.value - mean(x.value)
+    centred -= mean(centred)
     variance = mean(centred * centred)
-    shift = mean(x.error) + (_gamma(width + 1, precision) + unit) * mean(size)  # error of the mean
+    # Error of the mean; if the mean of what is left is subtracted as well, as we do, it is that one's instead.
+    summed = np.maximum(mean(size), mean(np.abs(centred) + 2 * x.error))
+    shift = mean(x.error) + _gamma(width + 2, 4, precision) * summed + 4 * tiny
     moved = x.error + shift
-    off_centre = moved + unit * (np.abs(centred) + moved)
-    # E x² − (E x)² loses what E x² has more than the variance; two passes and updating lose less.
-    off_variance = mean(2 * np.abs(centred) * moved + moved * moved)
-    off_variance += (_gamma(width + 3, precision) + 5 * unit) * mean(size * size)
+    # Roundings of x − mean; or, written as x·scale + (−mean·scale) in the precision of sums, two of each term.
+    off_centre = moved + _gamma(0, 2, precision) * (np.abs(centred) + moved)
+    off_centre += _gamma(2, 0, precision) * (size + mean(size) + shift)
+    off_variance = mean(2 * np.abs(centred) * moved + moved * moved) + 8 * tiny
+    # E x² − (E x)² loses what E x² has more than the variance, in each of three sums; the other ways lose less.
+    largest = np.maximum(size, np.abs(centred) + moved)
+    off_variance += _gamma(3 * width + 6, 15, precision) * mean(largest * largest)
     inverse_std = 1 / np.sqrt(variance + eps)
-    rounding = FUNCTION_UNITS * unit
-    largest = (1 + rounding) / np.sqrt(np.maximum(variance - off_variance, 0) + eps)
-    smallest = (1 - rounding) / np.sqrt(variance + off_variance + eps)
-    off_inverse = np.maximum(largest - inverse_std, inverse_std - smallest)
+    rounding = _gamma(0, FUNCTION_UNITS + 1, precision)
+    most = (1 + rounding) / np.sqrt(np.maximum(variance - off_variance, 0) + max(eps - tiny, tiny))
+    least = (1 - rounding) / np.sqrt(variance + off_variance + eps)
+    off_inverse = np.maximum(most - inverse_std, inverse_std - least)
     x_hat = centred * inverse_std
-    off_hat = np.abs(centred) * off_inverse + largest * off_centre
-    off_hat += 2 * unit * (np.abs(x_hat) + off_hat)
+    off_hat = np.abs(centred) * off_inverse + most * off_centre
+    off_hat += _gamma(0, 2, precision) * (np.abs(x_hat) + off_hat)
     value = x_hat * weight + bias
-    gamma = np.abs(weight)
-    error = gamma * off_hat + 4 * unit * (gamma * (np.abs(x_hat) + off_hat) + np.abs(bias))
+    gamma, hat = np.abs(weight), np.abs(x_hat) + off_hat
+    error = gamma * off_hat + _gamma(0, 4, precision) * (gamma * hat + np.abs(bias)) + tiny * (gamma + hat + 3)
     return Enclosed(value, error)
 
 
 def gelu(x: Enclosed, precision: Precision) -> Enclosed:
-    """Bound of ``x Φ(x)``: its slope is at most 1.13, and Φ is off by a few units of 1.
+    """Bound of ``x Φ(x)``: its slope is at most 1.13, and Φ = ½(1 + erf) = ½ erfc is off by some units of 1.
 
     Parameters
     ----------
@@ -286,4 +298,5 @@ def gelu(x: Enclosed, precision: Precision) -> Enclosed:
     """
     value, _ = ops.gelu(x.value)
     size = np.abs(x.value) + x.error
-    return Enclosed(value, 1.13 * x.error + 2 * FUNCTION_UNITS * _unit(precision) * size)
+    relative = _gamma(0, FUNCTION_UNITS + 2, precision)  # erfc ≤ 2; its argument; product
+    return Enclosed(value, 1.13 * x.error + relative * size + 3 * precision.tiny)

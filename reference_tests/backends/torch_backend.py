@@ -1,0 +1,386 @@
+"""SpikingBERT in PyTorch: an adapter for the conformance kit, as a user of PyTorch would write it.
+
+Every operation is a method on tensors, named like the kit's operation and taking its arrays and constants by name; the
+kit's own functions, on NumPy arrays, come last and only convert. Gradients are autograd's throughout.
+
+Shapes: B sentences of N positions, D = hidden size, h heads, T steps.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+MASKED = -10000.0  # added to the scores of padded keys
+
+
+def to_torch(array, dtype: str) -> torch.Tensor:
+    """A tensor of its own; integers stay integers."""
+    array = np.asarray(array)
+    return torch.tensor(array, dtype=getattr(torch, dtype) if array.dtype.kind == "f" else None)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
+
+
+def all_to_torch(arrays: dict, dtype: str) -> dict[str, torch.Tensor]:
+    return {name: to_torch(array, dtype) for name, array in arrays.items()}
+
+
+def all_to_numpy(tensors: dict) -> dict[str, np.ndarray]:
+    return {name: to_numpy(tensor) for name, tensor in tensors.items()}
+
+
+class Torch:
+    name = "torch"
+    dtypes = ("float64", "float32", "bfloat16")
+
+    # --- operations -------------------------------------------------------------------------------------------------
+
+    def embedding(self, ids, table, frozen_row=None):
+        return F.embedding(ids, table, padding_idx=frozen_row)
+
+    def linear(self, x, weight, bias=None):
+        return F.linear(x, weight, bias)
+
+    def layer_norm(self, x, weight, bias, eps):
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+    def gelu(self, x):
+        return F.gelu(x)
+
+    def relu(self, x):
+        return F.relu(x)
+
+    def tanh(self, x):
+        return torch.tanh(x)
+
+    def rate(self, current, vth):
+        return torch.clamp(current / vth, 0, 1)
+
+    def softmax(self, x):
+        return torch.softmax(x, dim=-1)
+
+    def split_heads(self, x, heads):  # (…, N, D) -> (…, h, N, D/h)
+        return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+    def merge_heads(self, x):  # (…, h, N, D/h) -> (…, N, D)
+        return x.transpose(-3, -2).flatten(-2)
+
+    def attention_scores(self, query, key, mask, heads):
+        query, key = self.split_heads(query, heads), self.split_heads(key, heads)
+        return query @ key.mT / query.shape[-1] ** 0.5 + mask
+
+    def attention(self, query, key, value, mask, heads):
+        weights = self.softmax(self.attention_scores(query, key, mask, heads))
+        return self.merge_heads(weights @ self.split_heads(value, heads))
+
+    def mse(self, prediction, target):
+        return F.mse_loss(prediction, target)
+
+    def cross_entropy(self, logits, labels):
+        return F.cross_entropy(logits, labels)
+
+    def soft_cross_entropy(self, student, teacher, temperature):
+        # The mean is over classes too, which F.cross_entropy would not do.
+        return -(self.softmax(teacher / temperature) * F.log_softmax(student / temperature, dim=-1)).mean()
+
+    # --- neurons ----------------------------------------------------------------------------------------------------
+
+    def initial_charge(self, current, neuron):
+        return torch.full_like(current, neuron["u0"] * neuron["vth"])
+
+    def integrate(self, charge, current, neuron):
+        return neuron["leak"] * charge + current
+
+    def fires(self, membrane, neuron):
+        return membrane >= neuron["vth"] * (1 - neuron["tie"])
+
+    def reset(self, membrane, spikes, neuron):
+        return membrane - neuron["vth"] * spikes
+
+    def step(self, charge, current, neuron):
+        """The spikes of one step, and the charge they leave."""
+        if charge is None:
+            charge = self.initial_charge(current, neuron)
+        membrane = self.integrate(charge, current, neuron)
+        spikes = self.fires(membrane, neuron).to(current.dtype)
+        return spikes, self.reset(membrane, spikes, neuron)
+
+    def average_rate(self, spikes, leak):
+        weights = leak ** torch.arange(len(spikes) - 1, -1, -1, dtype=torch.float64)  # λ^(T−t)
+        return torch.tensordot(weights.to(spikes.dtype), spikes, dims=1) / weights.sum().item()
+
+    def running_current(self, t, f, total):
+        """I[t] = t·f(ā[t]) − (t−1)·f(ā[t−1]), and what to subtract next time."""
+        return t * f - total, t * f
+
+    def seen(self, train, t, rule):
+        """What is read of a population at step t: its latest spikes or, by "running", their mean over t steps.
+
+        ``train`` holds (spikes, their count so far) from step 0 on, where nothing fired. The last step that a later
+        population has is t − 1.
+        """
+        spikes, count = train[-1]
+        return spikes if rule == "inst" else count.to(spikes.dtype) / t
+
+    # --- the network ------------------------------------------------------------------------------------------------
+
+    def populations(self, config) -> dict[str, list[str]]:
+        """What every population reads, in firing order; the embeddings' own input is called "input"."""
+        last = f"encoder.{config['num_hidden_layers'] - 1}.output"
+        reads = {"embeddings": ["input", last] if config["feedback"] else ["input"]}
+        h = "embeddings"
+        for e in range(config["num_hidden_layers"]):
+            encoder = f"encoder.{e}."
+            reads[encoder + "key"] = [h]
+            reads[encoder + "value"] = [h]
+            reads[encoder + "context"] = [h, encoder + "key", encoder + "value"]
+            reads[encoder + "attention_output"] = [encoder + "context", h]
+            reads[encoder + "intermediate"] = [encoder + "attention_output"]
+            h = encoder + "output"
+            reads[h] = [encoder + "intermediate", encoder + "attention_output"]
+        return reads
+
+    def readouts(self, config) -> list[str]:
+        return ["embeddings"] + [f"encoder.{e}.output" for e in range(config["num_hidden_layers"])]
+
+    def width(self, config, population) -> int:
+        return config["intermediate_size" if population.endswith("intermediate") else "hidden_size"]
+
+    def dense(self, params, name, x):
+        return self.linear(x, params[name + ".weight"], params[name + ".bias"])
+
+    def norm(self, config, params, name, x):
+        return self.layer_norm(x, params[name + ".weight"], params[name + ".bias"], config["layer_norm_eps"])
+
+    def additive_mask(self, mask, dtype):  # (B, N) -> (B, 1, 1, N)
+        return (1 - mask[:, None, None, :]).to(dtype) * MASKED
+
+    def embed(self, config, params, batch):
+        """The constant input current x of the embedding population."""
+        ids = batch["input_ids"]
+        word = self.embedding(ids, params["embeddings.word_embeddings.weight"], config["pad_token_id"])
+        position = params["embeddings.position_embeddings.weight"][: ids.shape[1]]
+        kind = self.embedding(batch["token_type_ids"], params["embeddings.token_type_embeddings.weight"])
+        return self.norm(config, params, "embeddings.LayerNorm", word + position + kind)
+
+    def query(self, config, params, e, h):
+        return self.dense(params, f"encoder.layer.{e}.attention.self.query", h)
+
+    def input_current(self, config, params, population, reads, mask):
+        """The map f of one population, on spikes or rates alike; all leading axes are carried along."""
+        if population == "embeddings":
+            x, *fed_back = reads
+            return x + self.linear(fed_back[0], params["feedback.weight"]) if fed_back else x
+        _, e, kind = population.split(".")
+        layer = f"encoder.layer.{e}."
+        match kind:
+            case "key" | "value":
+                return self.dense(params, f"{layer}attention.self.{kind}", reads[0])
+            case "context":
+                h, key, value = reads
+                query = self.query(config, params, e, h)
+                mask = self.additive_mask(mask, h.dtype)
+                return self.attention(query, key, value, mask, config["num_attention_heads"])
+            case "attention_output":
+                context, h = reads
+                dense = self.dense(params, layer + "attention.output.dense", context)
+                return self.norm(config, params, layer + "attention.output.LayerNorm", dense + h)
+            case "intermediate":
+                return self.gelu(self.dense(params, layer + "intermediate.dense", reads[0]))
+            case "output":
+                intermediate, attention_output = reads
+                dense = self.dense(params, layer + "output.dense", intermediate)
+                return self.norm(config, params, layer + "output.LayerNorm", dense + attention_output)
+
+    def sweep(self, config, params, batch, fed_back=None):
+        """The rates of every population, once through the network; ``fed_back`` are the rates fed back to its start."""
+        reads = self.populations(config)
+        rates = {"input": self.embed(config, params, batch)}
+        if fed_back is not None:
+            rates[self.readouts(config)[-1]] = fed_back  # overwritten when its turn comes
+        for population, names in reads.items():
+            inputs = [rates[name] for name in names]
+            current = self.input_current(config, params, population, inputs, batch["attention_mask"])
+            rates[population] = self.rate(current, config["vth"])
+        return rates
+
+    def raw_scores(self, config, params, batch, rates):
+        """The attention scores of every encoder, before the softmax, mask included."""
+        scores = []
+        for e, h in enumerate(self.readouts(config)[:-1]):
+            query = self.query(config, params, e, rates[h])
+            mask = self.additive_mask(batch["attention_mask"], query.dtype)
+            scores.append(self.attention_scores(query, rates[f"encoder.{e}.key"], mask, config["num_attention_heads"]))
+        return scores
+
+    # --- the equilibrium and its gradient ---------------------------------------------------------------------------
+
+    def iterate(self, f, z):
+        """The fixed point of a contraction, to a few units in the last place."""
+        for _ in range(500):
+            previous, z = z, f(z)
+            if (z - previous).abs().max() <= 4 * torch.finfo(z.dtype).eps * z.abs().max():
+                break
+        return z
+
+    @torch.no_grad()
+    def equilibrium(self, config, params, batch):
+        """The last population's rates z = F(z); with them, one sweep gives all the others'. None without feedback."""
+        if not config["feedback"]:
+            return None
+        last = self.readouts(config)[-1]
+        start = torch.zeros_like(self.embed(config, params, batch))
+        return self.iterate(lambda z: self.sweep(config, params, batch, z)[last], start)
+
+    def adjoint(self, vjp, direct):
+        """Solves (I − Jᵀ)·w = direct."""
+        return self.iterate(lambda w: direct + vjp(w), direct)
+
+    def straight_through(self, value, rate):
+        return value + (rate - rate.detach())  # in this order exactly ``value``: the ReLU must see its zeros
+
+    def unmasked(self, scores):
+        return scores.where(scores > -100, 0)
+
+    def internal_losses(self, config, params, batch, rates, scores, targets):
+        parts = {"hidden": 0.0, "attention": 0.0}
+        for name, target in zip(self.readouts(config), targets["hidden"], strict=True):
+            parts["hidden"] += self.mse(self.dense(params, "fit", rates[name]), target)
+        for student, teacher in zip(scores, targets["scores"], strict=True):
+            parts["attention"] += self.mse(self.unmasked(student), self.unmasked(teacher))
+        return {"loss": parts["hidden"] + parts["attention"]} | parts
+
+    def logits(self, config, params, rates):
+        return self.dense(params, "classifier", self.relu(rates[self.readouts(config)[-1]][:, 0]))
+
+    def prediction_losses(self, config, params, rates, targets):
+        logits = self.logits(config, params, rates)
+        loss = self.soft_cross_entropy(logits, targets["logits"], targets["temperature"])
+        return {"loss": loss, "logits": logits}
+
+    def backward(self, params, loss, fed_back, returned):
+        """The loss's gradients. With feedback, ``returned`` is the sweep's answer to ``fed_back``, equal in value."""
+        outputs, cotangents = [loss], [torch.ones_like(loss)]
+        if fed_back is not None:
+
+            def vjp(output, cotangent):
+                return torch.autograd.grad(output, fed_back, cotangent, retain_graph=True)[0]
+
+            outputs.append(returned)
+            cotangents.append(self.adjoint(lambda w: vjp(returned, w), vjp(loss, cotangents[0])))
+        found = torch.autograd.grad(outputs, list(params.values()), cotangents, allow_unused=True)
+        return {name: gradient for name, gradient in zip(params, found, strict=True) if gradient is not None}
+
+    # --- the optimiser ----------------------------------------------------------------------------------------------
+
+    def decays(self, name) -> bool:
+        return not name.endswith(("bias", "LayerNorm.weight"))
+
+    def clip_norm(self, gradient, max_norm):
+        norm = torch.linalg.vector_norm(gradient)
+        return gradient * (max_norm / (norm + 1e-6)) if norm > max_norm else gradient
+
+    def adam(self, name, param, gradient, m, v, settings):
+        """BertAdam on one tensor: no bias correction, decoupled weight decay."""
+        beta1, beta2 = settings["beta1"], settings["beta2"]
+        gradient = self.clip_norm(gradient, settings["max_norm"])
+        m = beta1 * m + (1 - beta1) * gradient
+        v = beta2 * v + (1 - beta2) * gradient**2
+        direction = m / (v.sqrt() + settings["eps"])
+        if self.decays(name):
+            direction = direction + settings["weight_decay"] * param
+        return param - settings["lr"] * direction, m, v
+
+    # --- what the kit calls -----------------------------------------------------------------------------------------
+
+    def supports(self, feature, dtype) -> bool:
+        kind, _, name = feature.partition(":")
+        return hasattr(self, name) if kind in ("op", "pullback") else True
+
+    def op(self, name, arrays, constants, dtype):
+        return to_numpy(getattr(self, name)(**all_to_torch(arrays, dtype), **constants))
+
+    def pullback(self, name, arrays, constants, cotangent, dtype):
+        tensors = all_to_torch(arrays, dtype)
+        wanted = {n: t.requires_grad_() for n, t in tensors.items() if t.is_floating_point() and n != "mask"}
+        y = getattr(self, name)(**tensors, **constants)
+        found = torch.autograd.grad(y, list(wanted.values()), to_torch(cotangent, dtype))
+        return all_to_numpy(dict(zip(wanted, found, strict=True)))
+
+    def neurons(self, current, neuron, dtype):
+        charge, train = None, []
+        for now in to_torch(current, dtype):
+            spikes, charge = self.step(charge, now, neuron)
+            train.append(spikes)
+        return to_numpy(torch.stack(train))
+
+    def asr(self, spikes, leak, dtype):
+        return to_numpy(self.average_rate(to_torch(spikes, dtype), leak))
+
+    def current(self, config, params, population, reads, mask, dtype):
+        params, reads = all_to_torch(params, dtype), [to_torch(x, dtype) for x in reads]
+        return to_numpy(self.input_current(config, params, population, reads, to_torch(mask, dtype)))
+
+    @torch.no_grad()
+    def rate_map(self, config, params, batch, dtype):
+        params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
+        rates = self.sweep(config, params, batch, self.equilibrium(config, params, batch))
+        scores = {f"scores/{e}": s for e, s in enumerate(self.raw_scores(config, params, batch, rates))}
+        return all_to_numpy({name: rates[name] for name in self.populations(config)} | scores)
+
+    @torch.no_grad()
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
+        reads = self.populations(config)
+        x = self.embed(config, params, batch)
+        silent = {name: x.new_zeros(*x.shape[:-1], self.width(config, name)) for name in reads}
+        trains = {name: [(zeros, zeros.int())] for name, zeros in silent.items()}
+        charge, total = dict.fromkeys(reads), dict.fromkeys(reads, 0)
+        for t in range(1, t_conv + 1):
+            for population, names in reads.items():
+                inputs = [x if name == "input" else self.seen(trains[name], t, rule) for name in names]
+                current = self.input_current(config, params, population, inputs, batch["attention_mask"])
+                if rule == "running":
+                    current, total[population] = self.running_current(t, current, total[population])
+                spikes, charge[population] = self.step(charge[population], current, config)
+                trains[population].append((spikes, trains[population][-1][1] + spikes.int()))
+        return all_to_numpy({name: torch.stack([s for s, _ in train[1:]]) for name, train in trains.items()})
+
+    def gradients(self, config, params, batch, targets, simulated, dtype):
+        params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
+        for param in params.values():
+            param.requires_grad_()
+        fed_back = self.equilibrium(config, params, batch)
+        if fed_back is not None:
+            fed_back.requires_grad_()
+        rates = self.sweep(config, params, batch, fed_back)
+        values = dict(rates)
+        for name in self.readouts(config) if simulated is not None else []:
+            values[name] = self.straight_through(to_torch(simulated[name], dtype), rates[name])
+        if "logits" in targets:
+            targets = targets | {"logits": to_torch(targets["logits"], dtype)}
+            losses = self.prediction_losses(config, params, values, targets)
+        else:
+            targets = {part: [to_torch(x, dtype) for x in targets[part]] for part in ("hidden", "scores")}
+            scores = self.raw_scores(config, params, batch, rates)
+            losses = self.internal_losses(config, params, batch, values, scores, targets)
+        found = self.backward(params, losses["loss"], fed_back, rates[self.readouts(config)[-1]])
+        return all_to_numpy(losses | {f"gradient/{name}": gradient for name, gradient in found.items()})
+
+    def update(self, params, gradients, moments, settings, dtype):
+        params, gradients = all_to_torch(params, dtype), all_to_torch(gradients, dtype)
+        m, v = all_to_torch(moments["m"], dtype), all_to_torch(moments["v"], dtype)
+        after = {}
+        for name, gradient in gradients.items():
+            new = self.adam(name, params[name], gradient, m[name], v[name], settings)
+            after |= dict(zip((f"param/{name}", f"m/{name}", f"v/{name}"), new, strict=True))
+        return all_to_numpy(after)
+
+
+backend = Torch()
+name, dtypes, supports = backend.name, backend.dtypes, backend.supports
+neurons, asr, op, pullback, current = backend.neurons, backend.asr, backend.op, backend.pullback, backend.current
+rate_map, simulate, gradients, update = backend.rate_map, backend.simulate, backend.gradients, backend.update

@@ -1,0 +1,347 @@
+"""The kit itself: what it passes, what it fails and how it says so; and the real backends held to it."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from refsnn.cli import main
+from refsnn.conformance import reference
+from refsnn.conformance.cases import SUITES, call, cases, eight_bits
+from refsnn.conformance.report import stale, summary
+from refsnn.conformance.requirements import REQUIREMENTS
+from refsnn.conformance.run import Rule, conform, expectation, judge, read_rules
+from refsnn.errors import InputError
+
+HERE = Path(__file__).parent
+CASES = {case.id: case for case in cases("tiny")}
+
+
+def adapter(**functions):
+    """The reference with some functions replaced."""
+    return SimpleNamespace(**{**{name: getattr(reference, name) for name in reference.__all__}, **functions})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cases
+
+
+def test_every_requirement_has_a_case():
+    shown = {r for case in CASES.values() for r in (case.requirement, *case.named.values())}
+    assert shown == set(REQUIREMENTS)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_inputs_are_numbers_that_every_precision_has(suite):
+    for case in cases(suite):
+        for name, value in case.inputs.items():
+            if value.dtype.kind == "f" and "bfloat16" in case.dtypes and name != "mask":
+                assert np.array_equal(value, eight_bits(value)), f"{case.id}, {name}"
+
+
+def test_one_seed_fixes_every_number_and_another_changes_them():
+    again, other = cases("tiny"), cases("tiny", seed=1)
+    assert [case.id for case in again] == [case.id for case in other] == list(CASES)
+    for case, new in zip(again, other, strict=True):
+        assert all(np.array_equal(value, CASES[case.id].inputs[name]) for name, value in case.inputs.items())
+        if case.id not in ("neurons/ties", "neurons/one-spike", "neurons/impulse", "neurons/tie-rule", "op/gelu",
+                           "op/rate"):  # fmt: skip
+            assert any(not np.array_equal(value, case.inputs[name]) for name, value in new.inputs.items()), case.id
+
+
+def test_exact_cases_do_not_round():
+    """The same answers in longer and shorter arithmetic, and with every sum taken in another order."""
+    rng = np.random.default_rng(0)
+    for case in CASES.values():
+        if not case.exact:
+            continue
+        shorter = np.float64 if case.exact == ("float64",) else np.float32
+        for kind in (np.longdouble, shorter):
+            inputs = {k: v.astype(kind) if v.dtype.kind == "f" else v for k, v in case.inputs.items()}
+            if case.function in ("neurons", "asr") or kind is shorter:  # SciPy's erf has no long double
+                answer = call(reference, case, inputs, "float64")
+                for name, value in expectation(case).values.items():
+                    assert np.array_equal(np.asarray(answer[name], float), value), f"{case.id}, {name}, {kind}"
+    case = CASES["op/linear-integers"]
+    order = rng.permutation(case.inputs["x"].shape[1])
+    x, weight, bias = (case.inputs[name] for name in ("x", "weight", "bias"))
+    assert np.array_equal(x[:, order] @ weight[:, order].T + bias, expectation(case).values["y"])
+
+
+def test_exact_neurons_fit_bfloat16():
+    """No potential has more than eight bits, so the loop does not round in bfloat16 either."""
+    for case in CASES.values():
+        if case.function == "neurons" and "bfloat16" in case.exact:
+            vth, u0 = case.settings["neuron"]["vth"], case.settings["neuron"]["u0"]
+            u = np.full(case.inputs["current"].shape[1:], u0 * vth)
+            for now, spikes in zip(case.inputs["current"], expectation(case).values["spikes"], strict=True):
+                u = u + now
+                assert np.array_equal(u, eight_bits(u)), case.id
+                u = u - vth * spikes
+                assert np.array_equal(u, eight_bits(u)), case.id
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Judgements
+
+
+def test_the_reference_passes():
+    assert {result.status for result in conform(reference, list(CASES.values()))} == {"passed"}
+
+
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.function not in ("neurons", "simulate")],
+                         ids=lambda case: case.id)  # fmt: skip
+def test_an_answer_a_hundred_tolerances_off_fails_and_half_a_tolerance_passes(case):
+    """Every single quantity is looked at: each is moved alone, in one random entry."""
+    rng = np.random.default_rng(0)
+    expected = expectation(case)
+    dtype = case.dtypes[0]
+    for quantity, value in expected.values.items():
+        if quantity == "padding row" or not value.size:
+            continue
+        at = tuple(int(rng.integers(n)) for n in value.shape)
+        for factor, status in ((100, "failed"), (0.5, "passed")):
+            off = factor * expected.tolerance(quantity, dtype) * expected.scales[quantity]
+            if value[at] < -1000 and (quantity == "y" or quantity.startswith("scores/")):
+                off *= -value[at] / expected.scales[quantity]  # a masked score
+            if dtype in case.exact and status == "passed":
+                continue
+
+            def moved(*arguments, off=off, quantity=quantity, at=at, case=case):
+                name = quantity.removeprefix("d") if case.function == "pullback" else quantity
+                answer = getattr(reference, case.function)(*arguments)
+                if case.function in ("op", "asr", "current"):
+                    answer = np.array(answer, float)
+                    answer[at] += off
+                    return answer
+                answer = {key: np.array(entry, float) for key, entry in answer.items()}
+                answer[name][at] += off
+                return answer
+
+            result = judge(adapter(**{case.function: moved}), case, dtype)
+            assert result.status == status, f"{quantity}{at} {factor}: {result.message}"
+            if status == "failed":
+                assert result.requirement in (case.requirement_of(quantity), "S-10")
+                assert result.requirement in result.message and REQUIREMENTS[result.requirement].link in result.message
+
+
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.function in ("neurons", "simulate")],
+                         ids=lambda case: case.id)  # fmt: skip
+def test_a_flipped_spike_fails(case):
+    rng = np.random.default_rng(0)
+
+    def flipped(*arguments):
+        answer = getattr(reference, case.function)(*arguments)
+        trains = {"spikes": answer} if case.function == "neurons" else answer
+        name = list(trains)[int(rng.integers(len(trains)))]
+        trains[name] = trains[name].copy()
+        at = tuple(int(rng.integers(n)) for n in trains[name].shape)
+        trains[name][at] = 1 - trains[name][at]
+        return trains["spikes"] if case.function == "neurons" else trains
+
+    result = judge(adapter(**{case.function: flipped}), case, "float64")
+    assert result.status == "failed"
+    assert "the first is of" in result.message or "exactly" in result.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda y: y[..., :-1], "shape"),
+        (lambda y: np.full_like(y, np.nan), "nan"),
+        (lambda y: None, "missing"),
+        (lambda y: "spikes", "no array of real numbers"),
+        (lambda y: y + 0.25, "times the tolerance"),
+    ],
+)
+def test_malformed_answers_fail_with_a_sentence(answer, words):
+    wrong = adapter(op=lambda *arguments: answer(reference.op(*arguments)))
+    result = judge(wrong, CASES["op/gelu"], "float64")
+    assert result.status == "failed" and words in result.message and "S-13" in result.message
+
+
+def test_a_backend_that_raises_fails_and_the_others_go_on():
+    def broken(name, arrays, constants, dtype):
+        raise RuntimeError("out of memory")
+
+    results = list(conform(adapter(op=broken), [CASES["op/gelu"], CASES["pullback/gelu"]], ["float64"]))
+    assert [r.status for r in results] == ["failed", "passed"]
+    assert "RuntimeError: out of memory" in results[0].message
+
+
+def test_the_likely_mistake_is_named_and_so_is_a_constant_factor():
+    def doubled(name, arrays, constants, dtype):
+        return 2 * reference.op(name, arrays, constants, dtype)
+
+    assert "multiplied by 2" in judge(adapter(op=doubled), CASES["op/soft_cross_entropy"], "float64").message
+    tanh = adapter(
+        op=lambda name, a, c, dtype: a["x"] / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (a["x"] + 0.044715 * a["x"] ** 3)))
+    )
+    assert "tanh approximation" in judge(tanh, CASES["op/gelu"], "float64").message
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Partial backends and rules
+
+
+def test_what_is_unsupported_stays_in_the_denominator():
+    partial = SimpleNamespace(neurons=reference.neurons, dtypes=("float64",), supports=lambda f, d: f != "neurons:lif")
+    results = list(conform(partial, list(CASES.values())))
+    assert len(results) == sum("float64" in case.dtypes for case in CASES.values())
+    assert {r.status for r in results} == {"passed", "unsupported"}
+    lif = [r for r in results if r.case == "neurons/random-leak"]
+    assert lif[0].status == "unsupported" and "neurons:lif" in lif[0].message
+    assert sum(summary(results)["neuron"].values()) == sum(c.level == "neuron" for c in CASES.values())
+
+
+def test_skips_and_xfails_carry_reasons_and_stale_ones_are_told(tmp_path):
+    path = tmp_path / "xfails"
+    path.write_text(
+        "# comment\nop/gelu[float64]  # fast tanh form\nop/relu # stale\nnothing/* # gone\n", encoding="utf-8"
+    )
+    wrong = adapter(op=lambda name, a, c, d: reference.op(name, a, c, d) + (name == "gelu"))
+    xfails, skips = read_rules(path), [Rule("op/tanh", "slow")]
+    chosen = [CASES[name] for name in ("op/gelu", "op/relu", "op/tanh")]
+    results = {r.id: r for r in conform(wrong, chosen, ["float64", "float32"], skips, xfails)}
+    assert results["op/gelu[float64]"].status == "xfailed" and "fast tanh form" in results["op/gelu[float64]"].message
+    assert results["op/gelu[float32]"].status == "failed"
+    assert results["op/relu[float64]"].status == "xpassed"
+    assert results["op/tanh[float32]"].status == "skipped"
+    warnings = stale(list(results.values()), skips, xfails)
+    assert len(warnings) == 3 and "nothing/*" in warnings[0] and "op/relu" in warnings[1]
+
+
+def test_a_rule_without_a_reason_is_refused(tmp_path):
+    (tmp_path / "skips").write_text("op/gelu\n")
+    with pytest.raises(InputError, match=r"line 1.*reason"):
+        read_rules(tmp_path / "skips")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+
+
+def test_conform_command_writes_both_reports(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "name = 'mine <1>'\n"
+        "def neurons(current, neuron, dtype):\n"
+        "    u, spikes = np.zeros_like(current[0]), np.zeros_like(current)\n"
+        "    for t, now in enumerate(current):\n"
+        "        u = u + now\n"
+        "        spikes[t] = u > neuron['vth']\n"
+        "        u = u - neuron['vth'] * spikes[t]\n"
+        "    return spikes\n"
+        "def supports(feature, dtype):\n"
+        "    return feature == 'neurons'\n"
+    )
+    status = main(["conform", "mine", "--only", "neurons/*", "--json", "out.json", "--html", "out.html"])
+    printed = capsys.readouterr().out
+    assert status == 1 and "u > V_th" in printed and "neurons/ties[float64]" in printed
+    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    failed = {r["case"] for r in report["results"] if r["status"] == "failed"}
+    assert failed == {"neurons/ties"} and report["backend"] == "mine <1>"
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "mine &lt;1&gt;" in page and "u &gt; V_th" in page and "mine <1>" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["conform", "no.such.module"], "cannot be imported"),
+        (["conform", "json"], "none of the functions"),
+        (["conform", "refsnn.conformance.reference", "--only", "nothing"], "no case"),
+        (["conform", "refsnn.conformance.reference", "--skips", "no-file"], "does not exist"),
+        (["golden", "verify", "no-folder"], "does not exist"),
+    ],
+)
+def test_bad_commands_get_one_sentence(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_pytest_runs_the_kit(tmp_path):
+    (tmp_path / "partial.py").write_text(
+        "from refsnn.conformance.reference import asr, name\n"
+        "def neurons(current, neuron, dtype):\n"
+        "    return 0 * current\n"
+    )
+    (tmp_path / "xfails").write_text("asr/10-leak-1 # to see a stale rule\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "refsnn.conformance"]
+    command += ["--backend", "partial", "--backend-dtype", "float64", "--backend-xfails", "xfails"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_path(tmp_path))
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert "neurons/ties-float64" in found.stdout and "S-2" in found.stdout
+    assert "WARNING asr/10-leak-1[float64] passes" in found.stdout
+    total = sum("float64" in case.dtypes for case in CASES.values())
+    assert f"of {total} cases passed" in found.stdout
+
+
+def _path(folder):
+    import os
+
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(HERE)])}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Real backends
+
+#: Backend -> package, and the cases that it fails for reasons of its own, each with words of the explanation.
+BACKENDS = {
+    "torch_backend": ("torch", {}),
+    "jax_backend": ("jax", {}),
+    "snntorch_backend": (
+        "snntorch",
+        {
+            "neurons/ties": "u > V_th",
+            "neurons/tie-rule": "u > V_th",
+            "neurons/leak-half": "leaks before the reset",
+            "neurons/leak-charge": "leaks before the reset",
+            "neurons/random-leak": "leaks before the reset",
+        },
+    ),
+    "spikingjelly_backend": ("spikingjelly", {"neurons/tie-rule": "δ = 0"}),
+    "norse_backend": ("norse", {"neurons/ties": "u > V_th", "neurons/tie-rule": "u > V_th"}),
+}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_real_backend(name, monkeypatch):
+    package, known = BACKENDS[name]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed; pip install 'refsnn[backends]'")
+    monkeypatch.syspath_prepend(str(HERE))
+    backend = importlib.import_module(f"backends.{name}")
+    results = list(conform(backend, list(CASES.values())))
+    failed = {r.case: r.message for r in results if r.status == "failed"}
+    assert set(failed) == set(known), "\n".join(f"{k}: {v}" for k, v in failed.items() if k not in known)
+    for case, words in known.items():
+        assert words in failed[case]
+    assert sum(r.status == "passed" for r in results) >= 8
+
+
+@pytest.mark.parametrize("name", ["torch_backend", "jax_backend"])
+def test_independent_network_agrees_to_1e_12(name, monkeypatch):
+    """Rates, losses and gradients of whole students, in float64: every quantity relative to its largest entry."""
+    if importlib.util.find_spec(BACKENDS[name][0]) is None:
+        pytest.skip(f"{BACKENDS[name][0]} is not installed; pip install 'refsnn[backends]'")
+    monkeypatch.syspath_prepend(str(HERE))
+    backend = importlib.import_module(f"backends.{name}")
+    for case in CASES.values():
+        if case.function in ("rate_map", "gradients"):
+            answer = call(backend, case, case.inputs, "float64")
+            expected = expectation(case)
+            for quantity, value in expected.values.items():
+                if quantity not in answer:
+                    assert not value.any(), f"{case.id}, {quantity} is missing"
+                    continue
+                off = np.abs(np.asarray(answer[quantity], float) - value).max(initial=0) / expected.scales[quantity]
+                assert off <= 1e-12, f"{case.id}, {quantity}: {off:.1e}"

@@ -1,0 +1,51 @@
+"""Conformance: whether a backend computes what SpikingBERT is.
+
+A backend takes part by one module (or object), its *adapter*, that has some of the functions below. Each takes and
+returns NumPy arrays. What an adapter lacks counts as unsupported, and stays in the denominator.
+
+Every function is told the precision, ``dtype``: "float64", "float32", "float16" or "bfloat16". Real arrays arrive as
+float64 for "float64" and as float32 otherwise, already rounded to numbers that the precision has; integer arrays are
+int64. What comes back may be any real array that `numpy.asarray` understands.
+
+``neurons(current, neuron, dtype) -> spikes``
+    Spikes (T, …) of integrate-and-fire neurons under the currents (T, …). ``neuron`` is a dict of numbers: "vth",
+    "leak" (1 is IF), "u0" (initial charge, in units of vth), "tie" (δ: a neuron fires at u ≥ vth·(1 − δ)).
+``asr(spikes, leak, dtype) -> a``
+    Average spiking rate (…) of spikes (T, …): the mean weighted by leak^(T−t).
+``op(name, arrays, constants, dtype) -> y``
+    An operation; ``arrays`` and ``constants`` are dicts. The table `refsnn.conformance.reference.OPS` names them all.
+``pullback(name, arrays, constants, cotangent, dtype) -> {array name: cotangent}``
+    The operation's vector-Jacobian product with respect to every real array but masks (for "embedding", to "table").
+``current(config, params, population, reads, mask, dtype) -> I``
+    Input current of one population. ``reads`` holds what it reads, in order, (…, B, N, width) each ("embeddings" reads
+    the input current first); ``mask`` is the (B, N) attention mask, 1 on tokens.
+``rate_map(config, params, batch, dtype) -> {population: rates, "scores/E": raw attention scores of encoder E}``
+    The equilibrium rates (B, N, width) of every population, and the scores (B, heads, N, N) of every encoder, counted
+    from 0, mask included. With config["feedback"] the rates solve a = F(a); F contracts in every case of the kit.
+``simulate(config, params, batch, t_conv, rule, dtype) -> {population: spikes}``
+    Spikes (T, B, N, width) of every population; ``rule`` is "inst" or "running".
+``gradients(config, params, batch, targets, simulated, dtype) -> {"loss": …, "gradient/NAME": …, …}``
+    A distillation step's loss and gradients. ``targets`` is either {"hidden": [(B, N, W), …], "scores": [(B, heads, N,
+    N), …]}, the teacher's, for the internal stage (also return "hidden" and "attention", the two parts of the loss), or
+    {"logits": (B, classes), "temperature": τ}, for the prediction stage (also return "logits", the student's).
+    ``simulated`` is None, or {population: rates} of the embeddings and every encoder's output: forward values of the
+    read-outs, whose cotangents go through the rate map all the same.
+``update(params, gradients, moments, settings, dtype) -> {"param/NAME": …, "m/NAME": …, "v/NAME": …}``
+    One step of BertAdam, of all parameters that have a gradient. ``moments`` is {"m": {NAME: …}, "v": {NAME: …}};
+    ``settings`` holds "lr" (of this step), "beta1", "beta2", "eps", "weight_decay" and "max_norm".
+``supports(feature, dtype) -> bool``
+    Optional: declines part of what a function does. Features are "neurons", "neurons:lif", "neurons:u0", "neurons:tie",
+    "asr", "asr:leak", "op:NAME", "pullback:NAME", "current:KIND", "rate_map", "rate_map:feedback", "simulate:inst",
+    "simulate:running", "simulate:feedback", "gradients:internal", "gradients:prediction", "gradients:feedback",
+    "update".
+``name`` and ``dtypes``
+    Optional: what the backend is called, and the precisions it has; ("float64", "float32") by default.
+
+``config`` is a dict of plain Python numbers: the sizes of a BERT `config.json` (hidden_size, num_hidden_layers,
+num_attention_heads, intermediate_size, layer_norm_eps, pad_token_id, …), the neurons' "vth", "leak", "u0", "tie", and
+"feedback", a bool. ``batch`` is a dict of three (B, N) arrays: "input_ids", "token_type_ids", "attention_mask".
+``params`` is a flat dict under the names of a Hugging Face checkpoint, matrices (out, in), with "feedback.weight" (no
+bias), "fit.weight" and "fit.bias" (to the teacher's width) and "classifier.weight" and "classifier.bias" where they are
+needed. Populations are called "embeddings" and "encoder.E.key", ".value", ".context", ".attention_output",
+".intermediate", ".output", E counted from 0.
+"""

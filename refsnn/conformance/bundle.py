@@ -1,0 +1,258 @@
+"""Golden bundles: the cases with their answers, as files that a program in any language can read.
+
+A bundle is a folder of safetensors, one a case (``neurons/ties.safetensors``), and ``manifest.json``. A file holds the
+case's inputs (``input/NAME``), its answer (``output/NAME``) and its numeric settings (``constant/NAME``): real numbers
+as float64, networks' spikes as bytes. The manifest says what made them, what each case is, how far an answer may lie
+from each quantity in each precision, and when an answer is unique. The numbers follow from suite and seed alone, so
+that a bundle can be verified by computing it anew. ``docs/golden.md`` has more.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+
+from .._version import __version__
+from ..errors import InputError
+from ..files import existing, load_tensors, new_folder, read_json, save_tensors, write_json
+from ..ops import Array
+from .cases import SUITES, Case, cases, parts
+from .requirements import PAGE
+from .run import certified, expectation
+
+__all__ = ["SCHEMA", "Difference", "manifest", "verify_bundle", "write_bundle"]
+
+SCHEMA = "refsnn.golden/1"
+
+UNIQUE = {
+    "exact": "all numbers are dyadic and no sum rounds in these precisions: every correct program agrees bit for bit",
+    "tolerance": "values agree within the tolerance, relative to the quantity's scale (its largest entry, or what is "
+    "stated); scores at or below -1000 are masked, and agree each by itself",
+    "certificate": "spikes are not unique: at structural ties rounding decides. A record is right if every decision is "
+    "consistent with the equations within rounding; docs/certificates.md derives the bound. The spikes given are one "
+    "right answer, with ties decided by u >= V_th in float64",
+}
+
+
+def manifest(suite: str, seed: int, chosen: list[Case]) -> dict[str, Any]:
+    """Describe a bundle.
+
+    Parameters
+    ----------
+    suite : str
+    seed : int
+    chosen : list of Case
+
+    Returns
+    -------
+    manifest : dict
+    """
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+    return {
+        "schema": SCHEMA,
+        "suite": suite,
+        "seed": seed,
+        "sizes": SUITES[suite],
+        "generator": {
+            "refsnn": __version__,
+            "commit": _commit(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+            "python": platform.python_version(),
+        },
+        "layout": {
+            "axes": {
+                "spikes": "T, B, N, width",
+                "rates": "B, N, width",
+                "scores": "B, heads, N, N",
+                "weights": "out, in",
+            },
+            "order": "C (the last axis is contiguous), little-endian",
+            "real": "float64",
+            "requirement": f"id of the equation, in {PAGE}",
+            "unique": UNIQUE,
+        },
+        "cases": {case.id: _entry(case) for case in chosen},
+    }
+
+
+def _entry(case: Case) -> dict[str, Any]:
+    expected = expectation(case)
+    kind = "certificate" if case.function in ("neurons", "simulate") else "tolerance"
+    by_value = case.dtypes if kind == "tolerance" else ()
+    return {
+        "file": f"{case.id}.safetensors",
+        "level": case.level,
+        "note": case.note,
+        "function": case.function,
+        "requirement": case.requirement,
+        "settings": case.settings,
+        "dtypes": list(case.dtypes),
+        "exact": list(case.exact),
+        "unique": {dtype: "exact" if dtype in case.exact else kind for dtype in case.dtypes},
+        "outputs": {
+            name: {
+                "requirement": case.requirement_of(name),
+                "shape": list(value.shape),
+                "scale": expected.scales[name],
+                "sensitivity": _short(expected.sensitivity[name]),
+                "tolerance": {dtype: _short(expected.tolerance(name, dtype)) for dtype in by_value},
+            }
+            for name, value in expected.values.items()
+        },
+    }
+
+
+def _short(x: float) -> float:
+    return float(f"{x:.3g}")
+
+
+def _commit() -> str | None:
+    """Give the checkout's commit, where there is one."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _constants(settings: Mapping[str, Any]) -> dict[str, Array]:
+    """Flatten the numbers among a case's settings, so that a program needs no JSON."""
+    found: dict[str, Array] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _constants(value)
+        elif isinstance(value, (int, float)):
+            found[name] = np.asarray(float(value))
+    return found
+
+
+def _tensors(case: Case) -> dict[str, Array]:
+    tensors = {f"input/{name}": value for name, value in case.inputs.items()}
+    tensors |= {f"constant/{name}": value for name, value in _constants(case.settings).items()}
+    # Networks' spikes are bytes; those of single neurons have their currents' type, for the simplest of readers.
+    kind = np.uint8 if case.function == "simulate" else np.float64
+    return tensors | {f"output/{name}": value.astype(kind) for name, value in expectation(case).values.items()}
+
+
+def write_bundle(folder: str | os.PathLike, suite: str = "tiny", seed: int = 0) -> int:
+    """Write a golden bundle.
+
+    Parameters
+    ----------
+    folder : path
+    suite : {"tiny", "base"}
+    seed : int
+
+    Returns
+    -------
+    size : int
+        Bytes written.
+    """
+    folder = new_folder(folder)
+    chosen = cases(suite, seed)
+    paths = [folder / "manifest.json"]
+    for case in chosen:
+        paths.append(folder / f"{case.id}.safetensors")
+        paths[-1].parent.mkdir(exist_ok=True)
+        save_tensors(paths[-1], _tensors(case), {"schema": SCHEMA, "case": case.id})
+    write_json(paths[0], manifest(suite, seed, chosen))  # last: a bundle with a manifest is complete
+    return sum(path.stat().st_size for path in paths)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A quantity of a bundle that is not what is computed now.
+
+    Attributes
+    ----------
+    case, tensor : str
+    message : str
+    """
+
+    case: str
+    tensor: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.case}, {self.tensor}: {self.message}"
+
+
+def verify_bundle(folder: str | os.PathLike) -> tuple[int, float, list[Difference]]:
+    """Compute a bundle's cases anew and compare every number.
+
+    Inputs, constants, exact answers and the spikes of single neurons must be the same bits; other values agree within
+    their float64 tolerance, and networks' spikes are certified.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    tensors : int
+        How many were compared.
+    worst : float
+        Largest difference in units of its tolerance.
+    differences : list of Difference
+
+    Raises
+    ------
+    InputError
+        The folder holds no bundle, one of another schema, or a damaged one.
+    """
+    folder = existing(folder, "the bundle")
+    said = read_json(folder / "manifest.json")
+    if said.get("schema") != SCHEMA or said.get("suite") not in SUITES or not isinstance(said.get("seed"), int):
+        raise InputError(f"{folder} holds a bundle of schema {said.get('schema')!r}, but {SCHEMA!r} was expected")
+    chosen = cases(said["suite"], said["seed"])
+    differences: list[Difference] = []
+    listed = set(said.get("cases", {}))
+    for name in listed ^ {case.id for case in chosen}:
+        where = "in the manifest only" if name in listed else "missing from the manifest"
+        differences.append(Difference(name, "case", where))
+    compared, worst = 0, 0.0
+    for case in chosen:
+        if case.id not in listed:
+            continue
+        found, _ = load_tensors(folder / f"{case.id}.safetensors")
+        wanted = _tensors(case)
+        for name in sorted(set(found) ^ set(wanted)):
+            differences.append(Difference(case.id, name, "not expected" if name in found else "missing"))
+        if case.function == "simulate":  # structural ties may fall otherwise on another machine
+            spikes = parts(found, "output")
+            _, wrong = certified(case, spikes, "float64")
+            if wrong:
+                differences.append(Difference(case.id, "spikes", wrong))
+            compared += len(spikes)
+            wanted = {name: value for name, value in wanted.items() if not name.startswith("output/")}
+        for name in sorted(set(found) & set(wanted)):
+            compared += 1
+            ratio, message = _compare(case, name, found[name], wanted[name])
+            worst = max(worst, ratio)
+            if message:
+                differences.append(Difference(case.id, name, message))
+    return compared, worst, differences
+
+
+def _compare(case: Case, name: str, found: Array, wanted: Array) -> tuple[float, str]:
+    group, _, quantity = name.partition("/")
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return 0.0, f"{found.dtype} {found.shape} found, {wanted.dtype} {wanted.shape} expected"
+    if group != "output" or "float64" in case.exact or case.function == "neurons":
+        same = np.array_equal(found, wanted)
+        return 0.0, "" if same else f"{int((found != wanted).sum())} of {wanted.size} entries differ, all must agree"
+    expected = expectation(case)
+    off = float(np.abs(found - wanted).max(initial=0)) / expected.scales[quantity]
+    ratio = off / expected.tolerance(quantity, "float64")
+    ok = bool(ratio <= 1)
+    return ratio, "" if ok else f"differs by {off:.1e} of its scale, {ratio:.2g} times the tolerance"

@@ -1,0 +1,535 @@
+"""The cases: inputs on which a backend is asked for its answer, level by level.
+
+A case holds inputs only. Its answer is what the reference adapter gives (`refsnn.conformance.reference`), and how far
+others may lie from it follows from its own sensitivity, so nothing is stored that could grow stale. Real inputs are
+random numbers of eight significant bits, which every precision down to bfloat16 has: one set of inputs, one answer, for
+all of them. Exceptions say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ..config import BertConfig
+from ..network import initial_parameters, network_shapes
+from ..neurons import Neuron, fire, membrane_potential
+from ..ops import Array
+from ..records import network_config
+from . import reference
+
+__all__ = ["SUITES", "Case", "Level", "call", "cases", "parts"]
+
+Level = Literal["neuron", "op", "population", "encoder", "network", "distillation"]
+Arrays = dict[str, Array]
+
+#: Sizes of the networks of each suite: batch, positions, width, heads, intermediate, encoders, vocabulary, T.
+SUITES: dict[str, dict[str, int]] = {
+    "tiny": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
+    "base": {"batch": 4, "positions": 16, "width": 64, "heads": 4, "inner": 256, "encoders": 4, "vocab": 97, "t": 64},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question to a backend.
+
+    Attributes
+    ----------
+    id : str
+    level : str
+    requirement : str
+        Id of the requirement that a wrong answer violates, unless `named` says otherwise for a quantity.
+    function : str
+        The adapter's function that is called.
+    features : tuple of str
+        What the adapter must support.
+    settings : dict
+        JSON: constants, configuration.
+    inputs : dict
+        Flat name -> array; a prefix groups them (``param/…``, ``batch/…``).
+    named : dict
+        Beginning of a quantity's name -> requirement.
+    exact : tuple of str
+        Precisions in which every correct backend answers bit for bit the same: all numbers are dyadic, so that no sum
+        rounds, in whatever order.
+    dtypes : tuple of str
+        Precisions that the case is for.
+    note : str
+        What it looks at.
+    """
+
+    id: str
+    level: Level
+    requirement: str
+    function: str
+    features: tuple[str, ...]
+    settings: dict[str, Any]
+    inputs: Arrays
+    named: dict[str, str] = field(default_factory=dict)
+    exact: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ("float64", "float32", "float16", "bfloat16")
+    note: str = ""
+
+    def requirement_of(self, quantity: str) -> str:
+        """Id of the requirement that this quantity shows."""
+        return next((r for start, r in self.named.items() if quantity.startswith(start)), self.requirement)
+
+
+def parts(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Entries of a flat dict under a prefix, without it.
+
+    Parameters
+    ----------
+    arrays : mapping
+    prefix : str
+
+    Returns
+    -------
+    part : dict
+    """
+    return {name.removeprefix(prefix + "/"): v for name, v in arrays.items() if name.startswith(prefix + "/")}
+
+
+def call(adapter: Any, case: Case, inputs: Arrays, dtype: str) -> dict[str, Any]:
+    """Put a case to an adapter.
+
+    Parameters
+    ----------
+    adapter : module or object
+    case : Case
+    inputs : dict
+        The case's, in the precision's arrays.
+    dtype : str
+
+    Returns
+    -------
+    answer : dict
+        Quantity -> array.
+    """
+    s = case.settings
+    params, batch = parts(inputs, "param"), parts(inputs, "batch")
+    match case.function:
+        case "neurons":
+            return {"spikes": adapter.neurons(inputs["current"], dict(s["neuron"]), dtype)}
+        case "asr":
+            return {"asr": adapter.asr(inputs["spikes"], s["leak"], dtype)}
+        case "op":
+            return {"y": adapter.op(s["op"], dict(inputs), dict(s["constants"]), dtype)}
+        case "pullback":
+            arrays = {name: value for name, value in inputs.items() if name != "cotangent"}
+            found = adapter.pullback(s["op"], arrays, dict(s["constants"]), inputs["cotangent"], dtype)
+            wanted = reference.OPS[s["op"]][1]
+            found = {f"d{name}": found[name] for name in wanted}
+            frozen = s["constants"].get("frozen_row")
+            return found if frozen is None else {"padding row": found["dtable"][frozen], **found}
+        case "current":
+            reads = [inputs[f"read/{i}"] for i in range(len(parts(inputs, "read")))]
+            return {"current": adapter.current(s["config"], params, s["population"], reads, inputs["mask"], dtype)}
+        case "rate_map":
+            return dict(adapter.rate_map(s["config"], params, batch, dtype))
+        case "simulate":
+            return dict(adapter.simulate(s["config"], params, batch, s["t_conv"], s["rule"], dtype))
+        case "gradients":
+            hidden, scores = parts(inputs, "hidden"), parts(inputs, "scores")
+            targets: dict[str, Any] = {"logits": inputs.get("logits"), "temperature": s.get("temperature")}
+            if hidden:
+                targets = {"hidden": list(hidden.values()), "scores": list(scores.values())}
+            simulated = parts(inputs, "simulated") or None
+            found = dict(adapter.gradients(s["config"], params, batch, targets, simulated, dtype))
+            word = "gradient/embeddings.word_embeddings.weight"
+            row = {"padding row": found[word][s["config"]["pad_token_id"]]} if word in found else {}
+            return row | found
+        case "update":
+            moments = {moment: parts(inputs, moment) for moment in "mv"}
+            return dict(adapter.update(params, parts(inputs, "gradient"), moments, dict(s["optimiser"]), dtype))
+    raise ValueError(f"no adapter function is called {case.function}")
+
+
+def eight_bits(x: Array) -> Array:
+    """Round to eight significant bits, which bfloat16 has too.
+
+    Parameters
+    ----------
+    x : array
+
+    Returns
+    -------
+    x : array of float64
+
+    Examples
+    --------
+    >>> eight_bits(np.array([0.1, 300.0]))
+    array([1.00097656e-01, 3.00000000e+02])
+    """
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.rint(mantissa * 256) / 256, exponent)
+
+
+def cases(suite: str = "tiny", seed: int = 0) -> list[Case]:
+    """All cases of a suite.
+
+    Parameters
+    ----------
+    suite : {"tiny", "base"}
+    seed : int
+        One seed fixes every number.
+
+    Returns
+    -------
+    cases : list of Case
+    """
+    sizes = SUITES[suite]
+    found = [*_neurons(seed), *_rates(seed), *_ops(sizes, seed), *_networks(sizes, seed)]
+    assert len({case.id for case in found}) == len(found)
+    return found
+
+
+def _rng(seed: int, *name: str) -> np.random.Generator:
+    """Give a generator for each case, so that a new one does not change the others."""
+    return np.random.default_rng([seed, *"/".join(name).encode()])
+
+
+ALL = ("float64", "float32", "float16", "bfloat16")
+
+
+def _neurons(seed: int) -> Iterator[Case]:
+    t = 24
+
+    def case(kind: str, requirement: str, note: str, current: Array, exact=(), features=(), **neuron: float) -> Case:
+        constants = {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 0.0} | neuron
+        return Case(
+            f"neurons/{kind}", "neuron", requirement, "neurons", ("neurons", *features), {"neuron": constants},
+            {"current": current}, exact=exact, note=note,
+        )  # fmt: skip
+
+    def dyadic(kind: str, mean: float, steps: int = t, grain: float = 8, **neuron: float) -> Array:
+        """Currents that are multiples of V_th/8 between −1/2 and 2, at which no potential meets the threshold."""
+        constants = Neuron(tie=0.0, **neuron)
+        draws = _rng(seed, "neurons", kind).normal(mean, 0.5, (steps, 1000))
+        current = np.clip(np.rint(draws * grain) / grain, -0.5, 2) * constants.vth
+        u = membrane_potential(current, fire(current, constants)[0], constants)
+        apart = np.flatnonzero((u != constants.vth).all(axis=0))[:16]
+        return current[:, apart].reshape(steps, 2, 8)
+
+    lif, both = ("neurons:lif",), ("float64", "float32")
+    yield case("subtract", "S-1", "reset by subtraction; exact", dyadic("subtract", 0.5), ALL)
+    yield case("negative", "S-1", "inhibition carries the charge below zero; exact", dyadic("negative", 0.0), ALL)
+    yield case("threshold", "S-1", "V_th = 2; exact", dyadic("threshold", 0.4, vth=2.0), ALL, vth=2.0)
+    yield case("threshold-half", "S-1", "V_th = 1/2; exact", dyadic("threshold-half", 0.4, vth=0.5), ALL, vth=0.5)
+    # λ = 1/2 takes one more bit a step: 16 steps of multiples of 1/4 stay within float32's 24.
+    yield case("leak-half", "S-1", "λ = 1/2: the leak acts after the reset; exact",
+               dyadic("leak-half", 0.7, 16, 4, leak=0.5), both, lif, leak=0.5)  # fmt: skip
+    yield case("ties", "S-2", "every neuron meets the threshold exactly, again and again; exact",
+               np.tile([0.25, 0.5, 1.0, 0.125, 0.75, 0.375, 0.625, 0.875], (t, 2, 1)), ALL)  # fmt: skip
+    yield case("one-spike", "S-2", "currents far above the threshold: still one spike a step; exact",
+               np.concatenate([np.full((4, 2, 8), 2.5), np.full((t - 4, 2, 8), 0.15625)]), ALL)  # fmt: skip
+    impulse = np.zeros((t, 2, 8))
+    impulse[np.arange(8), :, np.arange(8)] = 1.25
+    yield case("impulse", "S-3", "one impulse at step 1 … 8: the spike comes in that step; exact", impulse, ALL)
+    yield case(
+        "half-charge", "S-4", "u0 = 1/2; exact", dyadic("half-charge", 0.4, u0=0.5), ALL, ("neurons:u0",), u0=0.5
+    )
+    yield case("leak-charge", "S-4", "λ = 1/2 and u0 = 1/2: the leak acts on the charge at step 1; exact",
+               dyadic("leak-charge", 0.6, 16, 4, leak=0.5, u0=0.5), both, (*lif, "neurons:u0"),
+               leak=0.5, u0=0.5)  # fmt: skip
+    rng = _rng(seed, "neurons/random")
+    yield case("random", "S-1", "random currents, by certificate", eight_bits(rng.normal(0.4, 0.6, (t, 2, 8))))
+    yield case("random-leak", "S-1", "λ = 0.9 and V_th = 0.8, by certificate",
+               eight_bits(rng.normal(0.4, 0.6, (t, 2, 8))), (), lif, leak=0.9, vth=0.8)  # fmt: skip
+    short = np.full((t, 2, 8), 1.0) * [1, 0.5, 1, 0.25, 1, 0.5, 0.25, 1]
+    short[..., ::2] *= 1 - 2.0**-40
+    yield Case(
+        "neurons/tie-rule", "neuron", "S-2", "neurons", ("neurons", "neurons:tie"),
+        {"neuron": {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 2.0**-30}}, {"current": short},
+        exact=("float64",), dtypes=("float64",), note="δ = 2⁻³⁰: potentials at V_th and a little below it fire; exact",
+    )  # fmt: skip
+
+
+def _rates(seed: int) -> Iterator[Case]:
+    rng = _rng(seed, "asr")
+    for t, leak, requirement, note in (
+        (16, 1.0, "S-5", "the mean of 16 steps; exact"),
+        (10, 1.0, "S-5", "the mean of 10 steps"),
+        (12, 0.75, "S-6", "weights λ^(T−t), λ = 3/4"),
+        (12, 0.5, "S-6", "weights λ^(T−t), λ = 1/2"),
+    ):
+        spikes = (rng.random((t, 3, 5)) < 0.3).astype(float)
+        exact = ALL if (t, leak) == (16, 1.0) else ()
+        yield Case(
+            f"asr/{t}-leak-{leak:g}", "neuron", requirement, "asr", ("asr",) if leak == 1 else ("asr", "asr:leak"),
+            {"leak": leak}, {"spikes": spikes}, exact=exact, note=note,
+        )  # fmt: skip
+
+
+def _ops(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
+    rng = _rng(seed, "ops")
+    d, inner, heads, n = sizes["width"], sizes["inner"], sizes["heads"], sizes["positions"]
+
+    def normal(*shape: int, scale: float = 1.0, shift: float = 0.0) -> Array:
+        return eight_bits(rng.normal(shift, scale, shape))
+
+    open_ = np.zeros((2, 1, 1, n))
+    mask = open_.copy()
+    mask[1, ..., -2:] = -10000.0
+    hidden = np.zeros((2, 1, 1, 8))
+    hidden[..., 4:] = -10000.0
+    integers = {name: rng.integers(-4, 5, shape).astype(float) for name, shape in
+                {"x": (3, d), "weight": (inner, d), "bias": (inner,)}.items()}  # fmt: skip
+    ids = rng.integers(0, 7, (2, 5))
+    ids[0, :2] = 0
+    labels = rng.integers(0, 3, 4)
+    near = 4 + rng.integers(-3, 4, (3, d)) / 32  # eight bits
+    qkv = {"query": normal(2, n, d), "key": normal(2, n, d), "value": normal(2, n, d)}
+    uniform = {"query": np.zeros((2, 4, d)), "key": rng.integers(0, 2, (2, 8, d)).astype(float),
+               "value": rng.integers(0, 2, (2, 8, d)).astype(float)}  # fmt: skip
+    # name, variant, requirement of the value, of the pullback, arrays, constants, exact, note
+    table: list[tuple[str, str, str, str, Arrays, dict[str, Any], tuple[str, ...], str]] = [
+        ("embedding", "", "S-9", "S-9", {"ids": ids, "table": normal(7, d)}, {"frozen_row": 0}, ALL,
+         "repeated ids, and the padding id 0; the value is exact"),
+        ("linear", "", "S-11", "S-11", {"x": normal(2, 3, d), "weight": normal(inner, d), "bias": normal(inner)},
+         {}, (), ""),
+        ("linear", "integers", "S-11", "S-11", integers, {}, ALL, "small integers; exact"),
+        ("layer_norm", "", "S-12", "S-12", {"x": normal(3, d), "weight": normal(d, shift=1.0), "bias": normal(d)},
+         {"eps": 1e-12}, (), ""),
+        ("layer_norm", "small", "S-12", "S-12",
+         {"x": normal(3, d, scale=2.0**-10), "weight": normal(d), "bias": normal(d)}, {"eps": 1e-12}, (),
+         "rows of size 1e-3: a larger ε shows"),
+        ("layer_norm", "near-constant", "S-12", "S-12", {"x": near, "weight": normal(d), "bias": normal(d)},
+         {"eps": 1e-12}, (), "rows 4 ± 1/32"),
+        ("gelu", "", "S-13", "S-13", {"x": eight_bits(np.linspace(-6, 6, 97))}, {}, (), "from −6 to 6"),
+        ("relu", "", "S-17", "S-17", {"x": np.append(normal(20), [0.0, 0.0])}, {}, ALL, "0 is among the inputs; exact"),
+        ("tanh", "", "S-17", "S-17", {"x": normal(20)}, {}, (), ""),
+        ("rate", "", "S-7", "S-8", {"current": eight_bits(np.linspace(-2.03, 4.07, 61))}, {"vth": 2.0}, ALL,
+         "V_th = 2; below, inside and above; exact"),
+        ("rate", "threshold-1.5", "S-7", "S-8", {"current": normal(4, d, scale=2.0)}, {"vth": 1.5}, (), ""),
+        ("attention_scores", "", "S-14", "S-14",
+         {"query": qkv["query"], "key": qkv["key"], "mask": open_}, {"heads": heads}, (), "without mask"),
+        ("attention_scores", "masked", "S-15", "S-14", {"query": qkv["query"], "key": qkv["key"], "mask": mask},
+         {"heads": heads}, (), "the last two keys of the second sequence are padding"),
+        ("softmax", "", "S-16", "S-16", {"x": normal(3, n, scale=3.0)}, {}, (), ""),
+        ("attention", "", "S-16", "S-16", {**qkv, "mask": open_}, {"heads": heads}, (), "without mask"),
+        ("attention", "masked", "S-15", "S-16", {**qkv, "mask": mask}, {"heads": heads}, (), "with padding"),
+        ("attention", "uniform", "S-16", "S-16", {**uniform, "mask": hidden}, {"heads": heads}, ALL,
+         "queries 0: the mean of the four real keys' spikes; exact"),
+        ("mse", "", "S-18", "S-18", {"prediction": normal(3, d), "target": normal(3, d)}, {}, (), ""),
+        ("soft_cross_entropy", "", "S-19", "S-19", {"student": normal(4, 3), "teacher": normal(4, 3, scale=2.0)},
+         {"temperature": 1.0}, (), "three classes"),
+        ("soft_cross_entropy", "temperature", "S-19", "S-19",
+         {"student": normal(4, 2), "teacher": normal(4, 2, scale=2.0)}, {"temperature": 2.0}, (), "τ = 2"),
+        ("cross_entropy", "", "S-20", "S-20", {"logits": normal(4, 3), "labels": labels}, {}, (), ""),
+    ]  # fmt: skip
+    for name, variant, of_value, of_pullback, arrays, constants, exact, note in table:
+        identity = f"{name}-{variant}" if variant else name
+        settings = {"op": name, "constants": constants}
+        yield Case(f"op/{identity}", "op", of_value, "op", (f"op:{name}",), settings, arrays, exact=exact, note=note)
+        y = reference.op(name, arrays, constants, "float64")
+        cotangent = normal(*np.shape(y))
+        yield Case(
+            f"pullback/{identity}", "op", of_pullback, "pullback", (f"pullback:{name}",), settings,
+            {**arrays, "cotangent": np.asarray(cotangent)}, named={"padding row": "S-10"}, note=note,
+        )  # fmt: skip
+    wide = {"x": rng.normal(0, 1, (2, 256)), "weight": rng.normal(0, 1, (3, 256)), "bias": rng.normal(0, 1, 3)}
+    for dtype, unit in (("float64", np.float64), ("float32", np.float32)):
+        arrays = {name: value.astype(unit).astype(float) for name, value in wide.items()}
+        yield Case(
+            f"op/linear-wide-{dtype}", "op", "S-37", "op", ("op:linear",), {"op": "linear", "constants": {}}, arrays,
+            dtypes=(dtype,), note=f"256 products of full {dtype} numbers",
+        )  # fmt: skip
+    flat = {"x": rng.normal(0, 1, (2, 256)) + 8, "weight": rng.normal(1, 0.2, 256), "bias": rng.normal(0, 1, 256)}
+    for dtype, unit in (("float64", np.float64), ("float32", np.float32)):
+        arrays = {name: value.astype(unit).astype(float) for name, value in flat.items()}
+        yield Case(
+            f"op/layer_norm-wide-{dtype}", "op", "S-37", "op", ("op:layer_norm",),
+            {"op": "layer_norm", "constants": {"eps": 1e-12}}, arrays, dtypes=(dtype,),
+            note=f"256 full {dtype} numbers around 8",
+        )  # fmt: skip
+
+
+#: The requirement that a population's current or rate shows.
+POPULATIONS = {
+    "embeddings": "S-21",
+    "key": "S-22",
+    "value": "S-22",
+    "context": "S-23",
+    "attention_output": "S-24",
+    "intermediate": "S-25",
+    "output": "S-26",
+}
+
+
+def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> tuple[dict[str, Any], Arrays]:
+    """Give configuration, parameters and batch of a random network; none of its parameters can be left out."""
+    rng = _rng(seed, "network", name)
+    encoders, feedback = options.pop("encoders", sizes["encoders"]), options.pop("feedback", False)
+    config = BertConfig(
+        hidden_size=sizes["width"],
+        num_hidden_layers=encoders,
+        num_attention_heads=sizes["heads"],
+        intermediate_size=sizes["inner"],
+        vocab_size=sizes["vocab"],
+        max_position_embeddings=sizes["positions"] + 2,
+    )
+    shapes = network_shapes(config, feedback)
+    params = initial_parameters(shapes, rng, 1.0 / np.sqrt(sizes["width"]), np.float64)
+    params = {k: eight_bits(v + 0.2 * rng.normal(size=v.shape)) for k, v in params.items()}
+    if feedback:
+        size = np.linalg.norm(params["feedback.weight"], 2)
+        params["feedback.weight"] = eight_bits(params["feedback.weight"] * (0.3 / size))
+    lengths = np.maximum(sizes["positions"] - 2 * np.arange(sizes["batch"]), 2)
+    mask = (np.arange(sizes["positions"]) < lengths[:, None]).astype(np.int64)
+    ids = rng.integers(1, sizes["vocab"], mask.shape) * mask
+    neuron = Neuron(**({"tie": 0.0} | options))
+    inputs = {f"param/{k}": v for k, v in params.items()}
+    inputs |= {"batch/input_ids": ids, "batch/token_type_ids": rng.integers(0, 2, mask.shape) * mask}
+    inputs |= {"batch/attention_mask": mask}
+    return network_config(config, neuron, feedback), inputs
+
+
+def _networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
+    yield from _currents(sizes, seed)
+    by_population = {f"encoder.{e}.{kind}": r for e in range(sizes["encoders"]) for kind, r in POPULATIONS.items()}
+    by_population |= {"embeddings": "S-21", "scores/": "S-31"}
+    levels: list[tuple[str, Level, tuple[str, ...], dict[str, Any], str]] = [
+        ("encoder", "encoder", (), {"encoders": 1}, "one encoder"),
+        ("network", "network", (), {}, "all encoders"),
+        ("threshold", "network", (), {"vth": 1.5}, "V_th = 1.5"),
+        ("feedback", "network", ("rate_map:feedback",), {"feedback": True}, "a true fixed point"),
+    ]
+    for name, level, features, options, note in levels:
+        config, inputs = _network(sizes, seed, name, **options)
+        named = by_population if name != "feedback" else {}
+        if name == "threshold":
+            named = {"scores/": "S-31"}
+        requirement = {"threshold": "S-7"}.get(name, "S-30")
+        yield Case(
+            f"rate_map/{name}", level, requirement, "rate_map", ("rate_map", *features), {"config": config}, inputs,
+            named=named, note=note,
+        )  # fmt: skip
+    for name, requirement, features, rule, options, note in (
+        ("inst", "S-28", (), "inst", {}, "IF neurons"),
+        ("inst-leak", "S-28", ("neurons:lif",), "inst", {"leak": 0.9, "vth": 0.8}, "λ = 0.9, V_th = 0.8"),
+        ("inst-charge", "S-4", ("neurons:u0",), "inst", {"u0": 0.5}, "u0 = 1/2"),
+        ("running", "S-29", (), "running", {}, "IF neurons"),
+        ("running-leak", "S-29", ("neurons:lif",), "running", {"leak": 0.9}, "λ = 0.9"),
+        ("inst-feedback", "S-27", ("simulate:feedback",), "inst", {"feedback": True}, "fed back one step later"),
+        (
+            "running-feedback",
+            "S-27",
+            ("simulate:feedback",),
+            "running",
+            {"feedback": True},
+            "the same by running means",
+        ),
+    ):
+        config, inputs = _network(sizes, seed, name, **options)
+        yield Case(
+            f"simulate/{name}", "network", requirement, "simulate", ("simulate", f"simulate:{rule}", *features),
+            {"config": config, "t_conv": sizes["t"], "rule": rule}, inputs, note=note + ", by certificate",
+        )  # fmt: skip
+    yield from _distillation(sizes, seed)
+    yield _update(sizes, seed)
+
+
+def _currents(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
+    config, inputs = _network(sizes, seed, "currents", feedback=True)
+    params, mask = parts(inputs, "param"), inputs["batch/attention_mask"]
+    rng = _rng(seed, "currents")
+    shape = (3, *mask.shape)  # three timesteps of spikes
+    network, _ = reference.network_from(config)
+    for kind, requirement in POPULATIONS.items():
+        name = kind if kind == "embeddings" else f"encoder.0.{kind}"
+        population = network[name]
+        widths = [sizes["width"] if read == "input" else network[read].width for read in population.reads]
+        for what in ("spikes", "rates"):
+            reads = {
+                f"read/{i}": (rng.random((*shape, w)) < 0.4).astype(float)
+                if what == "spikes"
+                else eight_bits(rng.random((*shape, w)))
+                for i, w in enumerate(widths)
+            }
+            own = {f"param/{k}": v for k, v in params.items() if _belongs(k, kind)}
+            yield Case(
+                f"current/{kind}-{what}", "population", requirement, "current", ("current", f"current:{kind}"),
+                {"config": config, "population": name}, {**reads, **own, "mask": mask},
+                note=f"driven by {what}" + (", with feedback" if kind == "embeddings" else ""),
+            )  # fmt: skip
+
+
+#: The part of a parameter's name by which it belongs to a kind of population.
+PARAMETERS = {
+    "embeddings": "feedback.",
+    "key": "self.key.",
+    "value": "self.value.",
+    "context": "self.query.",
+    "attention_output": "attention.output.",
+    "intermediate": "intermediate.",
+    "output": "layer.0.output.",
+}
+
+
+def _belongs(parameter: str, kind: str) -> bool:
+    return PARAMETERS[kind] in parameter and (parameter.startswith("encoder.layer.0.") or kind == "embeddings")
+
+
+def _distillation(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
+    # Not in half precision: with an error of a percent some rates fall on the other side of the clip's kinks, and their
+    # derivatives differ by all or nothing.
+    width, classes = sizes["width"] + 2, 3
+    internal, prediction, solved = ("gradients:internal",), ("gradients:prediction",), ("gradients:feedback",)
+    for name, features, options, simulated, note in (
+        ("internal", internal, {}, False, "hidden states and attention scores"),
+        ("internal-simulated", internal, {}, True, "read-outs take simulated values"),
+        ("internal-threshold", internal, {"vth": 1.5}, False, "V_th = 1.5"),
+        ("prediction", prediction, {}, False, "soft labels, τ = 2"),
+        ("prediction-simulated", prediction, {}, True, "soft labels, simulated values"),
+        ("internal-feedback", internal + solved, {"feedback": True}, False, "implicit gradient"),
+        ("prediction-feedback", prediction + solved, {"feedback": True}, False, "implicit gradient"),
+    ):
+        config, inputs = _network(sizes, seed, "gradients-" + name, **options)
+        rng = _rng(seed, "gradients", name)
+        shape = inputs["batch/input_ids"].shape
+        d, encoders = sizes["width"], sizes["encoders"]
+        settings: dict[str, Any] = {"config": config}
+        if "internal" in name:
+            inputs |= {"param/fit.weight": eight_bits(rng.normal(0, 0.4, (width, d)))}
+            inputs |= {"param/fit.bias": eight_bits(rng.normal(0, 0.4, width))}
+            inputs |= {f"hidden/{i}": eight_bits(rng.normal(0, 1, (*shape, width))) for i in range(encoders + 1)}
+            masked = inputs["batch/attention_mask"][:, None, None, :] == 0
+            for e in range(encoders):
+                scores = eight_bits(rng.normal(0, 1, (shape[0], sizes["heads"], shape[1], shape[1])))
+                inputs[f"scores/{e}"] = np.where(masked, -10000.0, scores)
+        else:
+            settings["temperature"] = 2.0
+            inputs |= {"param/classifier.weight": eight_bits(rng.normal(0, 0.4, (classes, d)))}
+            inputs |= {"param/classifier.bias": eight_bits(rng.normal(0, 0.4, classes))}
+            inputs |= {"logits": eight_bits(rng.normal(0, 2, (shape[0], classes)))}
+        if simulated:  # multiples of 1/16, none of them 0 in [CLS]: what ReLU does there is another case's question
+            names = ("embeddings", *(f"encoder.{e}.output" for e in range(encoders)))
+            inputs |= {f"simulated/{r}": rng.integers(1, 17, (*shape, d)) / 16 for r in names}
+        losses = {"hidden": "S-32", "attention": "S-32", "logits": "S-33"}
+        losses |= {"loss": "S-32" if "internal" in name else "S-19", "padding row": "S-10"}
+        yield Case(
+            f"gradients/{name}", "distillation", "S-35" if options.get("feedback") else "S-34", "gradients",
+            ("gradients", *features), settings, inputs, named=losses, dtypes=("float64", "float32"), note=note,
+        )  # fmt: skip
+
+
+def _update(sizes: Mapping[str, int], seed: int) -> Case:
+    rng = _rng(seed, "update")
+    shapes = {"a.weight": (3, 4), "a.bias": (3,), "b.LayerNorm.weight": (5,), "b.weight": (2, 3)}
+    inputs: Arrays = {}
+    for name, shape in shapes.items():
+        size = 0.02 if name == "b.weight" else 2.0  # one gradient is short, the others are clipped
+        inputs[f"param/{name}"] = eight_bits(rng.normal(0, 1, shape))
+        inputs[f"gradient/{name}"] = eight_bits(rng.normal(0, size, shape))
+        inputs[f"m/{name}"] = eight_bits(rng.normal(0, 0.1, shape))
+        inputs[f"v/{name}"] = eight_bits(rng.random(shape) * 0.01 + 0.001)
+    optimiser = {"lr": 0.0625, "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "weight_decay": 0.01, "max_norm": 1.0}
+    return Case(
+        "update/step", "distillation", "S-36", "update", ("update",), {"optimiser": optimiser}, inputs,
+        dtypes=("float64", "float32"), note="one step, with clipping and decay",
+    )  # fmt: skip

@@ -1,0 +1,59 @@
+"""Lets pytest run the kit; `refsnn.conformance.plugin` declares the options."""
+
+import pytest
+
+from . import reference
+from .cases import cases
+from .report import stale
+from .run import load_adapter, read_rules
+
+
+class _Kit:
+    """What the command line chose."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        def option(name: str):  # absent where the tests of refsnn itself are run
+            return config.getoption(f"--{name}", None)
+
+        self.adapter = load_adapter(option("backend")) if option("backend") else reference
+        self.cases = cases(option("backend-suite") or "tiny")
+        self.dtypes = option("backend-dtype") or getattr(self.adapter, "dtypes", ("float64", "float32"))
+        self.skips, self.xfails = read_rules(option("backend-skips")), read_rules(option("backend-xfails"))
+        self.results: list = []
+
+
+_KIT = pytest.StashKey["_Kit"]()
+
+
+def _kit(config: pytest.Config) -> _Kit:
+    if _KIT not in config.stash:
+        config.stash[_KIT] = _Kit(config)
+    return config.stash[_KIT]
+
+
+def pytest_generate_tests(metafunc):
+    """Make one test of every case and precision."""
+    if "question" in metafunc.fixturenames:
+        kit = _kit(metafunc.config)
+        chosen = [(case, dtype) for case in kit.cases for dtype in kit.dtypes if dtype in case.dtypes]
+        ids = [f"{case.id}-{dtype}" for case, dtype in chosen]
+        metafunc.parametrize("question", chosen, ids=ids)
+
+
+@pytest.fixture(scope="session")
+def kit(request):
+    """Give the backend, the rules, and the results so far."""
+    return _kit(request.config)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Warn of rules that no longer apply, and count what is unsupported."""
+    kit = config.stash.get(_KIT, None)
+    if kit is None or not kit.results:
+        return
+    complete = len(kit.results) == sum(dtype in case.dtypes for case in kit.cases for dtype in kit.dtypes)
+    for warning in stale(kit.results, kit.skips, kit.xfails) if complete else ():
+        terminalreporter.write_line(f"WARNING {warning}")
+    passed = sum(result.status == "passed" for result in kit.results)
+    name = getattr(kit.adapter, "name", "the backend")
+    terminalreporter.write_line(f"{name}: {passed} of {len(kit.results)} cases passed")

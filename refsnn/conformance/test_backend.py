@@ -1,0 +1,19 @@
+"""The kit as tests: one for every case and precision."""
+
+import pytest
+
+from .run import under_rules
+
+
+def test_backend(question, kit):
+    """Put one case to the backend."""
+    case, dtype = question
+    result = under_rules(kit.adapter, case, dtype, kit.skips, kit.xfails)
+    kit.results.append(result)
+    match result.status:
+        case "failed":
+            pytest.fail(result.message, pytrace=False)
+        case "xfailed":
+            pytest.xfail(result.message)
+        case "skipped" | "unsupported":
+            pytest.skip(f"{result.status}: {result.message}")
