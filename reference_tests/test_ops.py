@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from oracles import to_float
 
 from refsnn import ops
+from refsnn.errors import InputError
 
 # Relative to the norm of the quantity. Some thousand roundings of 1.1e-16 stay below it, any wrong formula far above.
 EXACT = 1e-12
@@ -423,6 +424,16 @@ def test_layer_norm_of_near_constant_rows():
     check_pullback(ops.layer_norm, args, rng, "layer_norm, near-constant rows", scale=1e6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_layer_norm_of_constant_rows_is_its_bias(dtype):
+    """Equal entries, of which the mean may be off by a rounding that 1/√ε makes a number of order one in float32."""
+    rng = np.random.default_rng(18)
+    x = np.repeat(10.0 ** np.arange(-3, 6)[:, None] * rng.uniform(1, 10, size=(9, 1)), 100, axis=1).astype(dtype)
+    weight, bias = rng.normal(size=(2, 100)).astype(dtype)
+    y, _ = ops.layer_norm(x, weight, bias)
+    assert np.array_equal(y, np.broadcast_to(bias, x.shape))
+
+
 @pytest.mark.parametrize("eps", [1e-5, 1e-12])
 def test_layer_norm_takes_another_epsilon(eps):
     rng = np.random.default_rng(4)
@@ -441,6 +452,28 @@ def test_gelu_from_tail_to_tail(value):
     check_pullback(ops.gelu, (x,), np.random.default_rng(5), f"gelu({value})")
     if abs(value) > 10:
         assert pullback(x) == (x if value > 0 else 0)  # a derivative of exactly 1 or 0
+
+
+@strict()
+def test_gelu_keeps_the_digits_of_its_lower_tail():
+    """In float64, entry by entry: the tail is off by some x² units, where ½(1 + erf) has lost all digits at −8.3."""
+    x = -np.geomspace(1, 37, 50)
+    y, pullback = ops.gelu(x)
+    assert np.allclose(y, to_float(oracles.gelu(x)), rtol=EXACT, atol=0)
+    dy = np.random.default_rng(19).normal(size=x.size)
+    assert np.allclose(pullback(dy), to_float(oracles.gelu_pullback(dy, x)), rtol=1e-11, atol=0)  # a zero at −0.75
+
+
+@strict()
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_of_infinite_and_huge_numbers(dtype):
+    largest = np.finfo(dtype).max
+    x = np.array([-np.inf, -largest, largest, np.inf], dtype=dtype)
+    y, pullback = ops.gelu(x)
+    assert_close(y[:2], [0, 0], "gelu(−∞)", scale=1e-20)
+    assert np.array_equal(y[2:], x[2:])
+    assert_close(pullback(np.ones_like(x)), [0, 0, 1, 1], "slope of gelu at ±∞")
+    assert np.isnan(ops.gelu(np.array([np.nan], dtype=dtype))[0])
 
 
 @strict()
@@ -628,3 +661,40 @@ def test_the_temperature_is_one_unless_said():
     student, teacher = rng.normal(size=(2, 4, 3))
     expected = to_float(oracles.soft_cross_entropy(student, teacher, 1))
     assert_close(ops.soft_cross_entropy(student, teacher)[0], expected, "soft_cross_entropy at τ = 1")
+
+
+@pytest.mark.parametrize("name", ["mse", "cross_entropy", "soft_cross_entropy"])
+def test_the_cotangent_of_a_loss_does_not_change_the_precision(name):
+    """In NumPy 2 a float64 scalar, which sums and losses come as, would turn a float32 gradient into float64."""
+    case, _ = make(name, Sizes((), 3, 4, 1, 2, 16))
+    single = [a.astype(np.float32) for a in case.args]
+    _, pullback = case.op(*single)
+    for plain, *others in zip(*(as_tuple(pullback(kind(0.7))) for kind in (float, np.float64, np.array)), strict=True):
+        for g in others:
+            assert g.dtype == np.float32
+            assert np.array_equal(g, plain)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Input that NumPy would accept and misread
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.embedding(np.array([0, -1]), np.ones((3, 2))), r"ids lie between -1 and 0, .* in \[0, 3\)"),
+        (lambda: ops.embedding(np.array([3]), np.ones((3, 2))), r"ids lie between 3 and 3, .* in \[0, 3\)"),
+        (lambda: ops.split_heads(np.ones((2, 5)), 3), "3 heads cannot share a width of 5"),
+        (lambda: ops.attention_scores(np.ones((2, 2)), np.ones((2, 2)), 3), "3 heads cannot share a width of 2"),
+        (lambda: ops.mse(np.ones((2, 1)), np.ones((2, 3))), r"prediction and target have shapes \(2, 1\) and \(2, 3\)"),
+        (lambda: ops.cross_entropy(np.ones((2, 3)), np.array([0, -1])), r"labels lie between -1 and 0"),
+        (lambda: ops.cross_entropy(np.ones((2, 3)), np.array([0])), r"rows of logits and labels have shapes \(2,\)"),
+        (
+            lambda: ops.soft_cross_entropy(np.ones((2, 3)), np.ones((1, 3))),
+            "student's and teacher's logits have shapes",
+        ),
+    ],
+)
+def test_input_that_would_be_misread_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

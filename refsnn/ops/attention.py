@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import InputError
 from .dense import Array
 
 __all__ = ["attention", "attention_scores", "mix", "softmax", "split_heads"]
@@ -28,6 +29,8 @@ def split_heads(x: Array, heads: int) -> Array:
     -------
     x : (..., h, N, d) array
     """
+    if x.shape[-1] % heads:
+        raise InputError(f"{heads} heads cannot share a width of {x.shape[-1]}: the width must be a multiple")
     return np.swapaxes(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), -3, -2)
 
 
@@ -56,7 +59,7 @@ def attention_scores(
     heads : int
         h; must divide D.
     mask : array that broadcasts to (..., h, N, S), optional
-        Added to the scores: 0 where a key may be seen, −10000 on padding.
+        Added to the scores: 0 where a key may be seen, −10000 on padding. Real, a constant: it has no cotangent.
 
     Returns
     -------
@@ -74,8 +77,8 @@ def attention_scores(
     >>> scores.shape, scores[0, 0]
     ((2, 2, 3), array([1., 1., 1.]))
     """
-    scale = 1 / math.sqrt(query.shape[-1] // heads)
     q, k = split_heads(query, heads), split_heads(key, heads)  # (..., h, N, d), (..., h, S, d)
+    scale = 1 / math.sqrt(q.shape[-1])
     scores = q @ np.swapaxes(k, -1, -2)  # -> (..., h, N, S)
     scores *= scale
     if mask is not None:

@@ -13,13 +13,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
+from scipy.special import erfc
 
+from ..errors import InputError
 from .fast import normal_cdf_float32
 
 Array = NDArray[Any]
 
 __all__ = ["Array", "clip", "embedding", "gelu", "layer_norm", "linear", "relu", "tanh"]
+
+#: Beyond ±40 the normal distribution function is 0 or 1, and its density 0, in float64 too.
+TAIL = 40
+
+
+def check_indices(indices: Array, count: int, what: str) -> None:
+    """Raise InputError unless all indices lie in [0, count): NumPy would count negative ones from the end."""
+    if indices.size and not 0 <= indices.min() <= indices.max() < count:
+        raise InputError(f"{what} lie between {indices.min()} and {indices.max()}, but must lie in [0, {count})")
 
 
 def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[Array, Callable[[Array], Array]]:
@@ -27,7 +37,7 @@ def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[
 
     Parameters
     ----------
-    ids : (...) integers
+    ids : (...) integers in [0, V)
     table : (V, D) array
     frozen_row : int, optional
         A row that receives no gradient. BERT freezes the word embedding of the padding token (id 0).
@@ -44,6 +54,7 @@ def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[
     >>> pullback(np.ones((3, 3))).sum(axis=1)
     array([3., 0., 6.])
     """
+    check_indices(ids, len(table), "ids")
     y = table[ids]  # (..., D)
 
     def pullback(dy: Array) -> Array:
@@ -134,6 +145,7 @@ def layer_norm(
     True
     """
     centred = x - x.mean(axis=-1, keepdims=True)
+    centred -= centred.mean(axis=-1, keepdims=True)  # the rounding of the first mean: all there is in a constant row
     inverse_std = 1 / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)  # (..., 1)
     x_hat = centred * inverse_std
     y = x_hat * weight + bias
@@ -150,7 +162,7 @@ def layer_norm(
 
 
 def gelu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """Gaussian error linear unit, exact form: ``y = x·Φ(x)`` with ``Φ(x) = ½(1 + erf(x/√2))``.
+    """Gaussian error linear unit, exact form: ``y = x·Φ(x)`` with ``Φ(x) = ½(1 + erf(x/√2)) = ½ erfc(−x/√2)``.
 
     Parameters
     ----------
@@ -176,19 +188,21 @@ def gelu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     >>> y.round(6), pullback(np.ones(2)).round(6)
     (array([0.      , 0.841345]), array([0.5     , 1.083315]))
     """
-    cdf = normal_cdf_float32(x) if x.dtype == np.float32 else 0.5 * (1 + erf(x * math.sqrt(0.5)))
+    z = np.clip(x, -TAIL, TAIL)  # so that no infinite x meets a Φ or φ of 0, and no square overflows
+    # erfc, because 1 + erf cancels where x is negative.
+    cdf = normal_cdf_float32(z) if x.dtype == np.float32 else 0.5 * erfc(z * -math.sqrt(0.5))
 
     def pullback(dy: Array) -> Array:
-        slope = x * x
+        slope = z * z
         slope *= -0.5
         slope = np.exp(slope)
         slope *= 1 / math.sqrt(2 * math.pi)  # φ(x)
-        slope *= x
+        slope *= z
         slope += cdf
         slope *= dy
         return slope
 
-    return x * cdf, pullback
+    return np.maximum(x, -TAIL) * cdf, pullback
 
 
 def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:

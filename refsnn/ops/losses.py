@@ -6,10 +6,22 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import InputError
 from .attention import softmax
-from .dense import Array
+from .dense import Array, check_indices
 
 __all__ = ["cross_entropy", "log_softmax", "mse", "soft_cross_entropy"]
+
+
+def _check_shapes(a: Array, b: Array, what: str) -> None:
+    """Raise InputError where two arrays differ in shape: NumPy would repeat the smaller one."""
+    if a.shape != b.shape:
+        raise InputError(f"{what} have shapes {a.shape} and {b.shape}, but must have the same")
+
+
+def _plain(number: Array | float) -> complex:
+    """Return the same number as a Python one, which does not raise the precision of an array that it multiplies."""
+    return np.asarray(number).item()
 
 
 def mse(prediction: Array, target: Array) -> tuple[Array, Callable[[Array | float], tuple[Array, Array]]]:
@@ -31,10 +43,11 @@ def mse(prediction: Array, target: Array) -> tuple[Array, Callable[[Array | floa
     >>> float(loss), pullback(1.0)[0]
     (0.5, array([1., 0.]))
     """
+    _check_shapes(prediction, target, "prediction and target")
     difference = prediction - target
 
     def pullback(dloss: Array | float) -> tuple[Array, Array]:
-        dprediction = difference * (2 / difference.size * dloss)
+        dprediction = difference * (2 / difference.size * _plain(dloss))
         return dprediction, -dprediction
 
     return (difference * difference).mean(), pullback
@@ -80,13 +93,15 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[Array, Callable[[Array 
     >>> round(float(loss), 4), pullback(1.0)
     (0.6931, array([[ 0.5, -0.5]]))
     """
+    _check_shapes(logits[:, 0], labels, "rows of logits and labels")
+    check_indices(labels, logits.shape[-1], "labels")
     rows = np.arange(len(labels))
     log_p = log_softmax(logits)
 
     def pullback(dloss: Array | float) -> Array:
         dlogits = np.exp(log_p)
         dlogits[rows, labels] -= 1
-        return dlogits * (dloss / len(labels))
+        return dlogits * (_plain(dloss) / len(labels))
 
     return -log_p[rows, labels].mean(), pullback
 
@@ -118,11 +133,12 @@ def soft_cross_entropy(
     >>> bool(np.abs(soft_cross_entropy(z, z)[1](1.0)[0]).max() < 1e-16)
     True
     """
+    _check_shapes(student, teacher, "student's and teacher's logits")
     p, softmax_pullback = softmax(teacher / temperature)
     log_q = log_softmax(student / temperature)
 
     def pullback(dloss: Array | float) -> tuple[Array, Array]:
-        scale = dloss / (p.size * temperature)
+        scale = _plain(dloss) / (p.size * temperature)
         return (np.exp(log_q) - p) * scale, softmax_pullback(-log_q * scale)
 
     return -(p * log_q).mean(), pullback
