@@ -106,10 +106,11 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     Yields
     ------
     temporary : Path
-        Write here; it is gone if the block raises. A process killed in between leaves the old file as it was.
+        Write here; it is gone if the block raises. A process killed in between leaves the old file as it was, and its
+        temporary file to the next one that writes this path.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
