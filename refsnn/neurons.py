@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from scipy.signal import lfilter
 
 from .errors import InputError
 from .ops import Array, clip
@@ -174,7 +174,9 @@ def membrane_potential(current: Array, spikes: Array, neuron: Neuron, charge: Ar
     drive = current.astype(np.result_type(current, np.float64))
     drive[1:] -= neuron.leak * neuron.vth * spikes[:-1]
     drive[:1] += neuron.leak * (neuron.u0 * neuron.vth if charge is None else charge)
-    return np.cumsum(drive, axis=0) if neuron.leak == 1 else lfilter([1.0], [1.0, -neuron.leak], drive, axis=0)
+    for before, now in pairwise(drive):  # in place: a view of each step
+        now += before if neuron.leak == 1 else neuron.leak * before
+    return drive
 
 
 def asr(spikes: Array, leak: float = 1.0) -> Array:

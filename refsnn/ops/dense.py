@@ -16,20 +16,28 @@ from numpy.typing import NDArray
 from scipy.special import erfc
 
 from ..errors import InputError
-from .fast import normal_cdf_float32
+from .fast import TAIL, gelu_float32
 
 Array = NDArray[Any]
 
 __all__ = ["Array", "clip", "embedding", "gelu", "layer_norm", "linear", "relu", "tanh"]
-
-#: Beyond ±40 the normal distribution function is 0 or 1, and its density 0, in float64 too.
-TAIL = 40
 
 
 def check_indices(indices: Array, count: int, what: str) -> None:
     """Raise InputError unless all indices lie in [0, count): NumPy would count negative ones from the end."""
     if indices.size and not 0 <= indices.min() <= indices.max() < count:
         raise InputError(f"{what} lie between {indices.min()} and {indices.max()}, but must lie in [0, {count})")
+
+
+def _add(x: Array, y: Array) -> Array:
+    """``x + y`` in the place of x, which is the caller's own, unless y has a wider type (a complex step, say)."""
+    return np.add(x, y, out=x if x.dtype == np.result_type(x, y) else None)
+
+
+def _mean(x: Array, *y: Array) -> Array:
+    """Mean over the last axis, kept as an axis of length 1, of x or of x·y: no array of products, in half the time."""
+    total = np.einsum(",".join(["...i"] * (1 + len(y))) + "->...", x, *y)
+    return total[..., None] / x.shape[-1]
 
 
 def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[Array, Callable[[Array], Array]]:
@@ -100,7 +108,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, C
     x2 = x.reshape(-1, x.shape[-1])  # one large matrix product whatever the leading axes: (M, D)
     y2 = x2 @ weight.T  # (M, D) @ (D, E) -> (M, E)
     if bias is not None:
-        y2 = y2 + bias
+        y2 = _add(y2, bias)
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         dy2 = dy.reshape(-1, dy.shape[-1])  # (M, E)
@@ -144,17 +152,17 @@ def layer_norm(
     >>> bool(np.abs(pullback(np.ones((1, 2)))[0]).max() < 1e-12)  # a common shift of y cannot come from x
     True
     """
-    centred = x - x.mean(axis=-1, keepdims=True)
-    centred -= centred.mean(axis=-1, keepdims=True)  # the rounding of the first mean: all there is in a constant row
-    inverse_std = 1 / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)  # (..., 1)
-    x_hat = centred * inverse_std
-    y = x_hat * weight + bias
+    x_hat = x - _mean(x)
+    x_hat -= _mean(x_hat)  # the rounding of the first mean: all there is in a constant row
+    inverse_std = 1 / np.sqrt(_mean(x_hat, x_hat) + eps)  # (..., 1)
+    x_hat *= inverse_std
+    y = _add(x_hat * weight, bias)
 
     def pullback(dy: Array) -> tuple[Array, Array, Array]:
         leading = tuple(range(dy.ndim - 1))
         g = dy * weight
-        dx = g - g.mean(axis=-1, keepdims=True)
-        dx -= x_hat * (g * x_hat).mean(axis=-1, keepdims=True)
+        dx = g - _mean(g)
+        dx -= x_hat * _mean(g, x_hat)
         dx *= inverse_std
         return dx, (dy * x_hat).sum(axis=leading), dy.sum(axis=leading)
 
@@ -188,21 +196,24 @@ def gelu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     >>> y.round(6), pullback(np.ones(2)).round(6)
     (array([0.      , 0.841345]), array([0.5     , 1.083315]))
     """
-    z = np.clip(x, -TAIL, TAIL)  # so that no infinite x meets a Φ or φ of 0, and no square overflows
-    # erfc, because 1 + erf cancels where x is negative.
-    cdf = normal_cdf_float32(z) if x.dtype == np.float32 else 0.5 * erfc(z * -math.sqrt(0.5))
+    if x.dtype == np.float32:
+        y, cdf = gelu_float32(x)
+    else:  # erfc, because 1 + erf cancels where x is negative
+        cdf = 0.5 * erfc(x * -math.sqrt(0.5))
+        y = np.maximum(x, -TAIL) * cdf  # no infinite x meets a Φ of 0
 
     def pullback(dy: Array) -> Array:
+        z = np.clip(x, -TAIL, TAIL)  # no square overflows
         slope = z * z
         slope *= -0.5
-        slope = np.exp(slope)
+        np.exp(slope, out=slope)
         slope *= 1 / math.sqrt(2 * math.pi)  # φ(x)
         slope *= z
         slope += cdf
         slope *= dy
         return slope
 
-    return np.maximum(x, -TAIL) * cdf, pullback
+    return y, pullback
 
 
 def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["normal_cdf_float32"]
+__all__ = ["TAIL", "gelu_float32"]
 
-#: Elements per slice: a slice and its scratch stay in a core's cache through all passes.
-SLICE = 16384
+#: Elements per slice: a slice and its scratch stay in a core's second-level cache through all passes.
+SLICE = 32768
 
-#: log(Φ(x)/Φ(−x)) = x·R(x²); R's coefficients from degree 0 to 6, for |x| ≤ 6.5. The tanh approximation of GELU is the
-#: first two terms of this series with other constants. Weighted minimax fit to 40-digit values
-#: (`reference_tests/fit_normal_cdf.py` makes them); the error of Φ is 3e-8 before rounding, 1.3e-7 with it.
+#: log(Φ(x)/Φ(−x)) = x·R(x²); R's coefficients from degree 0 to 6, for |x| ≤ 6.5; beyond that x·R(x²) only grows. The
+#: tanh approximation of GELU is the first two terms of this series with other constants. Weighted minimax fit to
+#: 40-digit values (`reference_tests/fit_normal_cdf.py` makes them); Φ is off by 3e-8 before rounding, 1e-7 with it.
 LOGIT = (
     1.5957698822021484,
     0.07266616821289062,
@@ -22,13 +22,16 @@ LOGIT = (
     -2.6452352130945656e-07,
     3.512266255611962e-09,
 )
-LIMIT = 6.5**2
+HALF = tuple(np.float32(coefficient / 2) for coefficient in LOGIT)
+#: Beyond ±40 the normal distribution function is 0 or 1, and its density 0, in float64 too.
+TAIL = 40.0
 
 
-def normal_cdf_float32(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Evaluate the normal distribution function ``Φ(x) = 1/(1 + exp(−x·R(x²)))`` in float32, R a polynomial.
+def gelu_float32(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Evaluate GELU and the normal distribution function in float32, slice by slice.
 
-    Three to four times as fast as SciPy's error function; off by at most 1.3e-7, where SciPy's is off by 6e-8.
+    ``Φ(x) = ½ + ½·tanh(½·x·R(x²))``, R a polynomial, ``y = x·Φ(x)``: several times as fast as SciPy's error function;
+    Φ is off by at most 1e-7, where SciPy's is off by 6e-8.
 
     Parameters
     ----------
@@ -36,25 +39,28 @@ def normal_cdf_float32(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Returns
     -------
-    cdf : array of float32
+    y, cdf : arrays of float32
+        x·Φ(x) and Φ(x).
     """
     flat = np.ascontiguousarray(x).reshape(-1)
-    cdf = np.empty_like(flat)
+    y, cdf = np.empty_like(flat), np.empty_like(flat)
     square = np.empty(min(SLICE, flat.size), np.float32)
-    for start in range(0, flat.size, SLICE):
-        z, y = flat[start : start + SLICE], cdf[start : start + SLICE]
-        t = square[: len(z)]
-        np.multiply(z, z, out=t)
-        np.minimum(t, LIMIT, out=t)
-        np.multiply(t, LOGIT[-1], out=y)
-        for coefficient in LOGIT[-2:0:-1]:
-            y += coefficient
-            y *= t
-        y += LOGIT[0]
-        y *= z
-        np.negative(y, out=y)
-        np.minimum(y, 80.0, out=y)  # exp stays finite; Φ is 0 in float32 long before
-        np.exp(y, out=y)
-        y += 1
-        np.reciprocal(y, out=y)
-    return cdf.reshape(x.shape)
+    with np.errstate(over="ignore"):  # an infinite argument of tanh is right
+        for start in range(0, flat.size, SLICE):
+            part = slice(start, start + SLICE)
+            z, p = flat[part], cdf[part]
+            t = square[: len(z)]
+            if z.min() < -TAIL:
+                z = np.maximum(z, -TAIL)
+            np.multiply(z, z, out=t)
+            np.multiply(t, HALF[-1], out=p)
+            for coefficient in HALF[-2:0:-1]:
+                p += coefficient
+                p *= t
+            p += HALF[0]
+            p *= z
+            np.tanh(p, out=p)
+            p *= 0.5
+            p += 0.5
+            np.multiply(z, p, out=y[part])
+    return y.reshape(x.shape), cdf.reshape(x.shape)
