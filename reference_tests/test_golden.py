@@ -74,13 +74,12 @@ def test_manifest_says_what_a_reader_needs():
     for name, case in said["cases"].items():
         tensors = load_file(TINY / case["file"])
         assert {f"output/{output}" for output in case["outputs"]} == {t for t in tensors if t.startswith("output/")}
-        for output, about in case["outputs"].items():
-            assert list(tensors[f"output/{output}"].shape) == about["shape"]
+        for about in case["outputs"].values():
             assert about["requirement"].startswith("S-")
             kinds = set(case["unique"].values())
             assert kinds <= {"exact", "tolerance", "certificate"}
             by_value = case["function"] not in ("neurons", "simulate")
-            assert set(about["tolerance"]) == (set(case["dtypes"]) if by_value else set()), name
+            assert set(about["tolerance"]) == (set(case["unique"]) if by_value else set()), name
     levels = {case["level"] for case in said["cases"].values()}
     assert levels == {"neuron", "op", "population", "encoder", "network", "distillation"}
 

@@ -11,7 +11,7 @@ step's spikes; one that reads a later one (feedback) sees the previous step's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "Batch",
     "Drive",
     "Embeddings",
+    "FirstPosition",
     "Gelu",
     "Linear",
     "Network",
@@ -40,6 +41,7 @@ __all__ = [
     "attention_mask",
     "bert",
     "checked_batch",
+    "first_position",
     "initial_parameters",
     "network_shapes",
     "spiking_bert",
@@ -110,8 +112,13 @@ class Projection(Protocol):
     whether it is first weighted and summed, so that spikes can drive it even where a running mean is integrated.
     """
 
-    affine: bool
-    linear: ClassVar[tuple[bool, ...]]
+    @property
+    def affine(self) -> bool:
+        """Whether the map is affine."""
+
+    @property
+    def linear(self) -> tuple[bool, ...]:
+        """Which reads are weighted and summed first."""
 
     def __call__(
         self, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array
@@ -407,6 +414,89 @@ class Network:
             found |= dict.fromkeys(name for name in population.reads if name not in known)
             known.add(population.name)
         return tuple(found)
+
+
+@dataclass(frozen=True)
+class FirstPosition:
+    """A projection whose current is asked for at the first position, [CLS], alone.
+
+    Of the reads that `cut` marks, only what lies there matters; the others, keys and values, are read everywhere.
+    """
+
+    projection: Projection
+    cut: tuple[bool, ...]
+
+    @property
+    def affine(self) -> bool:
+        """Whether the projection is."""
+        return self.projection.affine
+
+    @property
+    def linear(self) -> tuple[bool, ...]:
+        """Which reads the projection weights and sums."""
+        return self.projection.linear
+
+    def _cut(self, reads: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(read[..., :1, :] if cut else read for read, cut in zip(reads, self.cut, strict=True))
+
+    def __call__(self, params, reads, mask):
+        y, first_pullback = self.projection(params, self._cut(reads), mask)
+
+        def pullback(dy: Array) -> Cotangents:
+            dfirst, dparams = first_pullback(dy)
+            dreads = tuple(np.zeros(read.shape, dread.dtype) for read, dread in zip(reads, dfirst, strict=True))
+            for whole, part in zip(self._cut(dreads), dfirst, strict=True):
+                whole[...] = part  # a view
+            return dreads, dparams
+
+        return y, pullback
+
+    def norms(self, params, reads, mask):
+        return self.projection.norms(params, self._cut(reads), mask)
+
+    def synapses(self, widths, width, tokens):
+        return tuple(operations / tokens for operations in self.projection.synapses(widths, width, tokens))
+
+    def enclose(self, params, reads, mask, precision):
+        values, errors = (self._cut(part) for part in zip(*reads, strict=True))
+        return self.projection.enclose(params, tuple(map(Enclosed, values, errors)), mask, precision)
+
+
+def first_position(network: Network) -> Network:
+    """Reduce a network to what class scores need: of the last encoder, only what [CLS] depends on.
+
+    Keys and values are needed everywhere, the populations after them at the first position alone, where they have the
+    shape (B, 1, width). With feedback, which needs them all, the network is returned as it is.
+
+    Parameters
+    ----------
+    network : Network
+
+    Returns
+    -------
+    network : Network
+
+    Examples
+    --------
+    >>> network = first_position(spiking_bert(BertConfig(num_hidden_layers=2)))
+    >>> [p.name for p in network.populations if isinstance(p.projection, FirstPosition)]
+    ['encoder.1.context', 'encoder.1.attention_output']
+    """
+    if network.fed_back:
+        return network
+    populations = []
+    first: set[str] = set()
+    for population in network.populations:
+        if population.name == network.contexts[-1] or first:
+            # The context reads its encoder's input there, for the query; what comes after reads all there.
+            cut = [read not in first for read in population.reads]
+            if not first:
+                cut = [True, False, False]
+            first.add(population.name)
+            if any(cut):
+                population = replace(population, projection=FirstPosition(population.projection, tuple(cut)))
+        populations.append(population)
+    return replace(network, populations=tuple(populations))
 
 
 def accumulate(total: dict[str, Array], name: str, value: Array) -> None:

@@ -104,14 +104,14 @@ def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[A
     """
     level = neuron.firing_level(current.dtype)
     v = np.full(current.shape[1:], neuron.u0 * neuron.vth, dtype=current.dtype) if charge is None else charge.copy()
-    spikes = np.empty_like(current)
+    spikes = np.empty(current.shape, current.dtype)
     reset = np.empty_like(v)
     for drive, s in zip(current, spikes, strict=True):
         if neuron.leak != 1:
             v *= neuron.leak
         v += drive  # u[t]
         np.greater_equal(v, level, out=s, casting="unsafe")
-        v -= np.multiply(s, neuron.vth, out=reset)
+        v -= s if neuron.vth == 1 else np.multiply(s, neuron.vth, out=reset)
     return spikes, v
 
 

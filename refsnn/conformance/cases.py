@@ -216,6 +216,9 @@ def _neurons(seed: int) -> Iterator[Case]:
         return current[:, apart].reshape(steps, 2, 8)
 
     lif, both = ("neurons:lif",), ("float64", "float32")
+    impulse = np.zeros((t, 2, 8))
+    impulse[np.arange(8), :, np.arange(8)] = 1.25
+    yield case("impulse", "S-3", "one impulse at step 1 … 8: the spike comes in that step; exact", impulse, ALL)
     yield case("subtract", "S-1", "reset by subtraction; exact", dyadic("subtract", 0.5), ALL)
     yield case("negative", "S-1", "inhibition carries the charge below zero; exact", dyadic("negative", 0.0), ALL)
     yield case("threshold", "S-1", "V_th = 2; exact", dyadic("threshold", 0.4, vth=2.0), ALL, vth=2.0)
@@ -227,12 +230,11 @@ def _neurons(seed: int) -> Iterator[Case]:
                np.tile([0.25, 0.5, 1.0, 0.125, 0.75, 0.375, 0.625, 0.875], (t, 2, 1)), ALL)  # fmt: skip
     yield case("one-spike", "S-2", "currents far above the threshold: still one spike a step; exact",
                np.concatenate([np.full((4, 2, 8), 2.5), np.full((t - 4, 2, 8), 0.15625)]), ALL)  # fmt: skip
-    impulse = np.zeros((t, 2, 8))
-    impulse[np.arange(8), :, np.arange(8)] = 1.25
-    yield case("impulse", "S-3", "one impulse at step 1 … 8: the spike comes in that step; exact", impulse, ALL)
     yield case(
         "half-charge", "S-4", "u0 = 1/2; exact", dyadic("half-charge", 0.4, u0=0.5), ALL, ("neurons:u0",), u0=0.5
     )
+    yield case("threshold-charge", "S-4", "u0 = 1/2 and V_th = 2: the charge is in units of V_th; exact",
+               dyadic("threshold-charge", 0.4, vth=2.0, u0=0.5), ALL, ("neurons:u0",), vth=2.0, u0=0.5)  # fmt: skip
     yield case("leak-charge", "S-4", "λ = 1/2 and u0 = 1/2: the leak acts on the charge at step 1; exact",
                dyadic("leak-charge", 0.6, 16, 4, leak=0.5, u0=0.5), both, (*lif, "neurons:u0"),
                leak=0.5, u0=0.5)  # fmt: skip
@@ -298,6 +300,9 @@ def _ops(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         ("layer_norm", "small", "S-12", "S-12",
          {"x": normal(3, d, scale=2.0**-10), "weight": normal(d), "bias": normal(d)}, {"eps": 1e-12}, (),
          "rows of size 1e-3: a larger ε shows"),
+        ("layer_norm", "epsilon", "S-12", "S-12",
+         {"x": normal(3, d, scale=2.0**-6), "weight": normal(d), "bias": normal(d)}, {"eps": 2.0**-12}, (),
+         "ε as large as the variance: whether it is inside the root"),
         ("layer_norm", "near-constant", "S-12", "S-12", {"x": near, "weight": normal(d), "bias": normal(d)},
          {"eps": 1e-12}, (), "rows 4 ± 1/32"),
         ("gelu", "", "S-13", "S-13", {"x": eight_bits(np.linspace(-6, 6, 97))}, {}, (), "from −6 to 6"),
@@ -410,6 +415,7 @@ def _networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
             named=named, note=note,
         )  # fmt: skip
     for name, requirement, features, rule, options, note in (
+        ("one-step", "S-27", (), "inst", {"t": 1}, "spikes cross the whole network within a step"),
         ("inst", "S-28", (), "inst", {}, "IF neurons"),
         ("inst-leak", "S-28", ("neurons:lif",), "inst", {"leak": 0.9, "vth": 0.8}, "λ = 0.9, V_th = 0.8"),
         ("inst-charge", "S-4", ("neurons:u0",), "inst", {"u0": 0.5}, "u0 = 1/2"),
@@ -425,10 +431,11 @@ def _networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
             "the same by running means",
         ),
     ):
+        t = options.pop("t", sizes["t"])
         config, inputs = _network(sizes, seed, name, **options)
         yield Case(
             f"simulate/{name}", "network", requirement, "simulate", ("simulate", f"simulate:{rule}", *features),
-            {"config": config, "t_conv": sizes["t"], "rule": rule}, inputs, note=note + ", by certificate",
+            {"config": config, "t_conv": t, "rule": rule}, inputs, note=note + ", by certificate",
         )  # fmt: skip
     yield from _distillation(sizes, seed)
     yield _update(sizes, seed)
@@ -437,42 +444,44 @@ def _networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
 def _currents(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
     config, inputs = _network(sizes, seed, "currents", feedback=True)
     params, mask = parts(inputs, "param"), inputs["batch/attention_mask"]
-    rng = _rng(seed, "currents")
     shape = (3, *mask.shape)  # three timesteps of spikes
     network, _ = reference.network_from(config)
     for kind, requirement in POPULATIONS.items():
         name = kind if kind == "embeddings" else f"encoder.0.{kind}"
         population = network[name]
         widths = [sizes["width"] if read == "input" else network[read].width for read in population.reads]
-        for what in ("spikes", "rates"):
+        for what in ("spikes", "rates", *["padding"] * (kind == "context")):
+            rng = _rng(seed, "currents", kind, what)
             reads = {
-                f"read/{i}": (rng.random((*shape, w)) < 0.4).astype(float)
-                if what == "spikes"
-                else eight_bits(rng.random((*shape, w)))
+                f"read/{i}": eight_bits(rng.random((*shape, w)))
+                if what == "rates"
+                else (rng.random((*shape, w)) < 0.4).astype(float)
                 for i, w in enumerate(widths)
             }
             own = {f"param/{k}": v for k, v in params.items() if _belongs(k, kind)}
+            note = "with padded keys" if what == "padding" else f"driven by {what}"
             yield Case(
-                f"current/{kind}-{what}", "population", requirement, "current", ("current", f"current:{kind}"),
-                {"config": config, "population": name}, {**reads, **own, "mask": mask},
-                note=f"driven by {what}" + (", with feedback" if kind == "embeddings" else ""),
+                f"current/{kind}-{what}", "population", "S-15" if what == "padding" else requirement, "current",
+                ("current", f"current:{kind}"), {"config": config, "population": name},
+                {**reads, **own, "mask": mask if what == "padding" else np.ones_like(mask)},
+                note=note + (", with feedback" if kind == "embeddings" else ""),
             )  # fmt: skip
 
 
-#: The part of a parameter's name by which it belongs to a kind of population.
+#: How the parameters begin that a kind of population gets. Key and value get each other's too: one may take the wrong.
 PARAMETERS = {
-    "embeddings": "feedback.",
-    "key": "self.key.",
-    "value": "self.value.",
-    "context": "self.query.",
-    "attention_output": "attention.output.",
-    "intermediate": "intermediate.",
-    "output": "layer.0.output.",
+    "embeddings": ("feedback.",),
+    "key": ("encoder.layer.0.attention.self.key.", "encoder.layer.0.attention.self.value."),
+    "value": ("encoder.layer.0.attention.self.key.", "encoder.layer.0.attention.self.value."),
+    "context": ("encoder.layer.0.attention.self.query.",),
+    "attention_output": ("encoder.layer.0.attention.output.",),
+    "intermediate": ("encoder.layer.0.intermediate.",),
+    "output": ("encoder.layer.0.output.",),
 }
 
 
 def _belongs(parameter: str, kind: str) -> bool:
-    return PARAMETERS[kind] in parameter and (parameter.startswith("encoder.layer.0.") or kind == "embeddings")
+    return parameter.startswith(PARAMETERS[kind])
 
 
 def _distillation(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
@@ -480,14 +489,17 @@ def _distillation(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
     # derivatives differ by all or nothing.
     width, classes = sizes["width"] + 2, 3
     internal, prediction, solved = ("gradients:internal",), ("gradients:prediction",), ("gradients:feedback",)
-    for name, features, options, simulated, note in (
-        ("internal", internal, {}, False, "hidden states and attention scores"),
-        ("internal-simulated", internal, {}, True, "read-outs take simulated values"),
-        ("internal-threshold", internal, {"vth": 1.5}, False, "V_th = 1.5"),
-        ("prediction", prediction, {}, False, "soft labels, τ = 2"),
-        ("prediction-simulated", prediction, {}, True, "soft labels, simulated values"),
-        ("internal-feedback", internal + solved, {"feedback": True}, False, "implicit gradient"),
-        ("prediction-feedback", prediction + solved, {"feedback": True}, False, "implicit gradient"),
+    # lowest: where the simulated values begin, in 16ths; those below 0 become 0, in one case: what ReLU does there is a
+    # question of its own.
+    for name, features, options, lowest, note in (
+        ("internal", internal, {}, None, "hidden states and attention scores"),
+        ("internal-simulated", internal, {}, 1, "read-outs take simulated values"),
+        ("internal-threshold", internal, {"vth": 1.5}, None, "V_th = 1.5"),
+        ("prediction", prediction, {}, None, "soft labels, τ = 2"),
+        ("prediction-simulated", prediction, {}, 1, "soft labels, simulated values"),
+        ("prediction-silent", prediction, {}, -15, "half of the simulated values are 0: ReLU passes no gradient there"),
+        ("internal-feedback", internal + solved, {"feedback": True}, None, "implicit gradient"),
+        ("prediction-feedback", prediction + solved, {"feedback": True}, None, "implicit gradient"),
     ):
         config, inputs = _network(sizes, seed, "gradients-" + name, **options)
         rng = _rng(seed, "gradients", name)
@@ -507,14 +519,17 @@ def _distillation(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
             inputs |= {"param/classifier.weight": eight_bits(rng.normal(0, 0.4, (classes, d)))}
             inputs |= {"param/classifier.bias": eight_bits(rng.normal(0, 0.4, classes))}
             inputs |= {"logits": eight_bits(rng.normal(0, 2, (shape[0], classes)))}
-        if simulated:  # multiples of 1/16, none of them 0 in [CLS]: what ReLU does there is another case's question
+        named = {"padding row": "S-10"}
+        if lowest is None:
+            named |= {"hidden": "S-32", "attention": "S-32", "logits": "S-33"}
+            named |= {"loss": "S-32" if "internal" in name else "S-19"}
+        else:
             names = ("embeddings", *(f"encoder.{e}.output" for e in range(encoders)))
-            inputs |= {f"simulated/{r}": rng.integers(1, 17, (*shape, d)) / 16 for r in names}
-        losses = {"hidden": "S-32", "attention": "S-32", "logits": "S-33"}
-        losses |= {"loss": "S-32" if "internal" in name else "S-19", "padding row": "S-10"}
+            inputs |= {f"simulated/{r}": np.maximum(rng.integers(lowest, 17, (*shape, d)), 0) / 16 for r in names}
+        requirement = {"prediction-silent": "S-33"}.get(name, "S-35" if options.get("feedback") else "S-34")
         yield Case(
-            f"gradients/{name}", "distillation", "S-35" if options.get("feedback") else "S-34", "gradients",
-            ("gradients", *features), settings, inputs, named=losses, dtypes=("float64", "float32"), note=note,
+            f"gradients/{name}", "distillation", requirement, "gradients",
+            ("gradients", *features), settings, inputs, named=named, dtypes=("float64", "float32"), note=note,
         )  # fmt: skip
 
 

@@ -103,8 +103,8 @@ def current(config, params, population, reads, mask, dtype):
 
 
 #: Tolerances of the fixed-point search and of the adjoint solve: what they leave is less than rounding's share.
-SEARCH = {"float64": 5e-15, "float32": 1e-6}
-SOLVE = {"float64": 1e-14, "float32": 1e-6}
+SEARCH = {"float64": 3e-15, "float32": 1e-6}
+SOLVE = {"float64": 3e-15, "float32": 1e-6}
 
 
 def rate_map(config, params, batch, dtype):

@@ -286,7 +286,7 @@ def judge(adapter: Any, case: Case, dtype: str) -> Result:
 def _explained(failed: Result, case: Case, answer: Mapping[str, Any], expected: Expectation) -> Result:
     """Add what was required, and the likely mistake: recognised where the answer is that of a known one."""
     requirement = REQUIREMENTS[failed.requirement]
-    known = recognise(case, answer, expected.values)
+    known = recognise(case, answer, expected.values, failed.dtype)
     likely = f"this is what a backend answers where {known}" if known else f"often: {requirement.often}"
     return replace(
         failed, message=f"{requirement.id} ({requirement.title}): {failed.message}; {likely}. See {requirement.link}"

@@ -1,0 +1,644 @@
+"""Backends with one mistake each, as real users make them: `Torch` with a few lines changed.
+
+Each says which requirement the kit must name, what it must recognise the mistake as (where it can), and which other
+requirements fail at the level where it shows first. What is built on a wrong part is wrong as well; that is not listed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from .torch_backend import Torch
+
+
+@dataclass(frozen=True)
+class Wrong:
+    adapter: type[Torch]
+    requirement: str  #: what the kit must name
+    sentence: str = ""  #: what must follow on "this is what a backend answers where"; empty if it is not recognised
+    also: tuple[str, ...] = ()  #: what fails with it at the level where it shows first
+    dtype: str = "float64"
+
+
+WRONG: dict[str, Wrong] = {}
+
+
+def wrong(requirement, sentence="", also="", dtype="float64"):
+    """Enter a class in `WRONG`; the arguments are `Wrong`'s, in order."""
+
+    def enter(adapter):
+        WRONG[adapter.__name__] = Wrong(adapter, requirement, sentence, tuple(also.split()), dtype)
+        return adapter
+
+    return enter
+
+
+# --- neurons --------------------------------------------------------------------------------------------------------
+
+
+@wrong("S-1", "the neuron leaks before the reset", also="S-4")
+class LeakBeforeReset(Torch):
+    def step(self, charge, current, neuron):
+        membrane, spikes = charge or (self.initial_charge(current, neuron), torch.zeros_like(current))
+        membrane = neuron["leak"] * membrane - neuron["vth"] * spikes + current
+        spikes = self.fires(membrane, neuron).to(current.dtype)
+        return spikes, (membrane, spikes)
+
+
+@wrong("S-1", "the neuron resets to zero instead of subtracting V_th", also="S-2 S-4")
+class ResetToZero(Torch):
+    def reset(self, membrane, spikes, neuron):
+        return membrane * (1 - spikes)
+
+
+@wrong("S-1", "the neuron subtracts 1 instead of V_th", also="S-4")
+class ResetByOne(Torch):
+    def reset(self, membrane, spikes, neuron):
+        return membrane - spikes
+
+
+@wrong("S-1", "the neuron cuts negative potentials to 0", also="S-4")
+class NegativePotentialsCut(Torch):
+    def reset(self, membrane, spikes, neuron):
+        return super().reset(membrane, spikes, neuron).clamp(min=0)
+
+
+@wrong("S-1", "the neuron scales the input by 1 − λ", also="S-4")
+class InputDecays(Torch):
+    def integrate(self, charge, current, neuron):
+        return neuron["leak"] * charge + ((1 - neuron["leak"]) or 1) * current
+
+
+@wrong("S-2", "the neuron fires only above the threshold (u > V_th), not at it")
+class StrictlyAbove(Torch):
+    def fires(self, membrane, neuron):
+        return membrane > neuron["vth"] * (1 - neuron["tie"])
+
+
+@wrong("S-2", "the neuron compares with V_th itself (tie rule ignored, δ = 0)")
+class TieRuleIgnored(Torch):
+    def fires(self, membrane, neuron):
+        return membrane >= neuron["vth"]
+
+
+@wrong("S-2", "the neuron fires several times a step", also="S-1 S-4")
+class SeveralSpikes(Torch):
+    def fires(self, membrane, neuron):
+        return (membrane / neuron["vth"]).floor().clamp(min=0)
+
+
+@wrong("S-3", "the neuron hands its spikes out one step late", also="S-1 S-2 S-4")
+class SpikesOneStepLate(Torch):
+    def step(self, charge, current, neuron):
+        charge, last = charge or (None, torch.zeros_like(current))
+        spikes, charge = super().step(charge, current, neuron)
+        return last, (charge, spikes)
+
+
+@wrong("S-3", "the neuron leaves the first step out", also="S-1 S-2 S-4")
+class FirstStepOnlyInitialises(Torch):
+    def step(self, charge, current, neuron):
+        if charge is None:
+            return torch.zeros_like(current), self.initial_charge(current, neuron)
+        return super().step(charge, current, neuron)
+
+
+@wrong("S-4", "the neuron ignores the initial potential (u0 = 0)")
+class ChargeIgnored(Torch):
+    def initial_charge(self, current, neuron):
+        return torch.zeros_like(current)
+
+
+@wrong("S-4", "the neuron starts at u0 instead of u0·V_th")
+class ChargeWithoutThreshold(Torch):
+    def initial_charge(self, current, neuron):
+        return torch.full_like(current, neuron["u0"])
+
+
+@wrong("S-4", "the neuron does not let the initial potential leak")
+class ChargeDoesNotLeak(Torch):
+    def step(self, charge, current, neuron):
+        if charge is None:
+            charge = self.initial_charge(current, neuron) / neuron["leak"]
+        return super().step(charge, current, neuron)
+
+
+@wrong("S-4", also="S-1 S-2")
+class StateKept(Torch):
+    left = None  # no reset between two calls
+
+    def step(self, charge, current, neuron):
+        if charge is None and self.left is not None and self.left.shape == current.shape:
+            charge = self.left
+        spikes, self.left = super().step(charge, current, neuron)
+        return spikes, self.left
+
+
+# --- average spiking rates ------------------------------------------------------------------------------------------
+
+
+@wrong("S-5", "divided by T + 1")
+class DividedByOneMore(Torch):
+    def average_rate(self, spikes, leak):
+        return spikes.sum(0) / (len(spikes) + 1) if leak == 1 else super().average_rate(spikes, leak)
+
+
+@wrong("S-5", "divided by T − 1")
+class DividedByOneLess(Torch):
+    def average_rate(self, spikes, leak):
+        return spikes.sum(0) / (len(spikes) - 1) if leak == 1 else super().average_rate(spikes, leak)
+
+
+@wrong("S-5", "the first step is left out of the average")
+class FirstStepNotAveraged(Torch):
+    def average_rate(self, spikes, leak):
+        return spikes[1:].mean(0) if leak == 1 else super().average_rate(spikes, leak)
+
+
+@wrong("S-5")
+class GeometricSum(Torch):
+    def average_rate(self, spikes, leak):
+        leak = torch.tensor(leak, dtype=spikes.dtype)
+        weights = leak ** torch.arange(len(spikes) - 1, -1, -1)
+        return torch.tensordot(weights, spikes, dims=1) * (1 - leak) / (1 - leak ** len(spikes))
+
+
+@wrong("S-6", "the plain mean is taken, not the leak-weighted one")
+class PlainMean(Torch):
+    def average_rate(self, spikes, leak):
+        return spikes.mean(0)
+
+
+@wrong("S-6", "weights are in reverse: λ^(t−1)")
+class WeightsReversed(Torch):
+    def average_rate(self, spikes, leak):
+        return super().average_rate(spikes.flip(0), leak)
+
+
+# --- operations -----------------------------------------------------------------------------------------------------
+
+
+@wrong("S-7", "V_th is missing in the rate map", also="S-8")
+class RateWithoutThreshold(Torch):
+    def rate(self, current, vth):
+        return torch.clamp(current, 0, 1)
+
+
+@wrong("S-8", "the derivative of the clip is 1 outside as well")
+class StraightThroughClip(Torch):
+    def rate(self, current, vth):
+        x = current / vth
+        return x + (torch.clamp(x, 0, 1) - x).detach()
+
+
+class Overwriting(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ids, table, frozen_row):
+        ctx.ids, ctx.shape, ctx.frozen_row = ids, table.shape, frozen_row
+        return table[ids]
+
+    @staticmethod
+    def backward(ctx, dy):
+        dtable = dy.new_zeros(ctx.shape)
+        dtable[ctx.ids] = dy  # should be index_add_
+        if ctx.frozen_row is not None:
+            dtable[ctx.frozen_row] = 0
+        return None, dtable, None
+
+
+@wrong("S-9", "gradients of repeated ids overwrite each other")
+class RepeatedIdsOverwritten(Torch):
+    def embedding(self, ids, table, frozen_row=None):
+        return Overwriting.apply(ids, table, frozen_row)
+
+
+@wrong("S-10", "the padding row gets a gradient")
+class NoPaddingIndex(Torch):
+    def embedding(self, ids, table, frozen_row=None):
+        return F.embedding(ids, table)
+
+
+@wrong("S-11", "the bias is missing", also="S-37")
+class BiasMissing(Torch):
+    def linear(self, x, weight, bias=None):
+        return x @ weight.mT + (0 * bias if bias is not None else 0)
+
+
+@wrong("S-12", "ε is 1e-5", also="S-37")
+class DefaultEpsilon(Torch):
+    def layer_norm(self, x, weight, bias, eps):
+        return F.layer_norm(x, x.shape[-1:], weight, bias)
+
+
+@wrong("S-12", "the variance is the unbiased one, over D − 1", also="S-37")
+class UnbiasedVariance(Torch):
+    def layer_norm(self, x, weight, bias, eps):
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps).sqrt() * weight + bias
+
+
+@wrong("S-12", "ε is added outside the root", also="S-37")
+class EpsilonOutsideTheRoot(Torch):
+    def layer_norm(self, x, weight, bias, eps):
+        std, mean = torch.std_mean(x, -1, correction=0, keepdim=True)
+        return (x - mean) / (std + eps) * weight + bias
+
+
+@wrong("S-13", "GELU is the tanh approximation")
+class TanhGelu(Torch):
+    def gelu(self, x):
+        return F.gelu(x, approximate="tanh")
+
+
+@wrong("S-14", "scores are not divided by √d", also="S-15 S-16")
+class NoScale(Torch):
+    def attention_scores(self, query, key, mask, heads):
+        return self.split_heads(query, heads) @ self.split_heads(key, heads).mT + mask
+
+
+@wrong("S-14", "scores are divided by √D of all heads together", also="S-15 S-16")
+class ScaleOfAllHeads(Torch):
+    def attention_scores(self, query, key, mask, heads):
+        return self.split_heads(query, heads) @ self.split_heads(key, heads).mT / query.shape[-1] ** 0.5 + mask
+
+
+@wrong("S-14", "heads are split without transposing", also="S-15 S-16")
+class HeadsSplitByView(Torch):
+    def split_heads(self, x, heads):
+        return x.reshape(*x.shape[:-2], heads, x.shape[-2], -1)
+
+
+@wrong("S-15", "ignores the mask", also="S-16")
+class MaskIgnored(Torch):
+    def attention_scores(self, query, key, mask, heads):
+        return super().attention_scores(query, key, 0 * mask, heads)
+
+
+@wrong("S-15", "adds +10000 to padded keys", also="S-16")
+class MaskSubtracted(Torch):
+    def attention_scores(self, query, key, mask, heads):
+        return super().attention_scores(query, key, -mask, heads)
+
+
+@wrong("S-15", also="S-14")
+class MaskInfinite(Torch):
+    def attention_scores(self, query, key, mask, heads):
+        return super().attention_scores(query, key, 0 * mask, heads).masked_fill(mask < 0, -torch.inf)
+
+
+@wrong("S-15", "weights are masked after the softmax", also="S-16")
+class MaskAfterTheSoftmax(Torch):
+    def attention(self, query, key, value, mask, heads):
+        weights = self.softmax(self.attention_scores(query, key, 0 * mask, heads)) * (mask == 0)
+        return self.merge_heads(weights @ self.split_heads(value, heads))
+
+
+@wrong("S-15", "padding is not masked")
+class MaskNotFormed(Torch):
+    def additive_mask(self, mask, dtype):
+        return torch.zeros_like(mask, dtype=dtype)[:, None, None, :]
+
+
+@wrong("S-15", "tokens are masked and padding is not", also="S-23")
+class MaskInverted(Torch):
+    def additive_mask(self, mask, dtype):
+        return mask[:, None, None, :].to(dtype) * -10000.0
+
+
+@wrong("S-16", "the softmax runs over queries, not keys", also="S-15")
+class SoftmaxOverQueries(Torch):
+    def attention(self, query, key, value, mask, heads):
+        weights = torch.softmax(self.attention_scores(query, key, mask, heads), dim=-2)
+        return self.merge_heads(weights @ self.split_heads(value, heads))
+
+
+@wrong("S-16", "heads are merged without transposing", also="S-15")
+class HeadsMergedByView(Torch):
+    def merge_heads(self, x):
+        return x.reshape(*x.shape[:-3], x.shape[-2], -1)
+
+
+@wrong("S-17", "ReLU's derivative at 0 is 1")
+class ReluPassesAtZero(Torch):
+    def relu(self, x):
+        return x * (x >= 0)
+
+
+@wrong("S-18", "squares are summed, not averaged")
+class SquaresSummed(Torch):
+    def mse(self, prediction, target):
+        return F.mse_loss(prediction, target, reduction="sum")
+
+
+@wrong("S-19", "classes are summed, not averaged")
+class ClassesSummed(Torch):
+    def soft_cross_entropy(self, student, teacher, temperature):
+        return F.cross_entropy(student / temperature, self.softmax(teacher / temperature))
+
+
+@wrong("S-19", "it is multiplied by τ²")
+class TimesTemperatureSquared(Torch):
+    def soft_cross_entropy(self, student, teacher, temperature):
+        return super().soft_cross_entropy(student, teacher, temperature) * temperature**2
+
+
+@wrong("S-20", "a softmax is applied before the cross-entropy, which applies one itself")
+class SoftmaxTwice(Torch):
+    def cross_entropy(self, logits, labels):
+        return F.cross_entropy(self.softmax(logits), labels)
+
+
+# --- populations ----------------------------------------------------------------------------------------------------
+
+
+@wrong("S-21", "token types are taken to be 0")
+class TokenTypesZero(Torch):
+    def embed(self, config, params, batch):
+        return super().embed(config, params, batch | {"token_type_ids": torch.zeros_like(batch["token_type_ids"])})
+
+
+@wrong("S-21", "positions count from 1")
+class PositionsFromOne(Torch):
+    def embed(self, config, params, batch):
+        name = "embeddings.position_embeddings.weight"
+        return super().embed(config, params | {name: params[name][1:]}, batch)
+
+
+@wrong("S-22", "keys and values are exchanged")
+class KeysAndValuesExchanged(Torch):
+    def input_current(self, config, params, population, reads, mask):
+        other = {"key": "value", "value": "key"}
+        encoder, _, kind = population.rpartition(".")
+        population = f"{encoder}.{other[kind]}" if kind in other else population
+        return super().input_current(config, params, population, reads, mask)
+
+
+@wrong("S-23", "the query is cut to [0, 1], as if it had neurons", also="S-15")
+class SpikingQuery(Torch):
+    def query(self, config, params, e, h):
+        return self.rate(super().query(config, params, e, h), config["vth"])
+
+
+@wrong("S-24", "the residual is missing")
+class NoAttentionResidual(Torch):
+    def input_current(self, config, params, population, reads, mask):
+        if population.endswith("attention_output"):
+            reads = [reads[0], 0 * reads[1]]
+        return super().input_current(config, params, population, reads, mask)
+
+
+@wrong("S-25", "the intermediate population reads the encoder's input")
+class IntermediateReadsInput(Torch):
+    def populations(self, config):
+        reads = super().populations(config)
+        for e in range(config["num_hidden_layers"]):
+            reads[f"encoder.{e}.intermediate"] = reads[f"encoder.{e}.key"]
+        return reads
+
+
+@wrong("S-26", "the residual of the encoder's output is the encoder's input")
+class ResidualOfTheInput(Torch):
+    def populations(self, config):
+        reads = super().populations(config)
+        for e in range(config["num_hidden_layers"]):
+            reads[f"encoder.{e}.output"][1] = reads[f"encoder.{e}.key"][0]
+        return reads
+
+
+class Rewired(Torch):
+    def __init__(self, reads):
+        self.reads = reads
+
+    def populations(self, config):
+        return self.reads
+
+
+# --- simulation -----------------------------------------------------------------------------------------------------
+
+
+@wrong("S-27", "every population reads the spikes of the step before", also="S-4 S-28 S-29")
+class DelayBetweenLayers(Torch):
+    def seen(self, train, t, rule):
+        return super().seen(train[:t], t, rule)
+
+
+@wrong("S-27", "the embeddings fire last", also="S-4 S-28 S-29")
+class EmbeddingsFireLast(Torch):  # so that they see this step's feedback
+    def simulate(self, config, *arguments):
+        first, *others = super().populations(config).items()
+        return Rewired(dict([*others, first])).simulate(config, *arguments)
+
+
+@wrong("S-27", "what is fed back comes two steps late")
+class FeedbackTwoStepsLate(Torch):
+    def seen(self, train, t, rule):
+        earlier = len(train) > t
+        return super().seen(train if earlier else train[:-1] or train, t, rule)
+
+
+@wrong("S-28", "running means of the spikes are fed to the map", also="S-4 S-27")
+class InstFedMeans(Torch):
+    def seen(self, train, t, rule):
+        return super().seen(train, t, "running")
+
+
+@wrong("S-29", "running means of the spikes are fed to the map", also="S-27")
+class RunningNotTelescoped(Torch):
+    def running_current(self, t, f, total):
+        return f, total
+
+
+@wrong("S-29", "the rule is inst", also="S-27")
+class RunningIsInst(Torch):
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        return super().simulate(config, params, batch, t_conv, "inst", dtype)
+
+
+# --- equilibrium ----------------------------------------------------------------------------------------------------
+
+
+@wrong("S-30", "feedback is left out", also="S-27")
+class FeedbackLeftOut(Torch):
+    def populations(self, config):
+        return super().populations(config) | {"embeddings": ["input"]}
+
+
+@wrong("S-30")
+class IterationStopsEarly(Torch):
+    def iterate(self, f, z):
+        for _ in range(5):
+            z = f(z)
+        return z
+
+
+@wrong("S-31", "scores are taken after the softmax")
+class ScoresAfterTheSoftmax(Torch):
+    def raw_scores(self, config, params, batch, rates):
+        return [self.softmax(s) for s in super().raw_scores(config, params, batch, rates)]
+
+
+@wrong("S-31", "the mask is left out of the scores")
+class ScoresWithoutMask(Torch):
+    def raw_scores(self, config, params, batch, rates):
+        everything = torch.ones_like(batch["attention_mask"])
+        return super().raw_scores(config, params, batch | {"attention_mask": everything}, rates)
+
+
+# --- losses and gradients -------------------------------------------------------------------------------------------
+
+
+@wrong("S-32", "padding is left out of the hidden loss", also="S-34")
+class PaddingLeftOut(Torch):
+    def internal_losses(self, config, params, batch, rates, scores, targets):
+        tokens = batch["attention_mask"].bool()
+        targets = targets | {"hidden": [h[tokens] for h in targets["hidden"]]}
+        return super().internal_losses(config, params, batch, {r: a[tokens] for r, a in rates.items()}, scores, targets)
+
+
+@wrong("S-32", "masked scores are kept in the attention loss", also="S-34")
+class MaskedScoresKept(Torch):
+    def unmasked(self, scores):
+        return scores
+
+
+@wrong("S-32", "losses are averaged over layers", also="S-34")
+class LayersAveraged(Torch):
+    def internal_losses(self, config, params, batch, rates, scores, targets):
+        losses = super().internal_losses(config, params, batch, rates, scores, targets)
+        hidden, attention = losses["hidden"] / len(targets["hidden"]), losses["attention"] / len(scores)
+        return {"loss": hidden + attention, "hidden": hidden, "attention": attention}
+
+
+@wrong("S-33", "positions are averaged instead of taking [CLS]", also="S-34")
+class MeanPooled(Torch):
+    def logits(self, config, params, rates):
+        return self.dense(params, "classifier", self.relu(rates[self.readouts(config)[-1]].mean(1)))
+
+
+@wrong("S-33", "tanh stands in for ReLU", also="S-34")
+class TanhHead(Torch):
+    def logits(self, config, params, rates):
+        return self.dense(params, "classifier", torch.tanh(rates[self.readouts(config)[-1]][:, 0]))
+
+
+@wrong("S-33", "gradients pass where a simulated rate is 0")
+class ReluMissing(Torch):
+    def logits(self, config, params, rates):
+        return self.dense(params, "classifier", rates[self.readouts(config)[-1]][:, 0])
+
+
+@wrong("S-34", "simulated values are ignored", also="S-33")
+class SimulatedIgnored(Torch):
+    def straight_through(self, value, rate):
+        return rate
+
+
+@wrong("S-33", "gradients pass where a simulated rate is 0")
+class ReluOfTheRates(Torch):
+    def straight_through(self, value, rate):
+        value = super().straight_through(value, rate)
+        value.rate = rate
+        return value
+
+    def logits(self, config, params, rates):
+        last = rates[self.readouts(config)[-1]]
+        active = super().straight_through(self.relu(last).detach(), self.relu(getattr(last, "rate", last)))
+        return self.dense(params, "classifier", active[:, 0])
+
+
+@wrong("S-34")
+class FitOfTheRates(Torch):
+    def straight_through(self, value, rate):
+        value = super().straight_through(value, rate)
+        value.rate = rate
+        return value
+
+    def dense(self, params, name, x):
+        y = super().dense(params, name, x)
+        return super().straight_through(y.detach(), super().dense(params, name, x.rate)) if hasattr(x, "rate") else y
+
+
+@wrong("S-35", "(2I − Jᵀ) is solved instead of (I − Jᵀ)")
+class AveragedAdjoint(Torch):
+    def adjoint(self, vjp, direct):
+        return self.iterate(lambda w: (direct + vjp(w)) / 2, direct)
+
+
+@wrong("S-35", "one step of the iteration stands in for the solution")
+class OneStepAdjoint(Torch):
+    def adjoint(self, vjp, direct):
+        return direct
+
+
+@wrong("S-35", "what is fed back is detached")
+class FeedbackDetached(Torch):
+    def backward(self, params, loss, fed_back, returned):
+        return super().backward(params, loss, None, None)
+
+
+# --- optimiser ------------------------------------------------------------------------------------------------------
+
+
+@wrong("S-36", "moments are corrected for bias, as after the first step")
+class BiasCorrection(Torch):
+    def adam(self, name, param, gradient, m, v, settings):
+        param.grad = self.clip_norm(gradient, settings["max_norm"])
+        betas, decay = (settings["beta1"], settings["beta2"]), settings["weight_decay"] * self.decays(name)
+        optimiser = torch.optim.AdamW([param.requires_grad_()], settings["lr"], betas, settings["eps"], decay)
+        optimiser.state[param] = {"step": torch.tensor(0.0), "exp_avg": m, "exp_avg_sq": v}
+        optimiser.step()
+        return param, m, v
+
+
+@wrong("S-36", "one norm of all gradients together is clipped")
+class OneGlobalNorm(Torch):
+    def update(self, params, gradients, moments, settings, dtype):
+        norm = sum((g**2).sum() for g in gradients.values()) ** 0.5
+        clipped = {name: g * min(1, settings["max_norm"] / (norm + 1e-6)) for name, g in gradients.items()}
+        return super().update(params, clipped, moments, settings, dtype)
+
+
+@wrong("S-36", "biases and LayerNorm weights decay too")
+class EverythingDecays(Torch):
+    def decays(self, name):
+        return True
+
+
+@wrong("S-36", "the decay is added to the gradient")
+class DecayInTheGradient(Torch):
+    def adam(self, name, param, gradient, m, v, settings):
+        gradient = self.clip_norm(gradient, settings["max_norm"]) + settings["weight_decay"] * param * self.decays(name)
+        return super().adam(name, param, gradient, m, v, settings | {"weight_decay": 0.0, "max_norm": torch.inf})
+
+
+@wrong("S-36", "ε is inside the root")
+class EpsilonInTheRoot(Torch):
+    def adam(self, name, param, gradient, m, v, settings):
+        shift = settings["eps"] / settings["beta2"]
+        param, m, v = super().adam(name, param, gradient, m, v + shift, settings | {"eps": 0.0})
+        return param, m, v - settings["eps"]
+
+
+# --- precision ------------------------------------------------------------------------------------------------------
+
+
+@wrong("S-37", also="S-11", dtype="float32")
+class HalfPrecisionSums(Torch):
+    def linear(self, x, weight, bias=None):
+        total = x.new_zeros((*x.shape[:-1], len(weight)), dtype=torch.float16)
+        for i in range(x.shape[-1]):
+            total = total + (x[..., i, None] * weight[:, i]).half()
+        return total.to(x.dtype) if bias is None else total.to(x.dtype) + bias
+
+
+@wrong("S-37", "numbers are rounded to bfloat16", also="S-11", dtype="float32")
+class HalfPrecisionProducts(Torch):
+    def linear(self, x, weight, bias=None):
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.linear(x, weight, bias).to(x.dtype)
+
+
+@wrong("S-37", "numbers are rounded to float32", also="S-11")
+class SinglePrecisionProducts(Torch):
+    def linear(self, x, weight, bias=None):
+        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)

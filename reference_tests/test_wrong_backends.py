@@ -1,0 +1,51 @@
+"""The conformance kit catches the mistakes of real backends, and names them.
+
+A wrong backend is put to the kit level by level, until it fails. There, what is wrong must be named by its requirement,
+and nothing may fail that has nothing to do with it; above, everything that is built on the wrong part is wrong too.
+"""
+
+from functools import cache
+
+import pytest
+
+pytest.importorskip("torch", reason="the wrong backends are written in PyTorch, which is not installed")
+
+from backends.torch_backend import Torch
+from backends.wrong import WRONG
+
+from refsnn.conformance.cases import cases
+from refsnn.conformance.requirements import REQUIREMENTS
+from refsnn.conformance.run import conform
+
+#: Levels, from the parts to the whole. Neurons and operations do not build on each other.
+LEVELS = (("neuron", "op"), ("population",), ("encoder",), ("network",), ("distillation",))
+
+
+@cache
+def cases_of(levels):
+    return [case for case in cases("tiny") if case.level in levels]
+
+
+def failures(adapter, levels, dtype):
+    return [result for result in conform(adapter, cases_of(levels), [dtype]) if result.status == "failed"]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_are_named_by_the_requirement_that_they_violate(name):
+    wrong = WRONG[name]
+    adapter = wrong.adapter()
+    failed = next(found for levels in LEVELS if (found := failures(adapter, levels, wrong.dtype)))
+    named = [result.message for result in failed if result.requirement == wrong.requirement]
+    assert named, [(result.id, result.requirement) for result in failed]
+    assert all(
+        message.startswith(f"{wrong.requirement} ({REQUIREMENTS[wrong.requirement].title}): ") for message in named
+    )
+    assert {result.requirement for result in failed} == {wrong.requirement, *wrong.also}
+    if wrong.sentence:
+        assert any(f"; this is what a backend answers where {wrong.sentence}" in message for message in named), named
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_backend_that_they_spoil_is_right(dtype):
+    results = list(conform(Torch(), cases("tiny"), [dtype]))
+    assert results and [result.message for result in results if result.status != "passed"] == []
