@@ -243,7 +243,7 @@ def test_conform_command_writes_both_reports(tmp_path, capsys, monkeypatch):
     )
     status = main(["conform", "mine", "--only", "neurons/*", "--json", "out.json", "--html", "out.html"])
     printed = capsys.readouterr().out
-    assert status == 1 and "u > V_th" in printed and "neurons/ties[float64]" in printed
+    assert status == 1 and "u > V_th" in " ".join(printed.split()) and "neurons/ties[float64]" in printed
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     failed = {r["case"] for r in report["results"] if r["status"] == "failed"}
     assert failed == {"neurons/ties"} and report["backend"] == "mine <1>"

@@ -80,6 +80,8 @@ def test_manifest_says_what_a_reader_needs():
             assert kinds <= {"exact", "tolerance", "certificate"}
             by_value = case["function"] not in ("neurons", "simulate")
             assert set(about["tolerance"]) == (set(case["unique"]) if by_value else set()), name
+    solver = said["cases"]["gradients/internal-feedback"]["solver"]
+    assert solver["residual"] <= 10 * solver["adjoint_tolerance"] and solver["sweeps"] > 2 and solver["products"] > 2
     levels = {case["level"] for case in said["cases"].values()}
     assert levels == {"neuron", "op", "population", "encoder", "network", "distillation"}
 

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from .._version import __version__
 from ..errors import InputError
 from ..files import existing, load_tensors, new_folder, read_json, save_tensors, write_json
 from ..ops import Array
-from .cases import SUITES, Case, cases, parts
+from . import reference
+from .cases import SUITES, Case, call, cases, parts
 from .requirements import PAGE
 from .run import certified, expectation
 
@@ -96,6 +98,7 @@ def _entry(case: Case) -> dict[str, Any]:
         "function": case.function,
         "requirement": case.requirement,
         "settings": case.settings,
+        **_solver(case),
         "unique": {dtype: "exact" if dtype in case.exact else kind for dtype in case.dtypes},
         "outputs": {
             name: {
@@ -107,6 +110,22 @@ def _entry(case: Case) -> dict[str, Any]:
             for name in expected.values
         },
     }
+
+
+def _solver(case: Case) -> dict[str, Any]:
+    """Say what the solvers did in a case with feedback: sweeps of the search, products of the adjoint, residual."""
+    if case.function != "gradients" or not case.settings["config"]["feedback"]:
+        return {}
+    found: dict[str, float] = {}
+
+    def gradients(*arguments: Any) -> dict[str, Any]:
+        answer, statistics = reference.solved(*arguments)
+        found.update(statistics)
+        return answer
+
+    call(SimpleNamespace(gradients=gradients), case, case.inputs, "float64")
+    limits = {"search_tolerance": reference.SEARCH["float64"], "adjoint_tolerance": reference.SOLVE["float64"]}
+    return {"solver": {**limits, **{name: _short(value) for name, value in found.items()}}}
 
 
 #: Settings that no formula needs; sizes are the arrays' own.

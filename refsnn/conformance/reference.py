@@ -123,14 +123,14 @@ def simulate(config, params, batch, t_conv, rule, dtype):
     return record(network, params, Batch(**batch), t_conv, rule)
 
 
-def gradients(config, params, batch, targets, simulated, dtype):
-    """Loss and gradients of a distillation step."""
+def solved(config, params, batch, targets, simulated, dtype):
+    """Loss and gradients of a distillation step and, with feedback, what the solvers did."""
     network, _ = network_from(config)
     batch = Batch(**batch)
     limits: dict[str, Any] = {"search": {"tolerance": SEARCH[dtype]}, "solve": {"tolerance": SOLVE[dtype]}}
     found: dict[str, Any] = {}
     if "hidden" in targets:
-        losses, gradient, _ = internal_gradients(
+        losses, gradient, statistics = internal_gradients(
             network, params, batch, targets["hidden"], targets["scores"], simulated=simulated, **limits
         )
         found |= losses
@@ -141,9 +141,14 @@ def gradients(config, params, batch, targets, simulated, dtype):
             value, pull = ops.soft_cross_entropy(z, targets["logits"], targets["temperature"])
             return value, lambda dvalue: pull(dvalue)[0]
 
-        losses, gradient, _ = prediction_gradients(network, params, batch, loss, simulated=simulated, **limits)
+        losses, gradient, statistics = prediction_gradients(network, params, batch, loss, simulated=simulated, **limits)
     found["loss"] = np.sum(list(losses.values()))
-    return found | {f"gradient/{name}": value for name, value in gradient.items()}
+    return found | {f"gradient/{name}": value for name, value in gradient.items()}, statistics
+
+
+def gradients(config, params, batch, targets, simulated, dtype):
+    """Loss and gradients of a distillation step."""
+    return solved(config, params, batch, targets, simulated, dtype)[0]
 
 
 def update(params, gradients, moments, settings, dtype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -70,7 +71,8 @@ def text(name: str, results: Sequence[Result], warnings: Sequence[str] = ()) -> 
     lines = []
     for r in results:
         if r.status in ("failed", "xfailed", "xpassed"):
-            lines += [f"{r.status.upper():<8}{r.id}", f"        {r.message}"]
+            lines.append(f"{r.status.upper():<8}{r.id}")
+            lines += textwrap.wrap(r.message, 112, initial_indent=8 * " ", subsequent_indent=8 * " ")
     lines += [f"WARNING {warning}" for warning in warnings]
     lines += ["", f"{'level':<14}" + "".join(f"{status:>13}" for status in STATUSES)]
     for level, counts in summary(results).items():
