@@ -100,7 +100,8 @@ for name in ("tokenizers", "datasets", "safetensors", "tqdm", "matplotlib"):
     sys.modules[name] = None  # importing it now fails
 import refsnn
 import refsnn.certify, refsnn.checkpoints, refsnn.cli, refsnn.distill, refsnn.energy, refsnn.evaluate, refsnn.implicit
-import refsnn.parity, refsnn.report, refsnn.simulate, refsnn.solvers, refsnn.student, refsnn.teacher, refsnn.text
+import refsnn.metrics, refsnn.parity, refsnn.report, refsnn.simulate, refsnn.solvers, refsnn.student, refsnn.submit
+import refsnn.teacher, refsnn.text
 from refsnn.errors import InputError
 from refsnn.files import require
 assert not {"torch", "jax"} & set(sys.modules)

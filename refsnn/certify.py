@@ -191,7 +191,7 @@ def certify_neurons(current: Array, spikes: Array, neuron: Neuron, precision: Pr
     >>> certify_neurons(current, np.array([[0.0], [0], [1], [0], [1]]), Neuron()).wrong
     0
     >>> print(certify_neurons(current, np.array([[0.0], [1], [0], [0], [1]]), Neuron(tie=0)).first_wrong)
-    at t = 2, index (0,), the neuron fired at u = 0.8 with V_th = 1; rounding explains 1.1e-15, the margin is 2.0e-01
+    at t = 2, index (0,), the neuron fired at u = 0.8 with V_th = 1; rounding explains 3.1e-15, the margin is 2.0e-01
     """
     membrane = _Membrane(neuron, Precision.named(precision) if isinstance(precision, str) else precision)
     times = np.arange(1.0, len(current) + 1)

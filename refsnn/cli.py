@@ -20,6 +20,8 @@ refsnn: the reference implementation of SpikingBERT in NumPy and SciPy.
   refsnn demo                        the whole path in minutes, on text it makes itself
   refsnn distill ...                 fine-tune a BERT teacher, distil a spiking student, on GLUE files
   refsnn evaluate RUN ...            a student's accuracy by rate map and by spikes after T steps
+  refsnn submit RUN ...              a student's predictions on GLUE's test set, as a submission file
+  refsnn convert SOURCE DIR ...      checkpoints of the authors' program and of BERT, in and out
   refsnn solvers RUN ...             adjoint solvers compared on a student with feedback
   refsnn parity CASE.npz ...         check recorded numbers of another program against ours
   refsnn record RUN ...              simulate a student and keep every spike
@@ -37,8 +39,8 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     helps = {
         "seed": "one seed fixes everything",
-        "max_length": "limit in tokens (default: the task's, 64 for SST-2, 128 otherwise)",
-        "labels": "what the prediction stage learns",
+        "max_length": "limit in tokens (default: the task's, 64 for CoLA and SST-2, 128 otherwise)",
+        "labels": "what the prediction stage learns; STS-B always the true scores",
         "temperature": "temperature of the soft labels",
         "mode": "forward values and gradient at the equilibrium; simulated values, gradient there (released); or both "
         "at simulated rates",
@@ -72,6 +74,23 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _data_options(parser: argparse.ArgumentParser, split: str) -> None:
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DATA",
+        help=f"folder with {split}.tsv as GLUE has it (or .csv, .json, .jsonl, .parquet), the folder above, a file, or "
+        "hub for the Hugging Face hub",
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="columns of files of one's own, as label=stars; docs/tasks.md has each task's names",
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the command's argument parser.
 
@@ -102,9 +121,14 @@ def parser() -> argparse.ArgumentParser:
         "Killed and started again with the same words, it goes on where it was.",
         epilog="example: refsnn distill --task sst2 --data glue/SST-2 --teacher bert-tiny --encoders 2 --out runs/sst2",
     )
-    distill.add_argument("--task", required=True, help="sst2 or rte")
-    distill.add_argument("--data", required=True, metavar="DIR", help="folder of the official train.tsv and dev.tsv")
-    distill.add_argument("--teacher", required=True, metavar="DIR", help="BERT: config.json, model.safetensors, vocab")
+    distill.add_argument("--task", required=True, help="cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli")
+    _data_options(distill, "train")
+    distill.add_argument(
+        "--teacher",
+        required=True,
+        metavar="BERT",
+        help="folder with config.json, weights and vocabulary, or the id of a model on the Hugging Face hub",
+    )
     distill.add_argument(
         "--encoders", required=True, type=int, metavar="N", help="spiking encoders; divide the teacher's"
     )
@@ -119,17 +143,34 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate",
         help="accuracy of a finished run by rate map and by spikes",
-        description="Evaluate the student of a finished run on the dev split: by rate map, and by spikes after each of "
-        "the given numbers of timesteps. Writes RUN/results.json and RUN/report.html.",
+        description="Evaluate the student of a finished run on the dev split, by the metrics that GLUE has for its "
+        "task: by rate map, and by spikes after each of the given numbers of timesteps. Writes RUN/results.json and "
+        "RUN/report.html.",
         epilog="example: refsnn evaluate runs/sst2 --data glue/SST-2 --t-conv 16 64 128",
     )
     evaluate.add_argument("run_folder", metavar="RUN", help="folder that `refsnn distill --out` filled")
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="folder of the official dev.tsv")
+    _data_options(evaluate, "dev")
     evaluate.add_argument("--t-conv", type=int, nargs="+", default=[16, 64, 128], metavar="T", help="timesteps")
     evaluate.add_argument(
         "--rule", choices=("inst", "running"), default="inst", help="integration rule (default: inst, the paper's)"
     )
     evaluate.set_defaults(run=_evaluate)
+
+    submit = commands.add_parser(
+        "submit",
+        help="predictions on GLUE's test set, as a submission file",
+        description="Predict the test split of a finished run's task, by rate map or by spikes, and write it in the "
+        "format of GLUE's submissions: index and prediction, separated by a tab.",
+        epilog="example: refsnn submit runs/mnli --data glue/MNLI --out submission",
+    )
+    submit.add_argument("run_folder", metavar="RUN", help="folder that `refsnn distill --out` filled")
+    _data_options(submit, "test")
+    submit.add_argument(
+        "--out", required=True, metavar="OUT", help="a .tsv file, or a folder for files named as GLUE wants them"
+    )
+    submit.add_argument("--t-conv", type=int, metavar="T", help="timesteps of the spikes (default: by rate map)")
+    submit.add_argument("--rule", choices=("inst", "running"), default="inst", help="integration rule (default: inst)")
+    submit.set_defaults(run=_submit)
 
     solvers = commands.add_parser(
         "solvers",
@@ -219,6 +260,41 @@ def parser() -> argparse.ArgumentParser:
     conform.add_argument("--json", metavar="FILE", help="write the results as JSON")
     conform.add_argument("--html", metavar="FILE", help="write the results as a page")
     conform.set_defaults(run=_conform)
+
+    bench = commands.add_parser(
+        "bench",
+        help="refsnn beside backends and beside the matrix products alone",
+        description="Time refsnn, the bare matrix products and backends, taking turns, each in a process of its own, "
+        "and print the ratios of their medians.",
+        epilog="docs/performance.md explains the works; example: refsnn bench simulate --against mypackage.adapter",
+    )
+    bench.add_argument("works", nargs="*", metavar="WORK", help="simulate, simulate-768, long, step, neurons (all)")
+    bench.add_argument("--against", nargs="+", default=[], metavar="MODULE", help="adapters of backends")
+    bench.add_argument("--repetitions", type=int, default=5, metavar="N", help="turns that count (default: 5)")
+    bench.add_argument("--json", metavar="FILE", help="write every time as JSON")
+    bench.set_defaults(run=_bench)
+
+    convert = commands.add_parser(
+        "convert",
+        help="checkpoints of the authors' program and of BERT, in and out",
+        description="Make a run of a student that the authors' program trained (--to refsnn), a checkpoint for their "
+        "task or general program of a student (--to authors, authors-general), or a BERT for Hugging Face's programs "
+        "and theirs (--to bert). What kind SOURCE is is seen from its parameters' names.",
+        epilog="docs/checkpoints.md describes the files; "
+        "example: refsnn convert their_output/pytorch_model.bin runs/theirs --to refsnn --task sst2",
+    )
+    convert.add_argument(
+        "source", metavar="SOURCE", help="run, folder of a checkpoint, or its file with config.json beside it"
+    )
+    convert.add_argument("destination", metavar="DIR", help="folder to write; nothing in it is overwritten")
+    convert.add_argument("--to", required=True, choices=("refsnn", "authors", "authors-general", "bert"), help="format")
+    convert.add_argument("--task", help="GLUE task: number and order of the classes")
+    convert.add_argument("--classes", type=int, metavar="N", help="size of a missing classification head, without task")
+    convert.add_argument("--vth", type=float, metavar="X", help="threshold of the authors' student (default: 1)")
+    convert.add_argument("--leak", type=float, metavar="X", help="leak of the authors' student (default: 1)")
+    convert.add_argument("--feedback", action="store_true", help="keep the feedback of the authors' student")
+    convert.add_argument("--seed", type=int, default=0, metavar="N", help="fixes heads that are missing (default: 0)")
+    convert.set_defaults(run=_convert)
     return top
 
 
@@ -233,8 +309,9 @@ def _distill(options: argparse.Namespace) -> int:
     from .distill import Recipe, distill
 
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
-    distill(recipe, options.data, options.teacher, options.out, options.corpus, options.save_every)
-    print(f"wrote {options.out}; next: refsnn evaluate {options.out} --data {options.data} --t-conv 16 64 128")
+    distill(recipe, options.data, options.teacher, options.out, options.corpus, options.save_every, options.columns)
+    dev = "DEV_FILE" if os.path.isfile(options.data) else options.data
+    print(f"wrote {options.out}; next: refsnn evaluate {options.out} --data {dev} --t-conv 16 64 128")
     return 0
 
 
@@ -242,9 +319,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .evaluate import evaluate_run, table
     from .report import write_report
 
-    results = evaluate_run(options.run_folder, options.data, options.t_conv, options.rule)
+    results = evaluate_run(options.run_folder, options.data, options.t_conv, options.rule, columns=options.columns)
     print(table(results))
     print(f"wrote {write_report(options.run_folder)}")
+    return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from .submit import submit
+
+    for path in submit(options.run_folder, options.data, options.out, options.t_conv, options.rule, options.columns):
+        print(f"wrote {path}")
     return 0
 
 
@@ -360,6 +445,31 @@ def _conform(options: argparse.Namespace) -> int:
             write(path, name, results, warnings, about)
             print(f"wrote {path}")
     return 1 if any(result.status == "failed" for result in results) else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from .convert import convert
+
+    names = ("source", "destination", "to", "task", "classes", "vth", "leak", "feedback", "seed")
+    for note in convert(**{name: getattr(options, name) for name in names}):
+        print(f"note: {note}")
+    print(f"wrote {options.destination}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from .bench import WORKS, measure, table, to_dict
+    from .files import require, write_json
+
+    works = options.works or [name for name in WORKS if name != "long"]
+    total = len(works) * (options.repetitions + 1)
+    with require("tqdm").tqdm(total=total, unit="round", leave=False, disable=not sys.stderr.isatty()) as bar:
+        outcomes = measure(works, options.against, options.repetitions, bar.update)
+    print(table(outcomes))
+    if options.json:
+        write_json(options.json, to_dict(outcomes))
+        print(f"wrote {options.json}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

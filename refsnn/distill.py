@@ -3,7 +3,7 @@
     teacher      labelled task text           BERT with a pooler and a classifier
     general      unlabelled text              hidden states and attention of the pretrained teacher
     internal     task text                    hidden states and attention of the fine-tuned teacher
-    prediction   task text                    soft labels of the fine-tuned teacher, or the true labels
+    prediction   task text                    soft labels of the fine-tuned teacher, or the true labels or scores
 
 Everything a run is goes into one folder: its settings, the teacher, the student, the log; started again after a kill
 it goes on where it was and ends with the same bytes.
@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +23,10 @@ import scipy
 
 from . import ops
 from ._version import __version__
-from .checkpoints import check_parameters, load_bert
+from .checkpoints import bert_folder, load_bert, load_student, load_teacher, save_model
 from .config import BertConfig
 from .errors import InputError
-from .files import atomic, existing, load_tensors, new_folder, read_json, save_tensors, write_json
+from .files import existing, new_folder, read_json, write_json
 from .implicit import within_spectral_norm
 from .network import Batch, Params, initial_parameters
 from .neurons import Neuron
@@ -36,10 +35,19 @@ from .predict import predict_teacher
 from .simulate import Rule, simulate
 from .student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
 from .teacher import classify, encode, head_shapes, teacher_shapes
-from .text import TASKS, Examples, Task, load_tokenizer, read_corpus, read_task, tokenise
+from .text import TASKS, Examples, Task, column_names, load_tokenizer, read_corpus, read_task, splits, tokenise
 from .training import Objective, Stage, finished, train
 
-__all__ = ["Recipe", "dev_sample", "dev_split", "distill", "load_student", "load_teacher", "run_tokenizer"]
+__all__ = [
+    "Recipe",
+    "dev_sample",
+    "distill",
+    "load_student",
+    "load_teacher",
+    "read_split",
+    "run_tokenizer",
+    "true_loss",
+]
 
 
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
@@ -64,7 +72,8 @@ class Recipe:
         0 leaves a stage out.
     lr_teacher, lr_general, lr_internal, lr_prediction : float
     labels : {"soft", "true"}
-        What the prediction stage learns: the teacher's soft labels or the true ones.
+        What the prediction stage learns: the teacher's soft labels or the true ones. A regression has scores, and
+        learns the true ones in either case.
     temperature : float
         τ of the soft labels.
     mode : {"equilibrium", "released", "simulated"}
@@ -145,6 +154,7 @@ def distill(
     out: str | os.PathLike,
     corpus: str | os.PathLike | None = None,
     save_every: float = 20.0,
+    columns: Sequence[str] = (),
 ) -> None:
     """Run or resume a whole distillation.
 
@@ -152,15 +162,18 @@ def distill(
     ----------
     recipe : Recipe
     data : path
-        Folder of the task's TSV files, or the one above it.
+        The task's folder, the one above it, a file or the hub; see `refsnn.text.read_task`.
     teacher : path or (BertConfig, Path)
-        Folder of a pretrained BERT; or a configuration and the folder of a tokenizer, to train one from scratch.
+        A pretrained BERT, see `refsnn.checkpoints.bert_folder`; or a configuration and the folder of a tokenizer, to
+        train one from scratch.
     out : path
         The run's folder.
     corpus : path, optional
         Unlabelled text for the general stage; the task's own text without its labels where None.
     save_every : float
         Seconds between checkpoints; see `refsnn.training.train`.
+    columns : sequence of str
+        Pairs ``name=column``; see `refsnn.text.column_names`. The run remembers them.
 
     Raises
     ------
@@ -176,10 +189,10 @@ def distill(
             f"max_length is {max_length}, but the teacher embeds {config.max_position_embeddings} positions only"
         )
     tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
-    train_text = read_task(data, task, "train")
+    train_text = read_task(data, task, "train", column_names(task, columns))
     corpus_text = None if corpus is None else read_corpus(corpus)
     run = new_folder(out)
-    _remember_settings(run, recipe, data, teacher, corpus)
+    _remember_settings(run, recipe, data, teacher, corpus, columns)
     examples = tokenise(train_text, task.sentences, tokenizer)
 
     def constrain(params: Params) -> None:
@@ -190,12 +203,19 @@ def distill(
         seed = [recipe.seed, number]
         return train(run, stage, params, text, objective, seed, config.pad_token_id, save_every, constrain)
 
-    classes = len(task.labels)
+    def centred(params: Params) -> Params:
+        """Let the scores of a regression start at their mean: steps of the bias are too small to get there."""
+        if task.labels:
+            return params
+        return params | {"classifier.bias": examples.labels.mean(keepdims=True).astype(np.float32)}
+
+    classes = task.outputs
     heads = initial_parameters(
         head_shapes(config, classes), np.random.default_rng([recipe.seed, 5]), config.initializer_range
     )
+    heads = centred(heads)
     tuned = run_stage(recipe.stage("teacher"), 1, heads | pretrained, examples, _teacher_objective(config, examples))
-    _save_model(run / "teacher", config.to_dict() | {"num_labels": classes}, tuned, folder)
+    save_model(run / "teacher", config.to_dict() | {"num_labels": classes}, tuned, folder)
 
     bert = BertConfig(**(config.to_dict() | {"num_hidden_layers": recipe.encoders}))
     student = StudentConfig(bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0)
@@ -203,16 +223,16 @@ def distill(
         text = examples if corpus_text is None else tokenise(corpus_text, ("text",), tokenizer)
         # A teacher trained from scratch has no earlier, more general self to learn from.
         general = tuned if isinstance(teacher, tuple) else pretrained
-        params = student_from_teacher(student, general, pairs, recipe.seed)
+        params = centred(student_from_teacher(student, general, pairs, recipe.seed))
         objective = _internal_objective(recipe, student, config, general, pairs)
         params = run_stage(recipe.stage("general"), 2, params, text, objective)
     else:
-        params = student_from_teacher(student, tuned, pairs, recipe.seed)
+        params = centred(student_from_teacher(student, tuned, pairs, recipe.seed))
     objective = _internal_objective(recipe, student, config, tuned, pairs)
     params = run_stage(recipe.stage("internal", "constant"), 3, params, examples, objective)
     objective = _prediction_objective(run, recipe, student, config, tuned, examples)
     params = run_stage(recipe.stage("prediction"), 4, params, examples, objective)
-    _save_model(run, student.to_dict(), params, folder)
+    save_model(run, student.to_dict(), params, folder)
 
 
 def student_from_teacher(student: StudentConfig, teacher: Params, pairs: list[int], seed: int) -> Params:
@@ -252,14 +272,41 @@ def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
         shapes = teacher_shapes(config, 1)
         params = initial_parameters(shapes, np.random.default_rng([seed, 0]), config.initializer_range)
         return config, {name: value for name, value in params.items() if not name.startswith("classifier.")}, folder
-    config, params = load_bert(teacher)
-    return config, params, Path(teacher)
+    folder = bert_folder(teacher)
+    return *load_bert(folder), folder
+
+
+def true_loss(logits: Array, labels: Array) -> tuple[Array, Callable[[Array | float], Array]]:
+    """Loss against the truth: cross-entropy for classes, the mean squared error for scores.
+
+    Parameters
+    ----------
+    logits : (B, classes) array
+    labels : (B,) array
+        Class indices, integers; or scores, floats, and one class.
+
+    Returns
+    -------
+    loss : scalar
+    pullback : callable
+        ``pullback(dloss) -> dlogits``.
+
+    Examples
+    --------
+    >>> loss, pullback = true_loss(np.array([[3.0], [1.0]]), np.array([2.0, 1.0]))
+    >>> float(loss), pullback(1.0).tolist()
+    (0.5, [[1.0], [0.0]])
+    """
+    if np.issubdtype(labels.dtype, np.floating):
+        loss, pullback = ops.mse(logits, labels[:, None].astype(logits.dtype))
+        return loss, lambda dloss: pullback(dloss)[0]
+    return ops.cross_entropy(logits, labels)
 
 
 def _teacher_objective(config: BertConfig, examples: Examples) -> Objective:
     def objective(params: Params, batch: Batch, rows: Array):
         logits, pullback = classify(config, params, batch)
-        loss, loss_pullback = ops.cross_entropy(logits, examples.labels[rows])
+        loss, loss_pullback = true_loss(logits, examples.labels[rows])
         return {"loss": loss}, pullback(loss_pullback(1.0)), {}
 
     return objective
@@ -297,14 +344,14 @@ def _prediction_objective(
     run: Path, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
 ) -> Objective:
     network, forward = student.network, _forward(recipe, student)
-    soft = recipe.labels == "soft" and not finished(run, recipe.stage("prediction"))
+    soft = recipe.labels == "soft" and student.classes > 1 and not finished(run, recipe.stage("prediction"))
     # The teacher does not change any more: its soft labels are computed once, not once an epoch.
     target = predict_teacher(config, teacher, examples) if soft else None
 
     def objective(params: Params, batch: Batch, rows: Array):
         def loss(z: Array):
             if target is None:
-                return ops.cross_entropy(z, examples.labels[rows])
+                return true_loss(z, examples.labels[rows])
             value, pullback = ops.soft_cross_entropy(z, target[rows], recipe.temperature)
             return value, lambda dvalue: pullback(dvalue)[0]
 
@@ -313,13 +360,14 @@ def _prediction_objective(
     return objective
 
 
-def _remember_settings(run: Path, recipe: Recipe, data: Any, teacher: Any, corpus: Any) -> None:
+def _remember_settings(run: Path, recipe: Recipe, data: Any, teacher: Any, corpus: Any, columns: Sequence[str]) -> None:
     scratch = isinstance(teacher, tuple)
     settings = {
         "recipe": asdict(recipe),
         "data": str(data),
         "teacher": teacher[0].to_dict() if scratch else str(teacher),
         "corpus": None if corpus is None else str(corpus),
+        "columns": list(columns) or None,
     }
     path = run / "run.json"
     if path.exists():
@@ -361,79 +409,32 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _save_model(folder: Path, config: dict[str, Any], params: Params, tokenizer: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    save_tensors(folder / "model.safetensors", params, {"refsnn": __version__})
-    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
-        if (tokenizer / name).exists():
-            with atomic(folder / name) as temporary:
-                shutil.copyfile(tokenizer / name, temporary)
-    write_json(folder / "config.json", config)
+def _settings(run: str | os.PathLike) -> dict[str, Any]:
+    return read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]
 
 
-def load_student(run: str | os.PathLike) -> tuple[StudentConfig, Params]:
-    """Read the student of a finished run.
-
-    Parameters
-    ----------
-    run : path
-
-    Returns
-    -------
-    config : StudentConfig
-    params : dict
-
-    Raises
-    ------
-    InputError
-        The folder holds no finished run, or a file of it is damaged.
-    """
-    run = existing(run, "the run")
-    if not (run / "config.json").exists():
-        raise InputError(f"{run} holds no finished student; run `refsnn distill … --out {run}` to its end first")
-    config = StudentConfig.from_dict(read_json(run / "config.json"))
-    path = run / "model.safetensors"
-    return config, check_parameters(load_tensors(path)[0], config.shapes, path)
-
-
-def load_teacher(run: str | os.PathLike) -> tuple[BertConfig, Params]:
-    """Read the fine-tuned teacher of a run.
-
-    Parameters
-    ----------
-    run : path
-
-    Returns
-    -------
-    config : BertConfig
-    params : dict
-        With pooler and classifier.
-    """
-    folder = existing(existing(run, "the run") / "teacher", "the fine-tuned teacher")
-    values = read_json(folder / "config.json")
-    config = BertConfig.from_dict(values)
-    path = folder / "model.safetensors"
-    return config, check_parameters(load_tensors(path)[0], teacher_shapes(config, values["num_labels"]), path)
-
-
-def _recipe(run: Path) -> dict[str, Any]:
-    return read_json(existing(run / "run.json", "the run's settings"))["settings"]["recipe"]
-
-
-def dev_split(run: str | os.PathLike, data: str | os.PathLike) -> tuple[Task, Any]:
-    """Read the dev split of a run's task.
+def read_split(
+    run: str | os.PathLike, data: str | os.PathLike, split: Literal["dev", "test"], columns: Sequence[str] = ()
+) -> tuple[Task, dict[str, Any]]:
+    """Read the dev or test split of a run's task.
 
     Parameters
     ----------
     run, data : path
+    split : {"dev", "test"}
+    columns : sequence of str
+        Pairs ``name=column``; those that the run was distilled with where there are none.
 
     Returns
     -------
     task : Task
-    dataset : datasets.Dataset
+    parts : dict
+        Part of the split -> datasets.Dataset; two for MNLI, one for every other task.
     """
-    task = TASKS[_recipe(Path(run))["task"]]
-    return task, read_task(data, task, "dev")
+    settings = _settings(run)
+    task = TASKS[settings["recipe"]["task"]]
+    names = column_names(task, columns or settings.get("columns") or ())
+    return task, {part: read_task(data, task, part, names) for part in splits(task, data, split)}
 
 
 def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
@@ -448,7 +449,7 @@ def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
     -------
     tokenizer : tokenizers.Tokenizer
     """
-    recipe = _recipe(Path(run))
+    recipe = _settings(run)["recipe"]
     return load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or TASKS[recipe["task"]].max_length)
 
 
@@ -471,6 +472,7 @@ def dev_sample(
     """
     if samples < 1:
         raise InputError(f"{samples} sentences were asked for; take at least one")
-    task, dataset = dev_split(run, data)
+    task, parts = read_split(run, data, "dev")
+    dataset = next(iter(parts.values()))
     examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, run_tokenizer(run, config))
     return examples, examples.batch(np.arange(len(examples)), config.bert.pad_token_id)

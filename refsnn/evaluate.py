@@ -1,24 +1,29 @@
-"""Evaluation of a finished run: accuracy by rate map and by spikes, firing rates, energy."""
+"""Evaluation of a finished run: the task's metrics by rate map and by spikes, firing rates, energy."""
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .distill import dev_sample, dev_split, load_student, load_teacher, run_tokenizer, versions
+from .config import BertConfig
+from .distill import dev_sample, load_student, load_teacher, read_split, run_tokenizer, versions
 from .energy import count
 from .errors import InputError
 from .files import write_json
-from .network import network_shapes
-from .predict import accuracy, predict_rates, predict_spikes, predict_teacher
+from .metrics import accuracy, measure, pearson, title
+from .network import Params, network_shapes
+from .ops import Array
+from .predict import decide, predict_rates, predict_spikes, predict_teacher
 from .records import network_config, record, write_record
 from .simulate import Rule
-from .text import tokenise
+from .student import StudentConfig
+from .text import Examples, Task, tokenise
 
 __all__ = ["evaluate_run", "record_run", "table"]
 
@@ -29,8 +34,11 @@ def evaluate_run(
     t_conv: Sequence[int],
     rule: Rule = "inst",
     name: str | None = None,
+    columns: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluate a run's student on the dev split and write ``results.json`` into its folder.
+
+    MNLI has two dev splits, matched and mismatched; the results of the second are in a list ``"others"``.
 
     Parameters
     ----------
@@ -41,12 +49,15 @@ def evaluate_run(
     rule : {"inst", "running"}
     name : str, optional
         What to call the data in tables and reports; the GLUE task's name by default.
+    columns : sequence of str
+        Pairs ``name=column``; by default those that the run was distilled with.
 
     Returns
     -------
     results : dict
-        As written: accuracies of teacher, rate map and spikes; for each T the mean firing rate of every population,
-        Norm#OPS and the energy gain of the paper's count, and how often spikes and rate map agree.
+        As written: the task's metrics of teacher, rate map and spikes, None where undefined; for each T the mean
+        firing rate of every population, Norm#OPS and the energy gain of the paper's count, and how often spikes and
+        rate map agree, or, of a regression, their correlation.
 
     Raises
     ------
@@ -59,41 +70,25 @@ def evaluate_run(
     run = Path(run)
     config, params = load_student(run)
     teacher_config, teacher_params = load_teacher(run)
-    task, dataset = dev_split(run, data)
-    examples = tokenise(dataset, task.sentences, run_tokenizer(run, config))
-
-    teacher = predict_teacher(teacher_config, teacher_params, examples)
-    rates = predict_rates(config, params, examples)
-    network = config.network
-    neurons = sum(population.width for population in network.populations)
-    tokens = float(examples.lengths.mean())
-    spikes = []
-    for t, result in predict_spikes(config, params, examples, t_conv, rule).items():
-        energy = count(network, result.firing_rates, t, tokens, rule)
-        firing = sum(result.firing_rates[p.name] * p.width for p in network.populations) / neurons
-        spikes.append(
-            {
-                "t": t,
-                "accuracy": accuracy(result.logits, examples.labels),
-                "agreement": accuracy(result.logits, rates.argmax(axis=-1)),
-                "firing_rate": firing,
-                "firing_rates": result.firing_rates,
-                "norm_ops": energy.norm_ops,
-                "energy_gain": energy.gain,
-            }
-        )
-    shown = int(abs(examples.lengths - tokens).argmin())  # a sentence of typical length, for the pictures
+    task, parts = read_split(run, data, "dev", columns)
+    tokenizer = run_tokenizer(run, config)
+    read = {part: tokenise(dataset, task.sentences, tokenizer) for part, dataset in parts.items()}
+    first, *others = (
+        {"split": part} | _measure(task, config, params, teacher_config, teacher_params, examples, t_conv, rule)
+        for part, examples in read.items()
+    )
+    dataset, examples = parts[first["split"]], read[first["split"]]
+    shown = int(abs(examples.lengths - first["mean_tokens"]).argmin())  # a sentence of typical length, for the pictures
+    label = examples.labels[shown]
     results = {
         "task": name or task.folder,
-        "examples": len(examples),
-        "mean_tokens": tokens,
         "rule": rule,
-        "teacher_accuracy": accuracy(teacher, examples.labels),
-        "rate_accuracy": accuracy(rates, examples.labels),
-        "spikes": spikes,
+        "metric": task.metrics[0],
+        **first,
+        "others": others,
         "example": {
             "text": " / ".join(dataset[shown][name] for name in task.sentences),
-            "label": task.labels[int(examples.labels[shown])],
+            "label": task.labels[label] if task.labels else float(label),
             "ids": examples.tokens[examples.starts[shown] : examples.starts[shown + 1]].tolist(),
             "kinds": examples.kinds[examples.starts[shown] : examples.starts[shown + 1]].tolist(),
         },
@@ -103,6 +98,62 @@ def evaluate_run(
     }
     write_json(run / "results.json", results)
     return results
+
+
+def _measure(
+    task: Task,
+    config: StudentConfig,
+    params: Params,
+    teacher_config: BertConfig,
+    teacher_params: Params,
+    examples: Examples,
+    t_conv: Sequence[int],
+    rule: Rule,
+) -> dict[str, Any]:
+    """Metrics, firing rates and energy on one set of examples."""
+    teacher = predict_teacher(teacher_config, teacher_params, examples)
+    rates = predict_rates(config, params, examples)
+    network = config.network
+    neurons = sum(population.width for population in network.populations)
+    tokens = float(examples.lengths.mean())
+
+    def metrics(logits: Array) -> dict[str, float | None]:
+        found = measure(task.metrics, decide(logits), examples.labels)
+        return {metric: _defined(value) for metric, value in found.items()}
+
+    def right(logits: Array) -> float | None:
+        return accuracy(decide(logits), examples.labels) if task.labels else None
+
+    spikes = []
+    for t, result in predict_spikes(config, params, examples, t_conv, rule).items():
+        energy = count(network, result.firing_rates, t, tokens, rule)
+        firing = sum(result.firing_rates[p.name] * p.width for p in network.populations) / neurons
+        agreement = (accuracy if task.labels else pearson)(decide(result.logits), decide(rates))
+        spikes.append(
+            {
+                "t": t,
+                "accuracy": right(result.logits),
+                "metrics": metrics(result.logits),
+                "agreement": _defined(agreement),
+                "firing_rate": firing,
+                "firing_rates": result.firing_rates,
+                "norm_ops": energy.norm_ops,
+                "energy_gain": energy.gain,
+            }
+        )
+    return {
+        "examples": len(examples),
+        "mean_tokens": tokens,
+        "teacher_accuracy": right(teacher),
+        "rate_accuracy": right(rates),
+        "metrics": {"teacher": metrics(teacher), "rate": metrics(rates)},
+        "spikes": spikes,
+    }
+
+
+def _defined(value: float) -> float | None:
+    """Write a number that JSON knows: it has no NaN."""
+    return None if math.isnan(value) else value
 
 
 def _peak_memory_mb() -> float:
@@ -122,28 +173,43 @@ def table(results: dict[str, Any]) -> str:
     -------
     text : str
     """
-    lines = [
-        f"{results['task']} dev, {results['examples']} examples, integration rule {results['rule']}",
-        "",
-        f"{'':24}{'accuracy':>10}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}",
-        f"{'':24}{'%':>10}{'%':>9}{'rate':>9}{'':>10}{'gain':>9}",
-        f"{'teacher (BERT)':24}{100 * results['teacher_accuracy']:10.1f}",
-        f"{'student, rate map':24}{100 * results['rate_accuracy']:10.1f}",
-    ]
-    for row in results["spikes"]:
-        name = f"student, T = {row['t']}"
-        lines.append(
-            f"{name:24}{100 * row['accuracy']:10.1f}{100 * row['agreement']:9.1f}{row['firing_rate']:9.3f}"
-            f"{row['norm_ops']:10.2f}{row['energy_gain']:8.2f}x"
-        )
+    regression = results["teacher_accuracy"] is None
+    lines = []
+    for part in (results, *results["others"]):
+        metrics = list(part["metrics"]["teacher"])
+        percent = ["%" if metric in ("accuracy", "f1") else "x100" for metric in metrics]
+        lines += [
+            f"{results['task']} {part['split']}, {part['examples']} examples, integration rule {results['rule']}",
+            "",
+            f"{'':24}{_cells(map(title, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}",
+            f"{'':24}{_cells(percent)}{'x100' if regression else '%':>9}{'rate':>9}{'':>10}{'gain':>9}",
+            f"{'teacher (BERT)':24}{_cells(map(_hundredfold, part['metrics']['teacher'].values()))}",
+            f"{'student, rate map':24}{_cells(map(_hundredfold, part['metrics']['rate'].values()))}",
+        ]
+        for row in part["spikes"]:
+            name = f"student, T = {row['t']}"
+            lines.append(
+                f"{name:24}{_cells(map(_hundredfold, row['metrics'].values()))}{_hundredfold(row['agreement']):>9}"
+                f"{row['firing_rate']:9.3f}{row['norm_ops']:10.2f}{row['energy_gain']:8.2f}x"
+            )
+        lines.append("")
+    agrees = "Pearson's correlation with the rate map" if regression else "same class as the rate map"
     lines += [
-        "",
-        "agrees: same class as the rate map. firing rate: spikes per neuron and step. energy gain: against the",
+        f"agrees: {agrees}. firing rate: spikes per neuron and step. energy gain: against the",
         "same-size network of ordinary units, by the paper's count (4.6 pJ a multiply-accumulate, 0.9 pJ an",
         "accumulate); below 1x the spiking network costs more.",
-        f"{results['seconds']} s, peak memory {results['peak_memory_mb']} MB",
     ]
-    return "\n".join(lines)
+    if any("-" in line.split() for line in lines):
+        lines.append("-: undefined, as all predictions, or all true scores, are the same.")
+    return "\n".join([*lines, f"{results['seconds']} s, peak memory {results['peak_memory_mb']} MB"])
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return "".join(f"{cell:>10}" for cell in cells)
+
+
+def _hundredfold(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def record_run(

@@ -25,6 +25,7 @@ __all__ = [
     "read_json",
     "require",
     "save_tensors",
+    "tensor",
     "write_json",
     "write_text",
 ]
@@ -202,10 +203,36 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Array], dict[str, A
     path = existing(path, "the checkpoint")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            tensors = {name: tensor(file, path, name) for name in sorted(file.keys())}
             metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
     except (safetensors.SafetensorError, json.JSONDecodeError, TypeError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as safetensors ({error}); it may be truncated, or not a safetensors file"
         ) from None
     return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in tensors.items()}, metadata
+
+
+def tensor(file: Any, path: str | os.PathLike, name: str) -> Array:
+    """Read one tensor of an open safetensors file; bfloat16, which NumPy lacks, becomes float32.
+
+    Parameters
+    ----------
+    file
+        From ``safetensors.safe_open``, which has checked the file's header.
+    path : path
+        The same file's.
+    name : str
+
+    Returns
+    -------
+    tensor : array
+    """
+    if file.get_slice(name).get_dtype() != "BF16":
+        return file.get_tensor(name)
+    with open(path, "rb") as raw:
+        size = int.from_bytes(raw.read(8), "little")
+        entry = json.loads(raw.read(size))[name]
+        start, end = entry["data_offsets"]
+        raw.seek(8 + size + start)
+        upper = np.frombuffer(raw.read(end - start), "<u2")  # a bfloat16 is the upper half of a float32
+    return (upper.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])

@@ -18,8 +18,9 @@ import numpy as np
 
 from . import ops
 from .certify import certify
-from .checkpoints import authors_names, check_parameters
+from .checkpoints import check_parameters
 from .config import BertConfig
+from .convert import authors_names
 from .equilibrium import Rates, rate_map, scores
 from .errors import InputError
 from .files import existing

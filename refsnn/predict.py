@@ -1,4 +1,7 @@
-"""Class scores of a data set: by a teacher, by a student's rate map, and by its spikes after several T."""
+"""Class scores of a data set: by a teacher, by a student's rate map, and by its spikes after several T.
+
+A regression has one class, whose score is the prediction.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,26 @@ from .student import StudentConfig, logits
 from .teacher import classify
 from .text import Examples, length_batches
 
-__all__ = ["SpikingResult", "accuracy", "by_batches", "predict_rates", "predict_spikes", "predict_teacher"]
+__all__ = ["SpikingResult", "by_batches", "decide", "predict_rates", "predict_spikes", "predict_teacher"]
 
 
-def accuracy(logits: Array, labels: Array) -> float:
-    """Fraction of examples whose largest class score is the label's.
+def decide(logits: Array) -> Array:
+    """Turn class scores into predictions: the class with the largest, or, where there is one only, that score.
 
     Parameters
     ----------
     logits : (n, classes) array
-    labels : (n,) array
 
     Returns
     -------
-    accuracy : float
+    predictions : (n,) array
 
     Examples
     --------
-    >>> accuracy(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 1]))
-    0.5
+    >>> decide(np.array([[1.0, 2.0], [3.0, 0.0]])), decide(np.array([[2.5], [4.0]]))
+    (array([1, 0]), array([2.5, 4. ]))
     """
-    return float((logits.argmax(axis=-1) == labels).mean())
+    return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=-1)
 
 
 def by_batches(

@@ -21,7 +21,7 @@ from .certify import DECADES, Verdict, certify
 from .checkpoints import check_parameters
 from .config import BertConfig
 from .errors import InputError
-from .files import METADATA, atomic, existing, load_tensors, require, save_tensors
+from .files import METADATA, atomic, existing, load_tensors, require, save_tensors, tensor
 from .network import Batch, Network, Params, checked_batch, network_shapes, spiking_bert
 from .neurons import Neuron
 from .ops import Array
@@ -88,7 +88,10 @@ def network_from(values: Mapping[str, Any]) -> tuple[Network, BertConfig]:
     constants = {name: values[name] for name in ("vth", "leak", "u0", "tie") if name in values}
     if not all(isinstance(v, (int, float)) or (v is None and k == "tie") for k, v in constants.items()):
         raise InputError(f"the neurons' constants are {constants}, but vth, leak, u0 and tie are numbers")
-    return spiking_bert(config, Neuron(**constants), bool(values.get("feedback", False))), config
+    feedback = values.get("feedback", False)
+    if not isinstance(feedback, bool):
+        raise InputError(f"feedback is {feedback!r}, but it is either true or false")
+    return spiking_bert(config, Neuron(**constants), feedback), config
 
 
 def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Rule = "inst") -> dict[str, Array]:
@@ -177,7 +180,7 @@ def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: 
     network, config = network_from(said["config"])
     batch = checked_batch(Batch(*(file.get_tensor(name) for name in Batch._fields)), config)
     if parameters is None:
-        parameters = {k.removeprefix("param/"): file.get_tensor(k) for k in keys if k.startswith("param/")}
+        parameters = {k.removeprefix("param/"): tensor(file, path, k) for k in keys if k.startswith("param/")}
         if not parameters:
             raise InputError(f"{path} holds no parameters (param/NAME); name the file that does with --params")
     shapes = network_shapes(config, bool(network.fed_back))
@@ -230,8 +233,10 @@ def certify_record(
         for population in found.network.populations:
             with suppress(safetensors.SafetensorError):  # `certify` says what is missing
                 spikes[population.name] = file.get_slice(f"spikes/{population.name}")
+                if spikes[population.name].get_dtype() == "BF16":
+                    raise InputError(f"{path}: the spikes are bfloat16, which NumPy lacks; write them as bytes (uint8)")
         widest = found.batch.input_ids.size * max(p.width for p in found.network.populations)
-        steps = block or max(1, BLOCK_ELEMENTS // widest)
+        steps = max(1, BLOCK_ELEMENTS // widest) if block is None else block
         return found, certify(found.network, found.params, found.batch, spikes, found.rule, found.precision, steps)
 
 

@@ -27,12 +27,13 @@ from .distill import load_student
 from .equilibrium import equilibrium
 from .errors import InputError
 from .files import existing, read_json, require, write_text
+from .metrics import title
 from .network import Batch, Params
 from .ops import Array
 from .simulate import Rule, spike_blocks
 from .student import StudentConfig, logits
 from .teacher import teacher_shapes
-from .text import TASKS, load_tokenizer
+from .text import LARGEST_SCORE, TASKS, load_tokenizer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,7 +178,7 @@ code { font-size: .9em; }
 
 #: What the columns of the table of results mean.
 NOTE = """
-<p class="note">Agrees: names the same class as the rate map. Firing rate: spikes per neuron and step. Norm#OPS:
+<p class="note">Agrees: {agrees}. Firing rate: spikes per neuron and step. Norm#OPS:
 synaptic operations over all T steps, relative to one pass of the ordinary network. Energy gain: against the same-size
 network of ordinary units, by the paper’s count (4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate); below 1× the
 spiking network costs more.</p>
@@ -222,7 +223,7 @@ def _results(run: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{run} holds no results.json to report on; run `refsnn evaluate {run} --data …` first")
     results = read_json(path)
-    needed = ("task", "examples", "rule", "teacher_accuracy", "rate_accuracy", "spikes", "example")
+    needed = ("task", "examples", "rule", "metric", "metrics", "spikes", "example")
     missing = [name for name in needed if not results.get(name) and results.get(name) != 0]
     if missing:
         raise InputError(f"{path} lacks {', '.join(missing)}; run `refsnn evaluate {run} --data …` again")
@@ -231,6 +232,18 @@ def _results(run: Path) -> dict[str, Any]:
 
 def _last(results: Mapping[str, Any]) -> dict[str, Any]:
     return results["spikes"][-1]
+
+
+def _regression(results: Mapping[str, Any]) -> bool:
+    return results["teacher_accuracy"] is None
+
+
+def _main(results: Mapping[str, Any]) -> tuple[float, float, list[float]]:
+    """Values of the task's first metric: the teacher's, the rate map's, and the spikes' after each T."""
+    measured = [*(results["metrics"][who] for who in ("teacher", "rate")), *(r["metrics"] for r in results["spikes"])]
+    values = [metrics[results["metric"]] for metrics in measured]
+    teacher, rate, *spikes = (np.nan if value is None else value for value in values)
+    return teacher, rate, spikes
 
 
 def read_log(run: Path) -> dict[str, list[dict[str, float]]]:
@@ -266,7 +279,7 @@ class Trace(NamedTuple):
     distance : dict
         Population -> (T,) array, distance of the ASR after t steps from the rate map, mean over tokens and neurons.
     probabilities : (T, classes) array
-        Softmax of the class scores from the rates after t steps.
+        Softmax of the class scores from the rates after t steps; of a regression the score itself.
     limit : (classes,) array
         The same from the rate map.
     spikes : dict
@@ -317,10 +330,15 @@ def follow(
                 cls.append(asr[:, 0, :1])  # (steps, 1, D): [CLS] is all that the classifier reads
             if name in shown and t - len(s) < RASTER_STEPS:
                 spikes[name].append(s[:, 0].astype(bool))
+
+    def read(readout: Array) -> Array:
+        z = logits(params, readout)[0]
+        return ops.softmax(z)[0] if config.classes > 1 else z
+
     return Trace(
         {name: np.concatenate(parts) for name, parts in distance.items()},
-        ops.softmax(logits(params, np.concatenate(cls))[0])[0],
-        ops.softmax(logits(params, rates[last])[0])[0][0],
+        read(np.concatenate(cls)),
+        read(rates[last])[0],
         {name: _sample(np.concatenate(parts)[:RASTER_STEPS, :RASTER_TOKENS]) for name, parts in spikes.items()},
     )
 
@@ -415,7 +433,7 @@ def _smooth(values: Array, width: int) -> Array:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
-def training_figure(log: Mapping[str, Sequence[Mapping[str, float]]], soft: bool) -> Figure:
+def training_figure(log: Mapping[str, Sequence[Mapping[str, float]]], soft: bool, regression: bool = False) -> Figure:
     """Losses of every stage against the training step.
 
     Parameters
@@ -424,6 +442,8 @@ def training_figure(log: Mapping[str, Sequence[Mapping[str, float]]], soft: bool
         As from `read_log`; not empty.
     soft : bool
         Whether the prediction stage learned soft labels: that loss is a mean over the classes, too.
+    regression : bool
+        Whether the labels are scores, and their loss the mean squared error.
 
     Returns
     -------
@@ -445,6 +465,7 @@ def training_figure(log: Mapping[str, Sequence[Mapping[str, float]]], soft: bool
         logarithmic = bool(len(every)) and every.max() > 5 * every.min()
         for key, values in losses.items():
             label, colour = LOSSES.get(key, (key, COLOUR["green"]))
+            label = "score" if regression and label == "cross-entropy" else label
             legend[label] = colour
             width = len(values) // 25
             if width < 2:
@@ -463,7 +484,7 @@ def training_figure(log: Mapping[str, Sequence[Mapping[str, float]]], soft: bool
         axes.set_title(STAGES.get(name, name))
         axes.set_xlim(0, steps.max() * 1.02)
         axes.set_xlabel("training step")
-        axes.set_ylabel(f"loss ({'mean squared error' if 'hidden' in losses else entropy})")
+        axes.set_ylabel(f"loss ({'mean squared error' if regression or 'hidden' in losses else entropy})")
     for axes in list(grid):
         axes.remove()
     _legend(figure, [lines.Line2D([], [], color=colour, label=label) for label, colour in legend.items()])
@@ -479,7 +500,7 @@ def _interval(fraction: float, count: int) -> tuple[float, float]:
 
 
 def accuracy_figure(results: Mapping[str, Any]) -> Figure:
-    """Accuracy of the spikes against T, beside the teacher's and the rate map's.
+    """Accuracy, or the task's own metric, of the spikes against T, beside the teacher's and the rate map's.
 
     Parameters
     ----------
@@ -491,23 +512,23 @@ def accuracy_figure(results: Mapping[str, Any]) -> Figure:
     figure : Figure
     """
     times = [row["t"] for row in results["spikes"]]
-    values = np.array([row["accuracy"] for row in results["spikes"]])
-    bars = np.abs(np.array([_interval(v, results["examples"]) for v in values]).T - values)
+    teacher, rate, spikes = _main(results)
+    values, bars, metric = np.array(spikes), None, results["metric"]
+    if metric == "accuracy":
+        bars = 100 * np.abs(np.array([_interval(v, results["examples"]) for v in values]).T - values)
     figure = _figure(3.9)
     axes = figure.subplots()
-    teacher, rate = 100 * results["teacher_accuracy"], 100 * results["rate_accuracy"]
-    axes.axhline(teacher, color=COLOUR["black"], lw=1.4, label=f"teacher, {teacher:.1f} %")
-    axes.axhline(rate, color=COLOUR["orange"], lw=2.2, ls=(0, (5, 3)), label=f"student, rate map, {rate:.1f} %")
+    axes.axhline(100 * teacher, color=COLOUR["black"], lw=1.4, label=f"teacher, {_value(teacher, metric)}")
+    label = f"student, rate map, {_value(rate, metric)}"
+    axes.axhline(100 * rate, color=COLOUR["orange"], lw=2.2, ls=(0, (5, 3)), label=label)
     blue = COLOUR["blue"]
-    axes.errorbar(
-        times, 100 * values, 100 * bars, color=blue, marker="o", capsize=3, elinewidth=1, label="student, spikes"
-    )
+    axes.errorbar(times, 100 * values, bars, color=blue, marker="o", capsize=3, elinewidth=1, label="student, spikes")
     low, high = axes.get_ylim()
     if high - low < 10:
         low, high = (low + high) / 2 - 5, (low + high) / 2 + 5
-    axes.set_ylim(max(low, 0), min(high, 101.5))
+    axes.set_ylim(max(low, 0) if bars is not None else low, min(high, 101.5))
     _time_axis(axes, times)
-    axes.set_ylabel("accuracy on the dev split (%)")
+    axes.set_ylabel(f"{_long_title(metric)} on the dev split ({_sign(metric)})")
     _legend(figure)
     return figure
 
@@ -602,8 +623,10 @@ def raster_figure(trace: Trace, tokens: Sequence[str]) -> Figure:
     return figure
 
 
-def probability_figure(trace: Trace, classes: Sequence[str], label: int | None, times: Sequence[int]) -> Figure:
-    """Class probabilities of the example as its rates settle.
+def probability_figure(
+    trace: Trace, classes: Sequence[str], label: int | None, times: Sequence[int], score: float | None = None
+) -> Figure:
+    """Class probabilities, or the score, of the example as its rates settle.
 
     Parameters
     ----------
@@ -613,6 +636,8 @@ def probability_figure(trace: Trace, classes: Sequence[str], label: int | None, 
         Index of the true class.
     times : sequence of int
         The evaluated T, marked.
+    score : float, optional
+        True score of a regression, whose only class is the score.
 
     Returns
     -------
@@ -628,12 +653,15 @@ def probability_figure(trace: Trace, classes: Sequence[str], label: int | None, 
         axes.plot(t, values, color=colour, marker=marker, label=f"{name} (true)" if i == label else name)
         axes.axhline(limit, color=colour, ls=(0, (5, 3)), lw=1.2)
     axes.plot([], [], color=COLOUR["grey"], ls=(0, (5, 3)), lw=1.2, label="rate map")
-    axes.plot(times, np.zeros(len(times)), ls="", marker="^", color="#444444", clip_on=False, label="evaluated T")
-    axes.set_ylim(0, 1)
+    low = min(0.0, trace.probabilities.min())
+    axes.plot(times, np.full(len(times), low), ls="", marker="^", color="#444444", clip_on=False, label="evaluated T")
+    axes.set_ylim(low, 1 if score is None else 1.05 * max(LARGEST_SCORE, trace.probabilities.max()))
+    if score is not None:
+        axes.axhline(score, color=COLOUR["black"], ls=":", lw=1.4, label="true score")
     _time_axis(axes, [2**i for i in range(int(np.log2(len(t))) + 1)])
     axes.set_xlim(0.9, len(t) * 1.1)
     axes.set_xlabel("time step t")
-    axes.set_ylabel("class probability")
+    axes.set_ylabel("class probability" if score is None else "score")
     _legend(figure, columns=5)
     return figure
 
@@ -734,8 +762,21 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kin
     )
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None or np.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def _sign(metric: str) -> str:
+    """Show how a metric is written: fractions as percentages, correlations a hundredfold."""
+    return "%" if metric in ("accuracy", "f1") else "×100"
+
+
+def _long_title(metric: str) -> str:
+    return title(metric) if _sign(metric) == "%" else f"{title(metric)} correlation"
+
+
+def _value(fraction: float, metric: str) -> str:
+    return _percent(fraction) + "\u202f%" * (_sign(metric) == "%")
 
 
 def _grouped(number: float) -> str:
@@ -753,17 +794,17 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), *words[-1:]])
 
 
-def _results_table(results: Mapping[str, Any]) -> str:
+def _results_table(name: str, results: Mapping[str, Any]) -> str:
     """Lay out the columns of `refsnn.evaluate.table`."""
     none = ["–"] * 4
     rows = [
-        ["teacher (BERT)", _percent(results["teacher_accuracy"]), *none],
-        ["student, rate map", _percent(results["rate_accuracy"]), *none],
+        [name, *map(_percent, results["metrics"][who].values()), *none]
+        for name, who in (("teacher (BERT)", "teacher"), ("student, rate map", "rate"))
     ]
     rows += [
         [
             f"student, T = {row['t']}",
-            _percent(row["accuracy"]),
+            *map(_percent, row["metrics"].values()),
             _percent(row["agreement"]),
             f"{row['firing_rate']:.3f}",
             f"{row['norm_ops']:.2f}",
@@ -771,10 +812,10 @@ def _results_table(results: Mapping[str, Any]) -> str:
         ]
         for row in results["spikes"]
     ]
-    head = ["", "accuracy<small>%</small>", "agrees<small>%</small>", "firing rate<small>per step</small>"]
-    head += ["Norm#OPS<small>relative</small>", "energy gain<small>times</small>"]
-    task, rule = escape(results["task"]), escape(results["rule"])
-    return _table(f"{task} dev, {results['examples']} examples, integration rule {rule}", head, rows)
+    head = ["", *(f"{title(metric)}<small>{_sign(metric)}</small>" for metric in results["metrics"]["teacher"])]
+    head += [f"agrees<small>{'×100' if _regression(results) else '%'}</small>"]
+    head += ["firing rate<small>per step</small>", "Norm#OPS<small>relative</small>", "energy gain<small>times</small>"]
+    return _table(f"{escape(name)}, {results['examples']} examples", head, rows)
 
 
 def _summary(results: Mapping[str, Any], recipe: Mapping[str, Any], config: StudentConfig) -> str:
@@ -790,43 +831,53 @@ def _summary(results: Mapping[str, Any], recipe: Mapping[str, Any], config: Stud
         verdict = f" Of the T evaluated, spiking saves energy up to T = {max(saving)}."
     else:
         verdict = f" Spiking saves no energy at {'any' if len(results['spikes']) > 1 else 'the'} T evaluated."
-    percent = {key: f"{_percent(results[key])}\u202f%" for key in ("teacher_accuracy", "rate_accuracy")}
+    metric, values = results["metric"], _main(results)
+    teacher, rate, spikes = (_value(value, metric) for value in (*values[:2], values[2][-1]))
+    if metric == "accuracy":
+        is_good = f"names the right class in {teacher} of the cases. The student does so in {rate}"
+        spikes = f"in {spikes}"
+    else:
+        is_good = f"reaches a {_long_title(metric)} with the truth of {teacher} (times 100). The student reaches {rate}"
+    agree = _percent(last["agreement"])
+    same = f"correlate by {agree}" if _regression(results) else f"name the same class in {agree}\u202f% of the cases"
     return (
         f"<p>A BERT teacher was {'fine-tuned' if recipe.get('epochs_teacher') else 'taken as it was'} for "
         f"{escape(results['task'])}, and a spiking student with {encoders} encoder{'s' * (encoders != 1)} of width "
         f"{config.bert.hidden_size} was made from it"
         + (f" by distillation in {len(stages)} stage{'s' * (len(stages) != 1)} ({_listed(stages)})" if stages else "")
-        + f". On the {_grouped(results['examples'])} examples of the dev split the teacher names the right class in "
-        f"{percent['teacher_accuracy']} of the cases. The student does so in {percent['rate_accuracy']} by its "
-        "rate map, the equilibrium that its spiking rates should settle at, and in "
-        f"{_percent(last['accuracy'])}\u202f% by the spikes themselves, counted over T = {last['t']} time steps; these "
-        f"two name the same class in {_percent(last['agreement'])}\u202f% of the cases. A neuron then fires in "
+        + f". On the {_grouped(results['examples'])} examples of the dev split the teacher {is_good} by its "
+        f"rate map, the equilibrium that its spiking rates should settle at, and {spikes} by the spikes themselves, "
+        f"counted over T = {last['t']} time steps; these two {same}. A neuron then fires in "
         f"{100 * last['firing_rate']:.0f}\u202f% of the steps on average, and by the paper’s count of operations a "
         f"sentence costs {cost} the same-size network of ordinary units.{verdict}</p>"
     )
 
 
 def _headline(results: Mapping[str, Any]) -> str:
-    last = _last(results)
+    metric, (teacher, rate, spikes) = results["metric"], _main(results)
     numbers = {
-        "teacher (BERT)": results["teacher_accuracy"],
-        "student, rate map": results["rate_accuracy"],
-        f"student, spikes, T = {last['t']}": last["accuracy"],
+        "teacher (BERT)": teacher,
+        "student, rate map": rate,
+        f"student, spikes, T = {_last(results)['t']}": spikes[-1],
     }
-    boxes = "\n".join(f"<div><dt>{name}</dt><dd>{_percent(value)}\u202f%</dd></div>" for name, value in numbers.items())
-    return f'<dl class="numbers" aria-label="accuracy on the dev split">\n{boxes}\n</dl>'
+    boxes = "\n".join(f"<div><dt>{name}</dt><dd>{_value(v, metric)}</dd></div>" for name, v in numbers.items())
+    return f'<dl class="numbers" aria-label="{_long_title(metric)} on the dev split">\n{boxes}\n</dl>'
 
 
 def _accuracy_picture(results: Mapping[str, Any]) -> str:
     times = [row["t"] for row in results["spikes"]]
+    name = _long_title(results["metric"])
+    name = name[0].upper() + name[1:]
+    bars = ""
+    if results["metric"] == "accuracy":
+        bars = f" Bars: 95\u202f% intervals (Wilson) for {_grouped(results['examples'])} examples."
     return _picture(
         1,
         "accuracy",
-        f"Accuracy of the spiking student for T from {times[0]} to {times[-1]} time steps, with lines for the teacher "
+        f"{name} of the spiking student for T from {times[0]} to {times[-1]} time steps, with lines for the teacher "
         "and for the rate map.",
-        "Accuracy against the number of time steps T. With more steps the spikes should come to agree with the rate "
-        "map (dashed); any distance that remains to the teacher (black) comes from distillation. Bars: 95\u202f% "
-        f"intervals (Wilson) for {_grouped(results['examples'])} examples.",
+        f"{name} against the number of time steps T. With more steps the spikes should come to agree with the rate "
+        f"map (dashed); any distance that remains to the teacher (black) comes from distillation.{bars}",
         lambda: accuracy_figure(results),
     )
 
@@ -834,7 +885,8 @@ def _accuracy_picture(results: Mapping[str, Any]) -> str:
 def _training_picture(log: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     if not log:
         return "<p>The run’s folder has no training log (<code>log.jsonl</code>), so there are no curves to show.</p>"
-    soft = recipe.get("labels") == "soft"
+    regression = not TASKS[recipe["task"]].labels
+    soft = recipe.get("labels") == "soft" and not regression
     return _picture(
         2,
         "training",
@@ -846,7 +898,7 @@ def _training_picture(log: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
             if soft and "prediction" in log
             else ""
         ),
-        lambda: training_figure(log, soft),
+        lambda: training_figure(log, soft, regression),
     )
 
 
@@ -897,6 +949,20 @@ def _raster_picture(trace: Trace, tokens: Sequence[str], t_conv: int) -> str:
         "constant, so their neurons keep a steady beat from the first step on; later populations are driven by spikes "
         "and need some steps to settle.",
         lambda: raster_figure(trace, tokens),
+    )
+
+
+def _score_picture(trace: Trace, results: Mapping[str, Any], true: float) -> str:
+    steps = _last(results)["t"]
+    return _picture(
+        5,
+        "probabilities",
+        f"Score of the example pair over {steps} time steps, with the rate map's as a dashed line.",
+        "What the student would answer if it were stopped after t steps: the score from the rates up to then. Dashed: "
+        "from the rate map. Dotted: the true score. Triangles: the T evaluated. "
+        f"After {steps} steps the score is {trace.probabilities[-1, 0]:.2f}, by the rate map {trace.limit[0]:.2f}; the "
+        f"true score is {true:.2f}.",
+        lambda: probability_figure(trace, ["score"], None, [row["t"] for row in results["spikes"]], true),
     )
 
 
@@ -1016,14 +1082,24 @@ def _page(
     classes = [f"class {label}" if label.isdigit() else label for label in labels]
     label = labels.index(example["label"]) if example.get("label") in labels else None
     tokens = _tokens(run, config, example["ids"])
+    if _regression(results):
+        answer = _score_picture(trace, results, example["label"])
+    else:
+        answer = _probability_picture(trace, results, classes, label)
+    task, rule = results["task"], results["rule"]
+    tables = [
+        _results_table(f"{task} {part['split']}, integration rule {rule}", part)
+        for part in (results, *results["others"])
+    ]
+    agrees = "its correlation with the rate map" if _regression(results) else "names the same class as the rate map"
     sections = {
-        "Results": f"{_results_table(results)}\n{NOTE}\n{_accuracy_picture(results)}",
+        "Results": "\n".join([*tables, NOTE.format(agrees=agrees), _accuracy_picture(results)]),
         "Training": _training_picture(log, recipe),
         "Do the spikes settle at the rate map?": _convergence_picture(trace, results, config),
         "One sentence, spike by spike": "<p>A sentence of typical length from the dev split:</p>\n"
         f"<blockquote>{escape(example.get('text', ''))}</blockquote>\n"
         f"{_raster_picture(trace, tokens, _last(results)['t'])}\n"
-        f"{_probability_picture(trace, results, classes, label)}",
+        f"{answer}",
         "Activity and energy": _energy_picture(results),
         "Settings": _settings(run, results, record, config, log),
     }

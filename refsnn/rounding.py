@@ -278,7 +278,7 @@ def layer_norm(x: Enclosed, weight: Array, bias: Array, eps: float, precision: P
     x_hat = centred * inverse_std
     off_hat = np.abs(centred) * off_inverse + most * off_centre
     off_hat += _gamma(0, 2, precision) * (np.abs(x_hat) + off_hat)
-    value = x_hat * weight + bias
+    value, _ = ops.layer_norm(x.value, weight, bias, eps)
     gamma, hat = np.abs(weight), np.abs(x_hat) + off_hat
     error = gamma * off_hat + _gamma(0, 4, precision) * (gamma * hat + np.abs(bias)) + tiny * (gamma + hat + 3)
     return Enclosed(value, error)

@@ -11,8 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from . import ops
-from .distill import dev_sample, load_student
+from .distill import dev_sample, load_student, true_loss
 from .equilibrium import Equilibrium, Solution, equilibrium
 from .errors import InputError
 from .files import atomic, require
@@ -98,7 +97,7 @@ def compare_solvers(
     found = equilibrium(network, params, batch)
     last = network.readouts[-1]
     z, logits_pullback = logits(params, found.rates[last])
-    dlast, _ = logits_pullback(ops.cross_entropy(z, examples.labels)[1](1.0))
+    dlast, _ = logits_pullback(true_loss(z, examples.labels)[1](1.0))
     g = {last: dlast}
 
     def transpose(w: dict[str, Array]) -> dict[str, Array]:

@@ -1,14 +1,16 @@
-"""Text in: GLUE files, tokenizers, and batches of token ids.
+"""Text in: GLUE tasks, tokenizers, and batches of token ids.
 
-`tokenizers` and `datasets` are imported where they are used.
+`tokenizers` and `datasets` are imported where they are used. `docs/tasks.md` describes the files.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +22,108 @@ from .network import Batch
 from .ops import Array
 
 __all__ = [
+    "HUB",
+    "LARGEST_SCORE",
     "TASKS",
     "Examples",
     "Task",
+    "column_names",
     "epoch_batches",
     "length_batches",
     "load_tokenizer",
     "read_corpus",
     "read_task",
+    "splits",
     "tokenise",
 ]
+
+#: What stands for the Hugging Face hub instead of a folder or a file.
+HUB = "hub"
+
+#: Scores of sentence similarity lie between 0 and this.
+LARGEST_SCORE = 5.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A GLUE task: where its files are and which columns they have.
+    """What sets a GLUE task apart.
 
     Attributes
     ----------
     folder : str
-        Name of its folder in the official archive.
+        Name of its folder in the official archive, and of its submission.
     sentences : tuple of str
         One or two columns of text.
     labels : tuple of str
-        The labels as the files spell them; their places are the class indices.
+        The labels as the official files spell them; their places are the class indices, in the order of the Hugging
+        Face data set. None at all: the label is a score, and the task a regression.
     max_length : int
         Default limit in tokens, [CLS] and [SEP] included.
+    metrics : tuple of str
+        GLUE's metrics for the task, functions of `refsnn.metrics`; pictures and headlines show the first.
+    aliases : mapping
+        What official or Hugging Face's files call a column, where it is neither its name here nor `index` or `idx`.
+    header : tuple of str
+        Columns of official files that have no header.
+    unlabelled : tuple of str
+        Labels whose rows are left out of train and dev files; "" also stands for rows of too few or many fields.
+    parts : mapping
+        Ending of the dev and test splits' names -> ending of the submission's name.
     """
 
     folder: str
-    sentences: tuple[str, ...]
-    labels: tuple[str, ...]
+    sentences: tuple[str, ...] = ("sentence1", "sentence2")
+    labels: tuple[str, ...] = ("0", "1")
     max_length: int = 128
+    metrics: tuple[str, ...] = ("accuracy",)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=lambda: {"": ""})
+
+    @property
+    def name(self) -> str:
+        """What the command line and the hub call it."""
+        return self.folder.lower().replace("-", "")
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a classifier: one for each label, or one that is the score."""
+        return len(self.labels) or 1
 
 
+ENTAILMENT = ("entailment", "not_entailment")
 TASKS = {
-    "sst2": Task("SST-2", ("sentence",), ("0", "1"), max_length=64),
-    "rte": Task("RTE", ("sentence1", "sentence2"), ("entailment", "not_entailment")),
+    task.name: task
+    for task in (
+        Task(
+            "CoLA", ("sentence",), max_length=64, metrics=("matthews",), header=("source", "label", "mark", "sentence")
+        ),
+        Task("SST-2", ("sentence",), max_length=64),
+        Task(
+            "MRPC",
+            metrics=("accuracy", "f1"),
+            aliases={"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
+        ),
+        Task("STS-B", labels=(), metrics=("pearson", "spearman"), aliases={"label": "score"}),
+        Task(
+            "QQP",
+            ("question1", "question2"),
+            metrics=("accuracy", "f1"),
+            aliases={"label": "is_duplicate", "index": "id"},
+            unlabelled=("",),  # line ends within questions break rows of train.tsv in two
+        ),
+        Task(
+            "MNLI",
+            labels=("entailment", "neutral", "contradiction"),
+            aliases={"sentence1": "premise", "sentence2": "hypothesis", "label": "gold_label"},
+            unlabelled=("-",),  # the annotators did not agree
+            parts={"_matched": "-m", "_mismatched": "-mm"},
+        ),
+        Task("QNLI", ("question", "sentence"), ENTAILMENT),
+        Task("RTE", labels=ENTAILMENT),
+        Task("WNLI"),
+    )
 }
 
 
@@ -70,8 +137,8 @@ class Examples:
         Token ids and token types of all examples.
     starts : (n + 1,) integer array
         Example i is ``tokens[starts[i]:starts[i+1]]``.
-    labels : (n,) integer array
-        Class indices; −1 where there is none.
+    labels : (n,) array
+        Class indices, integers, −1 where there is none; or scores, floats.
     """
 
     tokens: Array
@@ -167,56 +234,248 @@ def _lower_case(folder: Path) -> bool:
     return bool(read_json(settings).get("do_lower_case", True)) if settings.exists() else True
 
 
-def read_task(data: str | os.PathLike, task: Task, split: str) -> Any:
-    """Read one split of a GLUE task from its official TSV file.
+def splits(task: Task, data: str | os.PathLike, split: str) -> list[str]:
+    """Name the parts of the dev or test split, as `read_task` wants them: one, but two for MNLI.
+
+    Parameters
+    ----------
+    task : Task
+    data : path
+        As for `read_task`; a file is one split by itself.
+    split : {"dev", "test"}
+
+    Returns
+    -------
+    parts : list of str
+
+    Examples
+    --------
+    >>> splits(TASKS["mnli"], "hub", "dev")
+    ['dev_matched', 'dev_mismatched']
+    """
+    if str(data) != HUB and Path(data).is_file():
+        return [split]
+    return [split + part for part in task.parts]
+
+
+def column_names(task: Task, pairs: Sequence[str]) -> dict[str, str]:
+    """Read pairs ``name=column``: what the user's files call the task's columns.
+
+    Parameters
+    ----------
+    task : Task
+    pairs : sequence of str
+
+    Returns
+    -------
+    columns : dict
+        Name here -> name in the files.
+
+    Examples
+    --------
+    >>> column_names(TASKS["sst2"], ["sentence=review", "label=stars > 3"])
+    {'sentence': 'review', 'label': 'stars > 3'}
+    """
+    names = (*task.sentences, "label", "index")
+    columns = {}
+    for pair in pairs:
+        name, _, column = pair.partition("=")
+        if name not in names or not column:
+            raise InputError(
+                f"--columns has {pair!r}, but NAME=COLUMN was expected, where NAME is one of {', '.join(names)}"
+            )
+        columns[name] = column
+    return columns
+
+
+def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[str, str] | None = None) -> Any:
+    """Read one split of a GLUE task: an official TSV file, a file of one's own, or the Hugging Face hub's.
 
     Parameters
     ----------
     data : path
-        The task's folder, or the one above it that holds all tasks.
+        The task's folder, or the one above it that holds all tasks, with a file named after the split; a file; or
+        `HUB`. TSV files are read as GLUE's, whose quotes are part of the text; CSV, JSON, JSON lines and Parquet as
+        `datasets` does.
     task : Task
-    split : {"train", "dev"}
+    split : str
+        ``"train"``, or of `splits`.
+    columns : mapping, optional
+        What the files call the task's columns, where they have neither its names nor the official ones.
 
     Returns
     -------
     dataset : datasets.Dataset
-        The task's text columns and ``label``, a class index.
+        The task's text columns; and ``label``, a class index or a score, or of a test split ``index``, a string.
 
     Raises
     ------
     InputError
-        No such file, a missing column, a malformed row or unknown label (with its line), or no rows.
+        No such file or no network, a missing column, a malformed row or unknown label (with its line), or no rows.
     """
-    data = existing(data, "the data folder")
-    path = data / task.folder / f"{split}.tsv"
-    if not path.exists():
-        path = existing(data / f"{split}.tsv", f"the {split} split of {task.folder}, neither in {path.parent} nor as")
-    columns: dict[str, list] = {name: [] for name in (*task.sentences, "label")}
-    with open(path, encoding="utf-8", newline="") as file:
+    source, unit, rows = _open(data, task, split)
+    test = split.startswith("test")
+    header = next(rows, (0, ()))[1]
+    places = _places(header, task, columns or {})
+    missing = [name for name in (*task.sentences, "label") if name not in places and not (test and name == "label")]
+    if missing:
+        raise InputError(
+            f"{source} has the columns {list(header)}, but {', '.join(missing)} was expected; "
+            f"say which is meant with --columns {missing[0]}=COLUMN"
+        )
+    found: dict[str, list] = {name: [] for name in (*task.sentences, "index" if test else "label")}
+    left_out = 0
+    for number, row in rows:
+        where = f"{source}, {unit} {number}"
+        whole = len(row) == len(header)
+        label = row[places["label"]] if whole and not test else None
+        if not test and ("" if label is None else label) in task.unlabelled:
+            left_out += 1
+            continue
+        if not whole:
+            raise InputError(f"{where}: {len(row)} fields, but the header has {len(header)}")
+        for name in task.sentences:
+            if not isinstance(text := row[places[name]], str):
+                raise InputError(f"{where}: {name} is {text!r}, but text was expected")
+            found[name].append(text)
+        if test:
+            found["index"].append(str(row[places["index"]] if "index" in places else len(found["index"])))
+        else:
+            found["label"].append(_target(label, task, where))
+    if left_out:
+        print(f"{source}: left out {left_out} rows that are broken or have no label", file=sys.stderr)
+    if not found[task.sentences[0]]:
+        raise InputError(f"{source} has no rows, so there is nothing to learn or evaluate")
+    return require("datasets").Dataset.from_dict(found)
+
+
+#: Rows of a table, each with its number; the first is the header.
+Rows = Iterator[tuple[int, Sequence[Any]]]
+
+
+def _open(data: str | os.PathLike, task: Task, split: str) -> tuple[str, str, Rows]:
+    """Find a split: its place and what its rows are called, both for messages, and the rows."""
+    if str(data) == HUB:
+        return f"the hub's {task.name}", "row", _hub_rows(task, split)
+    path = _split_file(existing(data, "the data folder"), task, split)
+    if path.suffix == ".tsv":
+        return str(path), "line", _tsv_rows(path, task)
+    return str(path), "row", _file_rows(path, task)
+
+
+def _split_file(data: Path, task: Task, split: str) -> Path:
+    endings = (".tsv", ".csv", ".json", ".jsonl", ".parquet")
+    if data.is_file():
+        if data.suffix not in endings:
+            raise InputError(f"{data} ends in {data.suffix!r}, but one of {', '.join(endings)} was expected")
+        return data
+    for folder in (data / task.folder, data):
+        for ending in endings:
+            if (path := folder / f"{split}{ending}").exists():
+                return path
+    raise InputError(
+        f"neither {data} nor {data / task.folder} has {split}.tsv (or {split}.csv, .json, .jsonl, .parquet); "
+        "name the folder that has, or a file"
+    )
+
+
+def _places(header: Sequence[str], task: Task, columns: Mapping[str, str]) -> dict[str, int]:
+    """Where each of the task's columns is, as far as it is there."""
+    places: dict[str, int] = {}
+    for name in (*task.sentences, "label", "index"):
+        usual = [name, task.aliases.get(name, name), "idx" if name == "index" else name]
+        for known in [columns[name]] if name in columns else usual:
+            if known in header:
+                places.setdefault(name, header.index(known))
+    return places
+
+
+def _target(label: Any, task: Task, where: str) -> int | float:
+    """Class index or score; a class may be spelled as its index, too."""
+    if task.labels:
+        if isinstance(label, bool) or (isinstance(label, float) and label.is_integer()):
+            label = int(label)
+        classes = {str(i): i for i in range(len(task.labels))} | {name: i for i, name in enumerate(task.labels)}
+        if str(label) not in classes:
+            raise InputError(f"{where}: label {label!r} is none of {list(task.labels)}")
+        return classes[str(label)]
+    try:
+        score = float(label)
+    except (TypeError, ValueError):
+        score = np.nan
+    if not 0 <= score <= LARGEST_SCORE:
+        raise InputError(f"{where}: score {label!r} is not a number from 0 to {LARGEST_SCORE:g}")
+    return score
+
+
+def _tsv_rows(path: Path, task: Task) -> Rows:
+    """Rows of an official file, as they stand: quotes are part of the text, and there may be a byte order mark."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         try:
-            rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)  # GLUE's quotes are part of the text
-            header = next(rows, [])
-            missing = [name for name in columns if name not in header]
-            if missing:
-                raise InputError(f"{path} has the columns {header}, but {', '.join(missing)} was expected")
-            places = {name: header.index(name) for name in columns}
             for row in rows:
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path}, line {rows.line_num}: {len(row)} fields, but the header has {len(header)}"
-                    )
-                if row[places["label"]] not in task.labels:
-                    raise InputError(
-                        f"{path}, line {rows.line_num}: label {row[places['label']]!r} is none of {list(task.labels)}"
-                    )
-                for name in task.sentences:
-                    columns[name].append(row[places[name]])
-                columns["label"].append(task.labels.index(row[places["label"]]))
+                if rows.line_num == 1 and len(row) == len(task.header) and row[1] in task.labels:
+                    yield 0, task.header
+                if row:
+                    yield rows.line_num, row
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    if not columns["label"]:
-        raise InputError(f"{path} has no rows, so there is nothing to learn or evaluate")
-    return require("datasets").Dataset.from_dict(columns)
+        except csv.Error as error:
+            raise InputError(f"{path}, line {rows.line_num}: {error}; it is not a TSV file") from None
+
+
+def _dataset_rows(dataset: Any, task: Task) -> Rows:
+    """Rows of a `datasets.Dataset`; classes go by their names where it has the task's, perhaps in another order."""
+    named = {
+        name: feature
+        for name, feature in dataset.features.items()
+        if task.labels and set(getattr(feature, "names", ())) == set(task.labels)
+    }
+
+    def rows() -> Iterator[Sequence[Any]]:
+        for batch in dataset.iter(1000):
+            for name, feature in named.items():
+                batch[name] = [i if i is None or i < 0 else feature.int2str(i) for i in batch[name]]
+            yield from zip(*batch.values(), strict=True)
+
+    yield 0, dataset.column_names
+    yield from enumerate(rows(), 1)
+
+
+def _file_rows(path: Path, task: Task) -> Rows:
+    """Rows of a CSV, JSON, JSON lines or Parquet file, read by `datasets`."""
+    datasets = require("datasets")
+    kind = path.suffix[1:]
+    options: dict[str, Any] = {}
+    try:
+        if kind == "csv":  # all columns as they stand: a review may be "1984", or "NA"
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                header = next(csv.reader(file), [])
+            strings = datasets.Features({name: datasets.Value("string") for name in header})
+            options = {"names": header, "header": 0, "features": strings, "keep_default_na": False}
+        read = getattr(datasets.Dataset, "from_" + kind.removesuffix("l"))
+        with tempfile.TemporaryDirectory() as cache:  # no copy that stays behind, or is older than the file
+            dataset = read(str(path), keep_in_memory=True, cache_dir=cache, **options)
+    except Exception as error:  # pandas', pyarrow's, and bare ones
+        raise InputError(f"{path} cannot be read as {kind} with named columns and rows ({_reason(error)})") from None
+    return _dataset_rows(dataset, task)
+
+
+def _hub_rows(task: Task, split: str) -> Rows:
+    datasets = require("datasets")
+    try:
+        dataset = datasets.load_dataset("nyu-mll/glue", task.name, split=split.replace("dev", "validation"))
+    except Exception as error:  # of the network, the cache, the format: there is no common kind
+        raise InputError(
+            f"GLUE's {task.name} can neither be fetched from the Hugging Face hub nor found in its cache "
+            f"({_reason(error)}); connect to the network once, or name a folder with --data"
+        ) from None
+    return _dataset_rows(dataset, task)
+
+
+def _reason(error: Exception) -> str:
+    """First line of what a library says of a failure."""
+    return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
 
 
 def read_corpus(path: str | os.PathLike) -> Any:

@@ -332,7 +332,8 @@ class Torch:
         return all_to_numpy({name: rates[name] for name in self.populations(config)} | scores)
 
     @torch.no_grad()
-    def simulate(self, config, params, batch, t_conv, rule, dtype):
+    def steps(self, config, params, batch, t_conv, rule, dtype, history=None):
+        """One timestep after the other: the spikes of every population; ``history`` limits how many are remembered."""
         params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
         reads = self.populations(config)
         x = self.embed(config, params, batch)
@@ -346,8 +347,22 @@ class Torch:
                 if rule == "running":
                     current, total[population] = self.running_current(t, current, total[population])
                 spikes, charge[population] = self.step(charge[population], current, config)
-                trains[population].append((spikes, trains[population][-1][1] + spikes.int()))
-        return all_to_numpy({name: torch.stack([s for s, _ in train[1:]]) for name, train in trains.items()})
+                train = trains[population]
+                train.append((spikes, train[-1][1] + spikes.int()))
+                if history:
+                    del train[:-history]
+            yield {name: train[-1][0] for name, train in trains.items()}
+
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        steps = list(self.steps(config, params, batch, t_conv, rule, dtype))
+        return all_to_numpy({name: torch.stack([step[name] for step in steps]) for name in steps[0]})
+
+    def rates_after(self, config, params, batch, t_conv, rule, dtype):
+        """Average rates alone, as a benchmark needs them: no spike is kept."""
+        counts = {}
+        for step in self.steps(config, params, batch, t_conv, rule, dtype, history=1):
+            counts = {name: counts[name] + spikes if counts else spikes for name, spikes in step.items()}
+        return all_to_numpy({name: count / t_conv for name, count in counts.items()})
 
     def gradients(self, config, params, batch, targets, simulated, dtype):
         params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
@@ -384,3 +399,4 @@ backend = Torch()
 name, dtypes, supports = backend.name, backend.dtypes, backend.supports
 neurons, asr, op, pullback, current = backend.neurons, backend.asr, backend.op, backend.pullback, backend.current
 rate_map, simulate, gradients, update = backend.rate_map, backend.simulate, backend.gradients, backend.update
+rates_after = backend.rates_after

@@ -1,0 +1,324 @@
+"""Benchmarks: refsnn beside backends and beside the matrix products alone, in one run.
+
+Machines are noisy, so nothing here is an absolute time. Contestants take turns, each in a process of its own, and what
+counts is the ratio of their medians. The *floor* is the time of the same matrix products on this machine's BLAS and
+nothing else, on all cores: no program that multiplies these matrices is faster.
+
+A backend is named by its adapter (`refsnn.conformance`). Of the contract's functions ``gradients`` and ``neurons`` are
+timed, and for simulations ``rates_after(config, params, batch, t_conv, rule, dtype) -> {population: rates}``, which
+need not keep spikes; an adapter without it is timed by ``simulate``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from .config import BertConfig
+from .conformance.run import load_adapter
+from .errors import InputError
+from .network import Batch, initial_parameters, network_shapes, spiking_bert
+from .neurons import Neuron, fire
+from .ops import Array
+from .records import network_config
+from .simulate import simulate
+from .student import internal_gradients
+
+__all__ = ["WORKS", "Outcome", "Work", "cores", "measure", "table", "to_dict"]
+
+#: refsnn, and the products alone: threads over sequences, or within BLAS, whichever is faster here.
+OURS, FLOORS = "refsnn", ("floor", "floor, BLAS threads")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to be timed: float32, random parameters, every position a real token.
+
+    Attributes
+    ----------
+    title : str
+    kind : {"simulate", "step", "neurons"}
+    t, batch, positions, width, encoders : int
+    """
+
+    title: str
+    kind: str
+    t: int = 1
+    batch: int = 8
+    positions: int = 32
+    width: int = 384
+    encoders: int = 4
+
+
+WORKS = {
+    "simulate": Work("simulate 4 encoders × 384, T = 100, 8 × 32 tokens", "simulate", t=100),
+    "simulate-768": Work("simulate 4 encoders × 768, T = 50, 4 × 64 tokens", "simulate", 50, 4, 64, 768),
+    "long": Work("simulate 4 encoders × 384, T = 1000, 8 × 32 tokens", "simulate", t=1000),
+    "step": Work("internal-distillation step by rate map, 4 encoders × 384, 32 × 32 tokens", "step", batch=32),
+    "neurons": Work("neurons alone, (100, 256, 1536)", "neurons", t=100, batch=256, width=1536),
+}
+
+
+def cores() -> int:
+    """Count the cores that this process may use.
+
+    Returns
+    -------
+    cores : int
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _model(work: Work) -> tuple[BertConfig, dict[str, Array], Batch]:
+    config = BertConfig(
+        hidden_size=work.width,
+        num_hidden_layers=work.encoders,
+        num_attention_heads=work.width // 32,
+        intermediate_size=4 * work.width,
+        vocab_size=1000,
+    )
+    rng = np.random.default_rng(0)
+    shapes = network_shapes(config) | {"fit.weight": (work.width, work.width), "fit.bias": (work.width,)}
+    ids = rng.integers(1, 1000, (work.batch, work.positions))
+    return config, initial_parameters(shapes, rng, 0.05), Batch(ids, np.zeros_like(ids), np.ones_like(ids))
+
+
+def _targets(work: Work, config: BertConfig) -> dict[str, list[Array]]:
+    """Draw what a teacher might have said."""
+    rng = np.random.default_rng(1)
+    tokens = (work.batch, work.positions)
+    hidden = [rng.normal(0, 1, (*tokens, work.width)) for _ in range(work.encoders + 1)]
+    scores = [rng.normal(0, 1, (work.batch, config.num_attention_heads, *2 * tokens[1:])) for _ in range(work.encoders)]
+    return {"hidden": [h.astype(np.float32) for h in hidden], "scores": [s.astype(np.float32) for s in scores]}
+
+
+def _currents(work: Work) -> Array:
+    return np.random.default_rng(0).normal(0.3, 1, (work.t, work.batch, work.width)).astype(np.float32)
+
+
+def _ours(work: Work) -> Callable[[], Any]:
+    if work.kind == "neurons":
+        current = _currents(work)
+        return lambda: fire(current, Neuron())
+    config, params, batch = _model(work)
+    network = spiking_bert(config)
+    if work.kind == "step":
+        targets = _targets(work, config)
+        return lambda: internal_gradients(network, params, batch, targets["hidden"], targets["scores"])
+    return lambda: simulate(network, params, batch, work.t, threads=cores())
+
+
+def _theirs(work: Work, adapter: Any) -> Callable[[], Any] | None:
+    """Give the same by an adapter, or None where it lacks the function."""
+    if work.kind == "neurons":
+        current, neuron = _currents(work), {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 0.0}
+        neurons = getattr(adapter, "neurons", None)
+        return neurons and (lambda: neurons(current, neuron, "float32"))
+    config, params, tokens = _model(work)
+    described, batch = network_config(config, Neuron(tie=1e-5)), tokens._asdict()
+    if work.kind == "step":
+        targets, gradients = _targets(work, config), getattr(adapter, "gradients", None)
+        return gradients and (lambda: gradients(described, params, batch, targets, None, "float32"))
+    run = getattr(adapter, "rates_after", None) or getattr(adapter, "simulate", None)
+    return run and (lambda: run(described, params, batch, work.t, "inst", "float32"))
+
+
+def _floor(work: Work, threads: int) -> Callable[[], Any] | None:
+    """Give the matrix products of a simulation: per step and encoder six linear maps and the two of attention."""
+    if work.kind != "simulate":
+        return None
+    d, rows = work.width, work.batch // threads
+    rng = np.random.default_rng(0)
+    shapes = [(d, d)] * 4 + [(4 * d, d), (d, 4 * d)]
+    weights = [rng.normal(0, 1, shape).astype(np.float32) for shape in shapes]
+    spikes = {n: (rng.random((rows * work.positions, n)) < 0.2).astype(np.float32) for n in (d, 4 * d)}
+    heads = rng.random((rows, d // 32, work.positions, 32)).astype(np.float32)
+
+    def products(_: int = 0) -> None:
+        for _ in range(work.t * work.encoders):
+            for weight in weights:
+                spikes[weight.shape[1]] @ weight.T
+            (heads @ heads.swapaxes(-1, -2)) @ heads
+
+    if threads == 1:
+        return products
+    pool = ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(products, range(threads)))
+
+
+def _worker(work: Work, contestant: str) -> None:
+    """Time one contestant whenever a line comes in; answer with seconds and the peak of memory so far."""
+    if contestant in FLOORS:
+        run = _floor(work, cores() if contestant == FLOORS[0] else 1)
+    else:
+        run = _ours(work) if contestant == OURS else _theirs(work, load_adapter(contestant))
+    print(json.dumps(run is not None), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        assert run is not None
+        run()
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        print(json.dumps({"seconds": seconds, "bytes": peak}), flush=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one contestant took for one work.
+
+    Attributes
+    ----------
+    work, contestant : str
+    seconds : list of float
+        In the order of the turns.
+    peak : int
+        Most memory its process had at once, in bytes, the interpreter and its libraries included.
+    """
+
+    work: str
+    contestant: str
+    seconds: list[float]
+    peak: int
+
+    @property
+    def median(self) -> float:
+        """Seconds, the middle one of all turns."""
+        return median(self.seconds)
+
+
+class _Contestant:
+    """A process that takes its turn when told to."""
+
+    def __init__(self, work: str, name: str) -> None:
+        self.work, self.name = work, name
+        # Threads over sequences leave the products one thread each; everyone else has all cores.
+        blas = "1" if name in (OURS, FLOORS[0]) and WORKS[work].kind == "simulate" else str(cores())
+        env = os.environ | {"OPENBLAS_NUM_THREADS": blas, "OMP_NUM_THREADS": blas, "MKL_NUM_THREADS": blas}
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), env.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "refsnn.bench", work, name]
+        self.process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
+        self.seconds: list[float] = []
+        self.peak = 0
+        self.takes_part = bool(self._answer())
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        if not line:
+            last = (self.process.stderr.read().strip().splitlines() or ["no message"])[-1]
+            raise InputError(f"{self.name} could not be timed on {self.work!r} ({last})")
+        return json.loads(line)
+
+    def turn(self, counts: bool) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self._answer()
+        self.peak = answer["bytes"]
+        if counts:
+            self.seconds.append(answer["seconds"])
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(
+    works: Sequence[str], adapters: Sequence[str] = (), repetitions: int = 5, progress: Callable[[int], Any] = abs
+) -> list[Outcome]:
+    """Let contestants take turns at some works.
+
+    Parameters
+    ----------
+    works : sequence of str
+        Keys of `WORKS`.
+    adapters : sequence of str
+        Modules of backends.
+    repetitions : int
+        Turns that count; one before them does not.
+    progress : callable
+        Called with 1 after each round of turns.
+
+    Returns
+    -------
+    outcomes : list of Outcome
+
+    Raises
+    ------
+    InputError
+        A work is unknown, or a contestant failed.
+    """
+    outcomes = []
+    for work in works:
+        if work not in WORKS:
+            raise InputError(f"the work is {work!r}, but it must be one of {', '.join(WORKS)}")
+        with ExitStack() as stack:
+            contestants = []
+            for name in (OURS, *FLOORS, *adapters):
+                contestants.append(_Contestant(work, name))
+                stack.callback(contestants[-1].close)
+            contestants = [c for c in contestants if c.takes_part]
+            for repetition in range(repetitions + 1):
+                for contestant in contestants:
+                    contestant.turn(repetition > 0)
+                progress(1)
+        outcomes += [Outcome(work, c.name, c.seconds, c.peak) for c in contestants]
+    return outcomes
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Lay outcomes out: every contestant's median, and refsnn's time and memory relative to it.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+
+    Returns
+    -------
+    text : str
+    """
+    lines = []
+    for work in dict.fromkeys(o.work for o in outcomes):
+        rows = [o for o in outcomes if o.work == work]
+        ours = next(o for o in rows if o.contestant == OURS)
+        lines += ["", WORKS[work].title]
+        lines.append(f"{'':4}{'':40}{'seconds':>9}{'range':>17}{'MB':>8}   refsnn / it: time, memory")
+        for o in rows:
+            spread = f"{min(o.seconds):.3g} … {max(o.seconds):.3g}"
+            ratio = "" if o is ours else f"{ours.median / o.median:>11.2f}"
+            if not o.contestant.startswith("floor") and o is not ours:
+                ratio += f"{ours.peak / o.peak:>8.2f}"
+            lines.append(f"{'':4}{o.contestant:<40}{o.median:>9.3g}{spread:>17}{o.peak / 1e6:>8.0f}{ratio}".rstrip())
+    return "\n".join(lines).lstrip("\n")
+
+
+def to_dict(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Outcomes as JSON holds them.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+
+    Returns
+    -------
+    values : dict
+    """
+    rows: list[Mapping[str, Any]] = [asdict(o) | {"median": o.median} for o in outcomes]
+    return {"cores": cores(), "works": {name: asdict(work) for name, work in WORKS.items()}, "outcomes": rows}
+
+
+if __name__ == "__main__":
+    _worker(WORKS[sys.argv[1]], sys.argv[2])

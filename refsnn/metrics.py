@@ -1,0 +1,212 @@
+"""GLUE's metrics: numbers that say how good predictions are.
+
+Pure functions of predictions and truth, one-dimensional arrays of equal length. Where a metric is 0/0 they agree with
+the usual programs: F1 and Matthews' correlation are 0, as in scikit-learn, and the other correlations NaN, as in SciPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import InputError
+from .ops import Array
+
+__all__ = ["METRICS", "accuracy", "f1", "matthews", "measure", "pearson", "spearman", "title"]
+
+
+def _pair(predicted: Array, truth: Array) -> tuple[Array, Array]:
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    if predicted.shape != truth.shape or predicted.ndim != 1:
+        raise InputError(
+            f"predictions and truth have shapes {predicted.shape} and {truth.shape}, but must be lists of equal length"
+        )
+    if not len(truth):
+        raise InputError("there are no predictions to measure; give at least one")
+    return predicted, truth
+
+
+def accuracy(predicted: Array, truth: Array) -> float:
+    """Fraction of examples that are right.
+
+    Parameters
+    ----------
+    predicted, truth : (n,) arrays
+        Class indices.
+
+    Returns
+    -------
+    accuracy : float
+
+    Examples
+    --------
+    >>> accuracy([0, 1, 2, 1], [0, 1, 1, 1])
+    0.75
+    """
+    predicted, truth = _pair(predicted, truth)
+    return float((predicted == truth).mean())
+
+
+def f1(predicted: Array, truth: Array) -> float:
+    """Harmonic mean of precision and recall of class 1: ``2·TP / (2·TP + FP + FN)``.
+
+    Parameters
+    ----------
+    predicted, truth : (n,) arrays
+        Class indices.
+
+    Returns
+    -------
+    f1 : float
+        0 where class 1 is neither there nor predicted.
+
+    Examples
+    --------
+    >>> f1([1, 1, 0, 0], [1, 0, 1, 0])
+    0.5
+    >>> f1([0, 0], [0, 0])
+    0.0
+    """
+    predicted, truth = _pair(predicted, truth)
+    shared = int(((predicted == 1) & (truth == 1)).sum())
+    both = int((predicted == 1).sum() + (truth == 1).sum())  # 2·TP + FP + FN
+    return 2 * shared / both if both else 0.0
+
+
+def matthews(predicted: Array, truth: Array) -> float:
+    """Matthews' correlation, of any number of classes (Gorodkin's R_K): that of the two one-hot codings.
+
+    With C = ``Σ_k cov(p_k, t_k)`` over the classes' indicators, it is ``C(p, t) / √(C(p, p)·C(t, t))``.
+
+    Parameters
+    ----------
+    predicted, truth : (n,) arrays
+        Class indices.
+
+    Returns
+    -------
+    correlation : float
+        0 where either is all of one class.
+
+    Examples
+    --------
+    >>> matthews([1, 1, 0, 0], [1, 1, 0, 0]), matthews([0, 0, 1, 1], [1, 1, 0, 0])
+    (1.0, -1.0)
+    >>> matthews([1, 1, 1], [1, 0, 1])
+    0.0
+    """
+    predicted, truth = _pair(predicted, truth)
+    classes = np.union1d(predicted, truth)
+    p = (predicted[:, None] == classes).astype(float)  # (n, classes)
+    t = (truth[:, None] == classes).astype(float)
+
+    def covariance(a: Array, b: Array) -> float:  # times n²: whole numbers, exact
+        return len(a) * (a * b).sum() - a.sum(axis=0) @ b.sum(axis=0)
+
+    scale = np.sqrt(covariance(p, p) * covariance(t, t))
+    return float(covariance(p, t) / scale) if scale else 0.0
+
+
+def pearson(predicted: Array, truth: Array) -> float:
+    """Pearson's correlation: the cosine of the angle between the deviations from the means.
+
+    Parameters
+    ----------
+    predicted, truth : (n,) arrays
+        Scores.
+
+    Returns
+    -------
+    correlation : float
+        NaN where it is undefined: a constant array, a single example, or a score that is not finite.
+
+    Examples
+    --------
+    >>> round(pearson([1.0, 2.0, 4.0], [1.0, 2.0, 3.0]), 4)
+    0.982
+    >>> pearson([2.5, 2.5], [1.0, 3.0])
+    nan
+    """
+    units = []
+    for scores in _pair(predicted, truth):
+        x = scores.astype(np.float64)
+        if (x == x[0]).all() or not np.isfinite(x).all():  # rounding of the mean would make noise of a constant
+            return float("nan")
+        deviation = x / np.abs(x).max()
+        deviation = deviation - deviation.mean()
+        units.append(deviation / np.linalg.norm(deviation))
+    return float(np.clip(units[0] @ units[1], -1, 1))
+
+
+def spearman(predicted: Array, truth: Array) -> float:
+    """Spearman's correlation: Pearson's of the ranks, equal scores sharing the mean of theirs.
+
+    Parameters
+    ----------
+    predicted, truth : (n,) arrays
+        Scores.
+
+    Returns
+    -------
+    correlation : float
+        NaN where it is undefined: a constant array, a single example, or a NaN.
+
+    Examples
+    --------
+    >>> spearman([1.0, 10.0, 100.0], [1.0, 2.0, 3.0])
+    1.0
+    >>> round(spearman([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]), 4)
+    0.866
+    """
+    ranks = []
+    for scores in _pair(predicted, truth):
+        if np.isnan(scores).any():
+            return float("nan")
+        _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(count) - (count - 1) / 2)[place])
+    return pearson(*ranks)
+
+
+#: The metrics by their names in tasks and results.
+METRICS = {function.__name__: function for function in (accuracy, f1, matthews, pearson, spearman)}
+
+
+def measure(names: Sequence[str], predicted: Array, truth: Array) -> dict[str, float]:
+    """Compute several metrics.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of `METRICS`.
+    predicted, truth : (n,) arrays
+
+    Returns
+    -------
+    values : dict
+
+    Examples
+    --------
+    >>> measure(["accuracy", "f1"], [0, 1], [1, 1])
+    {'accuracy': 0.5, 'f1': 0.6666666666666666}
+    """
+    return {name: METRICS[name](predicted, truth) for name in names}
+
+
+def title(name: str) -> str:
+    """Spell a metric for people.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    title : str
+
+    Examples
+    --------
+    >>> [title(name) for name in METRICS]
+    ['accuracy', 'F1', 'Matthews', 'Pearson', 'Spearman']
+    """
+    return name if name == "accuracy" else name.capitalize()
