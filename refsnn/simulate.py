@@ -32,7 +32,7 @@ def spike_blocks(
     batch: Batch,
     t_conv: int,
     rule: Rule = "inst",
-    block: int = 8,
+    block: int = 4,
     stops: Sequence[int] = (),
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """Simulate a network, yielding the spikes of all populations a block of timesteps at a time.
@@ -129,7 +129,7 @@ def simulate(
     batch: Batch,
     t_conv: int | Sequence[int],
     rule: Rule = "inst",
-    block: int = 8,
+    block: int = 4,
     leak: float = 1.0,
     keep: Sequence[str] | None = None,
     threads: int = 1,
