@@ -14,7 +14,7 @@ from refsnn.config import BertConfig
 from refsnn.energy import count
 from refsnn.equilibrium import rate_map, scores
 from refsnn.errors import InputError
-from refsnn.network import INPUT, attention_mask, spiking_bert
+from refsnn.network import INPUT, attention_mask, first_position, spiking_bert
 from refsnn.neurons import Neuron, asr, fire_loop
 from refsnn.simulate import simulate, spike_blocks
 
@@ -234,3 +234,38 @@ def test_feedback_is_part_of_the_description():
 def test_impossible_simulations_are_refused(t_conv, rule):
     with pytest.raises(InputError):
         next(spike_blocks(spiking_bert(SMALL), random_parameters(SMALL, 0), random_batch(SMALL, 0), t_conv, rule))
+
+
+@pytest.mark.parametrize("rule", ["inst", "running"])
+def test_first_position_is_that_of_the_whole_network(rule):
+    """Class scores need no more: the same spikes, rates and gradients at [CLS], from a part of the work."""
+    params, batch = random_parameters(SMALL, 1), random_batch(SMALL, 2, size=4)
+    network = spiking_bert(SMALL, Neuron(u0=0.5))
+    short = first_position(network)
+    last = network.readouts[-1]
+    whole, part = (simulate(n, params, batch, 40, rule)[40] for n in (network, short))
+    assert part[last].shape == (4, 1, SMALL.hidden_size)
+    assert all(np.array_equal(whole[name][:, : part[name].shape[1]], part[name]) for name in part)
+    (rates, pullback), (first, first_pullback) = (rate_map(n, params, batch) for n in (network, short))
+    np.testing.assert_allclose(first[last], rates[last][:, :1], rtol=1e-14)
+    cotangent = np.random.default_rng(0).normal(size=first[last].shape)
+    padded = np.zeros_like(rates[last])
+    padded[:, :1] = cotangent
+    wanted, found = pullback({last: padded}), first_pullback({last: cotangent})
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-11, atol=1e-13, err_msg=name)
+
+
+def test_first_position_leaves_feedback_alone():
+    network = spiking_bert(SMALL, feedback=True)
+    assert first_position(network) is network
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_take_shares_of_the_sequences(threads):
+    params, batch = random_parameters(SMALL, 3), random_batch(SMALL, 4, size=5)
+    network = spiking_bert(SMALL)
+    one, several = (simulate(network, params, batch, [3, 20], threads=n) for n in (1, threads))
+    for t in (3, 20):
+        assert all(np.array_equal(one[t][name], several[t][name]) for name in one[t])

@@ -1,0 +1,60 @@
+"""The benchmark: contestants take turns and their ratios are printed; how fast they are is not tested."""
+
+import json
+
+import numpy as np
+import pytest
+
+from refsnn.bench import WORKS, Outcome, _floor, _model, _ours, _targets, measure, table
+from refsnn.cli import main
+from refsnn.conformance import reference
+from refsnn.errors import InputError
+
+
+def test_contestants_take_turns_and_are_compared(tmp_path, capsys):
+    path = tmp_path / "times.json"
+    arguments = ["bench", "neurons", "--against", "refsnn.conformance.reference", "--repetitions", "2"]
+    assert main([*arguments, "--json", str(path)]) == 0
+    assert "refsnn.conformance.reference" in capsys.readouterr().out
+    outcomes = json.loads(path.read_text())["outcomes"]
+    assert [o["contestant"] for o in outcomes] == ["refsnn", "refsnn.conformance.reference"]  # no products, so no floor
+    assert all(len(o["seconds"]) == 2 and min(o["seconds"]) > 0 and o["peak"] > 1e8 for o in outcomes)
+
+
+def test_table_gives_ratios_of_medians():
+    outcomes = [Outcome("step", "refsnn", [1.0, 2.0, 9.0], 100), Outcome("step", "other", [4.0, 1.0, 5.0], 400)]
+    last = table(outcomes).splitlines()[-1].split()
+    assert last[0] == "other" and last[-2:] == ["0.50", "0.25"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["bench", "nothing"], "must be one of"), (["bench", "neurons", "--against", "no.module"], "could not be timed")],
+)
+def test_bad_names_get_one_sentence(arguments, words, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_an_adapter_that_lacks_the_function_takes_no_part():
+    with pytest.raises(InputError, match="none of the functions"):
+        measure(["neurons"], ["refsnn.errors"], 1)
+
+
+def test_contestants_do_the_same_work():
+    """The floor multiplies as the simulation does, and the step is the one that the adapter computes."""
+    work = WORKS["simulate"]
+    config, params, _ = _model(work)
+    encoder = sum(p.size for n, p in params.items() if n.startswith("encoder.layer.0.") and n.endswith("dense.weight"))
+    attention = sum(p.size for n, p in params.items() if n.startswith("encoder.layer.0.attention.self") and p.ndim == 2)
+    assert encoder + attention == 12 * work.width**2  # the floor's shapes: four D × D, D × 4D and 4D × D
+    assert _floor(WORKS["step"], 1) is None and _floor(work, 1) is not None
+    small = type(work)("small", "step", batch=2, positions=4, width=32, encoders=1)
+    losses, gradients, _ = _ours(small)()
+    config, params, batch = _model(small)
+    described = reference.network_from and {**config.to_dict(), "vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 1e-5}
+    targets = _targets(small, config)
+    theirs = reference.gradients({**described, "feedback": False}, params, batch._asdict(), targets, None, "float32")
+    assert np.isclose(theirs["loss"], losses["hidden"] + losses["attention"])
+    assert all(np.allclose(theirs[f"gradient/{name}"], value) for name, value in gradients.items())
