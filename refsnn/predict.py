@@ -13,7 +13,7 @@ import numpy as np
 from .config import BertConfig
 from .equilibrium import equilibrium
 from .files import require
-from .network import Batch, Params
+from .network import Batch, Params, first_position
 from .ops import Array
 from .simulate import Rule, simulate
 from .student import StudentConfig, logits
@@ -104,7 +104,7 @@ def predict_rates(config: StudentConfig, params: Params, examples: Examples, siz
     -------
     logits : (n, classes) array
     """
-    network = config.network
+    network = first_position(config.network)
 
     def one(batch: Batch, rows: Array) -> Array:
         return logits(params, equilibrium(network, params, batch).rates[network.readouts[-1]])[0]

@@ -10,7 +10,7 @@ import numpy as np
 from . import ops
 from .config import BertConfig
 from .equilibrium import rate_map, scores
-from .network import Batch, Params, bert, network_shapes
+from .network import Batch, Params, bert, first_position, network_shapes
 from .ops import Array
 
 __all__ = ["Encoding", "classify", "encode", "head_shapes", "teacher_shapes"]
@@ -102,7 +102,7 @@ def classify(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> t
     pullback : callable
         ``pullback(dlogits) -> dparams``, through the whole encoder.
     """
-    network = bert(config)
+    network = first_position(bert(config))
     activities, encoder_pullback = rate_map(network, params, batch)
     last = activities[network.readouts[-1]]
     pooled, pooler_pullback = ops.linear(last[:, 0], params["pooler.dense.weight"], params["pooler.dense.bias"])
