@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SMALL, random_batch, random_parameters
 
+from refsnn import ops
 from refsnn.config import BertConfig
 from refsnn.distill import Recipe, distill, load_student
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import save_tensors, write_json
-from refsnn.network import initial_parameters, network_shapes
+from refsnn.network import initial_parameters, network_shapes, spiking_bert
 from refsnn.optim import BertAdam, linear_warmup
-from refsnn.student import layer_pairs
+from refsnn.parallel import in_shares
+from refsnn.student import internal_gradients, layer_pairs, prediction_gradients
 from refsnn.text import Examples
 from refsnn.training import Stage, train
 
@@ -258,3 +261,35 @@ def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
     distill(replace(short, feedback=0.0), data, teacher, tmp_path / "plain")
     assert main(["solvers", str(tmp_path / "plain"), "--data", str(data)]) == 2
     assert "no feedback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("stage", ["internal", "prediction"])
+def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatch):
+    """Loss, gradient and statistics; with one thread and with two, bit for bit."""
+    heads = {"fit.weight": (7, 12), "fit.bias": (7,), "classifier.weight": (3, 12), "classifier.bias": (3,)}
+    params, batch = random_parameters(SMALL, 5, feedback, extra=heads), random_batch(SMALL, 6, size)
+    if feedback:
+        params["feedback.weight"] *= 0.1
+    network, rng, n = spiking_bert(SMALL, feedback=feedback), np.random.default_rng(0), batch.input_ids.shape[1]
+    hidden, scores = rng.normal(size=(3, size, n, 7)), rng.normal(size=(2, size, 3, n, n))
+    labels = rng.integers(0, 3, size)
+
+    def objective(params, batch, rows):
+        if stage == "internal":
+            return internal_gradients(network, params, batch, hidden[:, rows], scores[:, rows])
+        return prediction_gradients(network, params, batch, lambda z: ops.cross_entropy(z, labels[rows]))
+
+    losses, gradients, _ = objective(params, batch, np.arange(size))
+    found = {}
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", threads)
+        found[threads] = in_shares(objective)(params, batch, np.arange(size))
+    assert found["1"][0] == found["2"][0]
+    assert all(np.array_equal(found["2"][1][name], value) for name, value in found["1"][1].items())
+    assert all(np.isclose(found["1"][0][name], value, rtol=1e-12) for name, value in losses.items())
+    assert gradients.keys() == found["1"][1].keys()
+    scale = max(np.abs(g).max() for g in gradients.values())
+    for name, value in gradients.items():
+        np.testing.assert_allclose(found["1"][1][name], value, rtol=1e-9, atol=1e-11 * scale, err_msg=name)

@@ -32,11 +32,12 @@ from .errors import InputError
 from .network import Batch, initial_parameters, network_shapes, spiking_bert
 from .neurons import Neuron, fire
 from .ops import Array
+from .parallel import cores, in_shares
 from .records import network_config
 from .simulate import simulate
 from .student import internal_gradients
 
-__all__ = ["WORKS", "Outcome", "Work", "cores", "measure", "table", "to_dict"]
+__all__ = ["WORKS", "Outcome", "Work", "measure", "table", "to_dict"]
 
 #: refsnn, and the products alone: threads over sequences, or within BLAS, whichever is faster here.
 OURS, FLOORS = "refsnn", ("floor", "floor, BLAS threads")
@@ -69,16 +70,6 @@ WORKS = {
     "step": Work("internal-distillation step by rate map, 4 encoders × 384, 32 × 32 tokens", "step", batch=32),
     "neurons": Work("neurons alone, (100, 256, 1536)", "neurons", t=100, batch=256, width=1536),
 }
-
-
-def cores() -> int:
-    """Count the cores that this process may use.
-
-    Returns
-    -------
-    cores : int
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _model(work: Work) -> tuple[BertConfig, dict[str, Array], Batch]:
@@ -116,7 +107,14 @@ def _ours(work: Work) -> Callable[[], Any]:
     network = spiking_bert(config)
     if work.kind == "step":
         targets = _targets(work, config)
-        return lambda: internal_gradients(network, params, batch, targets["hidden"], targets["scores"])
+        rows = np.arange(work.batch)
+
+        def objective(params: dict[str, Array], batch: Batch, rows: Array):
+            hidden, scores = ([target[rows] for target in targets[part]] for part in ("hidden", "scores"))
+            return internal_gradients(network, params, batch, hidden, scores)
+
+        step = in_shares(objective)
+        return lambda: step(params, batch, rows)
     return lambda: simulate(network, params, batch, work.t, threads=cores())
 
 
@@ -204,7 +202,7 @@ class _Contestant:
     def __init__(self, work: str, name: str) -> None:
         self.work, self.name = work, name
         # Threads over sequences leave the products one thread each; everyone else has all cores.
-        blas = "1" if name in (OURS, FLOORS[0]) and WORKS[work].kind == "simulate" else str(cores())
+        blas = "1" if name in (OURS, FLOORS[0]) else str(cores())
         env = os.environ | {"OPENBLAS_NUM_THREADS": blas, "OMP_NUM_THREADS": blas, "MKL_NUM_THREADS": blas}
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), env.get("PYTHONPATH")]))
         command = [sys.executable, "-m", "refsnn.bench", work, name]

@@ -91,8 +91,14 @@ def _data_options(parser: argparse.ArgumentParser, split: str) -> None:
     )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
     """Build the command's argument parser.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        What will be parsed: the options of `distill` are those of its recipe, and reading that takes NumPy and SciPy,
+        for which `refsnn --help` need not wait.
 
     Returns
     -------
@@ -137,7 +143,8 @@ def parser() -> argparse.ArgumentParser:
     distill.add_argument(
         "--save-every", type=float, default=20.0, metavar="S", help="seconds between checkpoints (default: %(default)s)"
     )
-    _recipe_options(distill)
+    if "distill" in arguments:
+        _recipe_options(distill)
     distill.set_defaults(run=_distill)
 
     evaluate = commands.add_parser(
@@ -485,7 +492,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status : int
         0; 1 where a check failed; 2 where the input cannot be used, after one sentence on standard error.
     """
-    options: Any = parser().parse_args(arguments)
+    # Before NumPy is loaded: sequences are shared among the cores, so each matrix product needs no more than one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options: Any = parser(arguments).parse_args(arguments)
     try:
         return options.run(options)
     except InputError as error:

@@ -15,6 +15,7 @@ from .equilibrium import equilibrium
 from .files import require
 from .network import Batch, Params, first_position
 from .ops import Array
+from .parallel import threads
 from .simulate import Rule, simulate
 from .student import StudentConfig, logits
 from .teacher import classify
@@ -157,7 +158,7 @@ def predict_spikes(
     spikes = {t: dict.fromkeys((p.name for p in network.populations), 0.0) for t in times}
 
     def one(batch: Batch, rows: Array) -> Array:
-        rates = simulate(network, params, batch, times, rule)
+        rates = simulate(network, params, batch, times, rule, threads=threads())
         tokens = batch.attention_mask.astype(bool)
         for t in times:
             for name, rate in rates[t].items():

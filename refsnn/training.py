@@ -21,6 +21,7 @@ from .files import load_tensors, read_json, require, save_tensors, write_json, w
 from .network import Batch, Params
 from .ops import Array
 from .optim import BertAdam, linear_warmup
+from .parallel import in_shares
 from .text import Examples, epoch_batches
 
 __all__ = ["Objective", "Stage", "finished", "train"]
@@ -119,6 +120,7 @@ def train(
     if done is not None:
         return done
     tqdm = require("tqdm").tqdm
+    objective = in_shares(objective)
     per_epoch = -(-len(examples) // stage.batch_size)
     steps = per_epoch * stage.epochs
     optimiser = BertAdam()
