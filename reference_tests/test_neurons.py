@@ -105,3 +105,11 @@ def test_leak_weighted_average_and_its_limit():
 def test_impossible_constants_are_refused_in_words(constants, word):
     with pytest.raises(InputError, match=word):
         Neuron(**constants)
+
+
+def test_one_neuron_may_come_without_an_axis_of_neurons():
+    current = np.random.default_rng(0).normal(0.4, 1, 50)
+    first, charge = fire(current[:20], Neuron(leak=0.9, u0=0.5))
+    second, _ = fire(current[20:], Neuron(leak=0.9, u0=0.5), charge)
+    whole, _ = fire(current[:, None], Neuron(leak=0.9, u0=0.5))
+    assert np.array_equal(np.concatenate([first, second]), whole[:, 0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..equilibrium import equilibrium, scores
 from ..errors import InputError
 from ..network import INPUT, Attention, Batch, Drive, Network, Params, Population, attention_mask
 from ..neurons import Neuron, fire, rate
 from ..ops import Array
 from ..records import network_from
 from ..rounding import PRECISIONS
-from ..student import internal_gradients, prediction_gradients
 from . import reference
 from .cases import Arrays, Case, call, eight_bits, parts
 from .mistakes import recognise_neuron
@@ -407,42 +405,6 @@ ADJOINT_MISTAKES: list[tuple[str, Callable[[Network], Network], dict[str, Any]]]
 ]
 
 
-@dataclass(frozen=True)
-class _Wired:
-    """Adapter of a network that is wired otherwise."""
-
-    change: Callable[[Network], Network]
-    solve: Mapping[str, Any] = field(default_factory=dict)
-
-    def network(self, config: Mapping[str, Any]) -> Network:
-        return self.change(network_from(config)[0])
-
-    def current(self, config, params, population, reads, mask, dtype):
-        added = attention_mask(Batch(mask, mask, mask), reads[0].dtype)
-        return self.network(config)[population].projection(params, tuple(reads), added)[0]
-
-    def rate_map(self, config, params, batch, dtype):
-        network, batch = self.network(config), Batch(**batch)
-        rates = equilibrium(network, params, batch).rates
-        observed, _ = scores(network, params, rates, batch)
-        return rates | {f"scores/{e}": score for e, score in enumerate(observed)}
-
-    def gradients(self, config, params, batch, targets, simulated, dtype):
-        head = self.network(config), params, Batch(**batch)
-        options: dict[str, Any] = {"simulated": simulated, "solve": self.solve}
-        if "hidden" in targets:
-            losses, found, _ = internal_gradients(*head, targets["hidden"], targets["scores"], **options)
-        else:
-
-            def loss(z: Array):
-                value, pullback = ops.soft_cross_entropy(z, targets["logits"], targets["temperature"])
-                return value, lambda dvalue: pullback(dvalue)[0]
-
-            losses, found, _ = prediction_gradients(*head, loss, **options)
-        total = {"loss": np.sum(list(losses.values()))}
-        return losses | total | {f"gradient/{name}": value for name, value in found.items()}
-
-
 #: What is read at step t of a population that has fired so far, from step 0 on, as this list says.
 Seen = Callable[[list[Array], int], Array]
 
@@ -599,10 +561,10 @@ def _mistaken(case: Case) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]
                 for sentence, losses in _loss_mistakes(case):
                     yield sentence, partial(dict, losses)
                 for sentence, rewired, solve in ADJOINT_MISTAKES:
-                    yield sentence, partial(call, _Wired(rewired, solve), case, inputs, "float64")
+                    yield sentence, partial(call, reference.Reference(rewired, solve), case, inputs, "float64")
             else:
                 for sentence, rewired in WIRING_MISTAKES:
-                    yield sentence, partial(call, _Wired(rewired), case, inputs, "float64")
+                    yield sentence, partial(call, reference.Reference(rewired), case, inputs, "float64")
                 for sentence, found in _score_mistakes(case) if case.function == "rate_map" else ():
                     yield sentence, partial(dict, found)
         case "update":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from .. import ops
 from .._version import __version__
 from ..equilibrium import equilibrium, scores
-from ..network import Batch, attention_mask
+from ..network import Batch, Network, attention_mask
 from ..neurons import Neuron, fire, rate
 from ..neurons import asr as average
 from ..ops import Array
@@ -21,6 +22,7 @@ from ..student import internal_gradients, prediction_gradients
 
 __all__ = [
     "OPS",
+    "Reference",
     "asr",
     "current",
     "dtypes",
@@ -69,93 +71,113 @@ OPS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = MappingProxyType
 )
 
 
-def neurons(current, neuron, dtype):
-    """Spikes of integrate-and-fire neurons."""
-    return fire(current, Neuron(**neuron))[0]
-
-
-def asr(spikes, leak, dtype):
-    """Average spiking rate."""
-    return average(spikes, leak)
-
-
-def op(name, arrays, constants, dtype):
-    """Operation by name."""
-    return OPS[name][0](arrays, constants)[0]
-
-
-def pullback(name, arrays, constants, cotangent, dtype):
-    """Cotangents of an operation's real arrays."""
-    function, differentiated = OPS[name]
-    _, pull = function(arrays, constants)
-    result = pull(cotangent)
-    return dict(zip(differentiated, result if isinstance(result, tuple) else (result,), strict=True))
-
-
-def _mask(mask: Array, dtype: np.dtype) -> Array:
-    return attention_mask(Batch(mask, mask, mask), dtype)
-
-
-def current(config, params, population, reads, mask, dtype):
-    """Input current of one population."""
-    network, _ = network_from(config)
-    return network[population].projection(params, tuple(reads), _mask(mask, reads[0].dtype))[0]
-
-
 #: Tolerances of the fixed-point search and of the adjoint solve: what they leave is less than rounding's share.
 SEARCH = {"float64": 3e-15, "float32": 1e-6}
 SOLVE = {"float64": 3e-15, "float32": 1e-6}
 
 
-def rate_map(config, params, batch, dtype):
-    """Equilibrium rates and attention scores."""
-    network, _ = network_from(config)
-    batch = Batch(**batch)
-    rates = equilibrium(network, params, batch, tolerance=SEARCH[dtype]).rates
-    observed, _ = scores(network, params, rates, batch)
-    found = {population.name: rates[population.name] for population in network.populations}
-    return found | {f"scores/{e}": score for e, score in enumerate(observed)}
+@dataclass(frozen=True)
+class Reference:
+    """The adapter; with changes, that of a mistaken network.
+
+    Attributes
+    ----------
+    change : callable
+        What is done to every network before it is read.
+    solve : dict
+        Options of the adjoint solve.
+    """
+
+    change: Callable[[Network], Network] = lambda network: network
+    solve: dict[str, Any] = field(default_factory=dict)
+
+    def network(self, config) -> Network:
+        """Give the network that a configuration describes."""
+        return self.change(network_from(config)[0])
+
+    def neurons(self, current, neuron, dtype):
+        """Spikes of integrate-and-fire neurons."""
+        return fire(current, Neuron(**neuron))[0]
+
+    def asr(self, spikes, leak, dtype):
+        """Average spiking rate."""
+        return average(spikes, leak)
+
+    def op(self, name, arrays, constants, dtype):
+        """Operation by name."""
+        return OPS[name][0](arrays, constants)[0]
+
+    def pullback(self, name, arrays, constants, cotangent, dtype):
+        """Cotangents of an operation's real arrays."""
+        function, differentiated = OPS[name]
+        _, pull = function(arrays, constants)
+        result = pull(cotangent)
+        return dict(zip(differentiated, result if isinstance(result, tuple) else (result,), strict=True))
+
+    def current(self, config, params, population, reads, mask, dtype):
+        """Input current of one population."""
+        network = self.network(config)
+        return network[population].projection(
+            params, tuple(reads), attention_mask(Batch(mask, mask, mask), reads[0].dtype)
+        )[0]
+
+    def rate_map(self, config, params, batch, dtype):
+        """Equilibrium rates and attention scores."""
+        network = self.network(config)
+        batch = Batch(**batch)
+        rates = equilibrium(network, params, batch, tolerance=SEARCH[dtype]).rates
+        observed, _ = scores(network, params, rates, batch)
+        found = {population.name: rates[population.name] for population in network.populations}
+        return found | {f"scores/{e}": score for e, score in enumerate(observed)}
+
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        """Spikes of every population."""
+        network = self.network(config)
+        return record(network, params, Batch(**batch), t_conv, rule)
+
+    def solved(self, config, params, batch, targets, simulated, dtype):
+        """Loss and gradients of a distillation step and, with feedback, what the solvers did."""
+        network = self.network(config)
+        batch = Batch(**batch)
+        limits: dict[str, Any] = {
+            "search": {"tolerance": SEARCH[dtype]},
+            "solve": {"tolerance": SOLVE[dtype]} | self.solve,
+        }
+        found: dict[str, Any] = {}
+        if "hidden" in targets:
+            losses, gradient, statistics = internal_gradients(
+                network, params, batch, targets["hidden"], targets["scores"], simulated=simulated, **limits
+            )
+            found |= losses
+        else:
+
+            def loss(z: Array):
+                found["logits"] = z
+                value, pull = ops.soft_cross_entropy(z, targets["logits"], targets["temperature"])
+                return value, lambda dvalue: pull(dvalue)[0]
+
+            losses, gradient, statistics = prediction_gradients(
+                network, params, batch, loss, simulated=simulated, **limits
+            )
+        found["loss"] = np.sum(list(losses.values()))
+        return found | {f"gradient/{name}": value for name, value in gradient.items()}, statistics
+
+    def gradients(self, config, params, batch, targets, simulated, dtype):
+        """Loss and gradients of a distillation step."""
+        return self.solved(config, params, batch, targets, simulated, dtype)[0]
+
+    def update(self, params, gradients, moments, settings, dtype):
+        """One step of BertAdam."""
+        settings = dict(settings)
+        lr = settings.pop("lr")
+        params = {name: value.copy() for name, value in params.items()}
+        state = {f"{moment}/{name}": value.copy() for moment in "mv" for name, value in moments[moment].items()}
+        BertAdam(**settings).step(params, gradients, state, lr)
+        return {f"param/{name}": value for name, value in params.items()} | state
 
 
-def simulate(config, params, batch, t_conv, rule, dtype):
-    """Spikes of every population."""
-    network, _ = network_from(config)
-    return record(network, params, Batch(**batch), t_conv, rule)
-
-
-def solved(config, params, batch, targets, simulated, dtype):
-    """Loss and gradients of a distillation step and, with feedback, what the solvers did."""
-    network, _ = network_from(config)
-    batch = Batch(**batch)
-    limits: dict[str, Any] = {"search": {"tolerance": SEARCH[dtype]}, "solve": {"tolerance": SOLVE[dtype]}}
-    found: dict[str, Any] = {}
-    if "hidden" in targets:
-        losses, gradient, statistics = internal_gradients(
-            network, params, batch, targets["hidden"], targets["scores"], simulated=simulated, **limits
-        )
-        found |= losses
-    else:
-
-        def loss(z: Array):
-            found["logits"] = z
-            value, pull = ops.soft_cross_entropy(z, targets["logits"], targets["temperature"])
-            return value, lambda dvalue: pull(dvalue)[0]
-
-        losses, gradient, statistics = prediction_gradients(network, params, batch, loss, simulated=simulated, **limits)
-    found["loss"] = np.sum(list(losses.values()))
-    return found | {f"gradient/{name}": value for name, value in gradient.items()}, statistics
-
-
-def gradients(config, params, batch, targets, simulated, dtype):
-    """Loss and gradients of a distillation step."""
-    return solved(config, params, batch, targets, simulated, dtype)[0]
-
-
-def update(params, gradients, moments, settings, dtype):
-    """One step of BertAdam."""
-    settings = dict(settings)
-    lr = settings.pop("lr")
-    params = {name: value.copy() for name, value in params.items()}
-    state = {f"{moment}/{name}": value.copy() for moment in "mv" for name, value in moments[moment].items()}
-    BertAdam(**settings).step(params, gradients, state, lr)
-    return {f"param/{name}": value for name, value in params.items()} | state
+REFERENCE = Reference()
+neurons, asr, op = REFERENCE.neurons, REFERENCE.asr, REFERENCE.op
+pullback, current = REFERENCE.pullback, REFERENCE.current
+rate_map, simulate, solved = REFERENCE.rate_map, REFERENCE.simulate, REFERENCE.solved
+gradients, update = REFERENCE.gradients, REFERENCE.update
