@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
@@ -423,13 +424,24 @@ def _golden_verify(options: argparse.Namespace) -> int:
     return 1 if differences else 0
 
 
+@contextmanager
+def _bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
+    """Show progress to a person who is looking; nobody else needs tqdm for it."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from .files import require
+
+    with require("tqdm").tqdm(total=total, unit=unit, leave=False) as bar:
+        yield bar.update
+
+
 def _conform(options: argparse.Namespace) -> int:
     import fnmatch
 
     from .conformance.cases import cases
     from .conformance.report import stale, text, write_html_report, write_json_report
     from .conformance.run import conform, load_adapter, read_rules
-    from .files import require
 
     sys.path.insert(0, os.getcwd())  # an adapter in the folder one works in, as `python -m` would find it
     adapter = load_adapter(options.adapter)
@@ -437,12 +449,11 @@ def _conform(options: argparse.Namespace) -> int:
     chosen = [c for c in cases(options.suite, options.seed) if fnmatch.fnmatchcase(c.id, options.only or "*")]
     if not chosen:
         raise InputError(f"no case is called {options.only!r}; ids look like neurons/ties or op/gelu")
-    bar = require("tqdm").tqdm(total=len(chosen), unit="case", leave=False, disable=not sys.stderr.isatty())
     results: list[Any] = []
-    for case in chosen:
-        results += conform(adapter, [case], options.dtype, skips, xfails)
-        bar.update()
-    bar.close()
+    with _bar(len(chosen), "case") as update:
+        for case in chosen:
+            results += conform(adapter, [case], options.dtype, skips, xfails)
+            update(1)
     name = getattr(adapter, "name", options.adapter)
     warnings = [] if options.only else stale(results, skips, xfails)
     print(text(name, results, warnings))
@@ -466,12 +477,12 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from .bench import WORKS, measure, table, to_dict
-    from .files import require, write_json
+    from .files import write_json
 
     works = options.works or [name for name in WORKS if name != "long"]
     total = len(works) * (options.repetitions + 1)
-    with require("tqdm").tqdm(total=total, unit="round", leave=False, disable=not sys.stderr.isatty()) as bar:
-        outcomes = measure(works, options.against, options.repetitions, bar.update)
+    with _bar(total, "round") as update:
+        outcomes = measure(works, options.against, options.repetitions, update)
     print(table(outcomes))
     if options.json:
         write_json(options.json, to_dict(outcomes))
