@@ -21,10 +21,14 @@ from ..ops import Array
 from ..records import network_config
 from . import reference
 
-__all__ = ["SUITES", "Case", "Level", "call", "cases", "parts"]
+__all__ = ["SUITES", "VANISHING", "Case", "Level", "call", "cases", "parts"]
 
 Level = Literal["neuron", "op", "population", "encoder", "network", "distillation"]
 Arrays = dict[str, Array]
+
+#: A gradient is compared relative to its largest entry, or to this fraction of the case's largest gradient if that is
+#: more: some vanish in exact arithmetic (a key's bias shifts all scores of a query alike), and are rounding alone.
+VANISHING = 1e-2
 
 #: Sizes of the networks of each suite: batch, positions, width, heads, intermediate, encoders, vocabulary, T.
 SUITES: dict[str, dict[str, int]] = {

@@ -24,7 +24,7 @@ from ..ops import Array
 from ..records import network_from
 from ..rounding import PRECISIONS
 from . import reference
-from .cases import Arrays, Case, call, eight_bits, parts
+from .cases import VANISHING, Arrays, Case, call, eight_bits, parts
 from .mistakes import recognise_neuron
 
 __all__ = [
@@ -45,8 +45,6 @@ NEARER = 100.0
 NEAR_SPIKES, NEARER_SPIKES = 1e-2, 10.0
 #: So many timesteps are compared: mistakes show early, and long simulations take long.
 STEPS = 16
-#: Gradients that are less than this share of the case's largest are compared relative to that; see `run.VANISHING`.
-VANISHING = 1e-2
 
 Op = Callable[[Arrays, Mapping[str, Any]], tuple[Any, Callable[[Any], Any]]]
 

@@ -28,7 +28,7 @@ from ..ops import Array
 from ..records import network_from
 from ..rounding import PRECISIONS, Precision
 from . import reference
-from .cases import Arrays, Case, call, parts
+from .cases import VANISHING, Arrays, Case, call, parts
 from .recognise import recognise
 from .requirements import REQUIREMENTS
 
@@ -49,9 +49,6 @@ __all__ = [
 ROUNDINGS = 16
 #: Scores at or below this are masked, and compared among themselves: they must not set the scale of the others.
 MASKED = -1000.0
-#: A gradient is compared relative to its largest entry, or to this fraction of the case's largest gradient if that is
-#: more: some vanish in exact arithmetic (a key's bias shifts all scores of a query alike), and are rounding alone.
-VANISHING = 1e-2
 #: Relative perturbation by which sensitivity is measured: far above rounding, far below any curvature.
 NUDGE = 2.0**-24
 
