@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from conftest import random_batch, random_parameters
+from conftest import SMALL, random_batch, random_parameters
 from test_training import write_task, write_teacher
 
 from refsnn.checkpoints import bert_folder, load_bert, load_student, load_teacher, read_weights, save_model
@@ -23,15 +23,6 @@ from refsnn.parity import read_case
 from refsnn.student import StudentConfig, logits
 from refsnn.teacher import teacher_shapes
 from refsnn.torch_files import read_torch, write_torch
-
-CONFIG = BertConfig(
-    vocab_size=30,
-    hidden_size=12,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    intermediate_size=20,
-    max_position_embeddings=9,
-)
 
 
 def assert_same(found, expected):
@@ -49,9 +40,9 @@ def assert_same(found, expected):
 def bert(tmp_path):
     folder = tmp_path / "bert"
     folder.mkdir()
-    write_json(folder / "config.json", CONFIG.to_dict())
+    write_json(folder / "config.json", SMALL.to_dict())
     (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
-    shapes = teacher_shapes(CONFIG, 3)
+    shapes = teacher_shapes(SMALL, 3)
     params = initial_parameters(shapes, np.random.default_rng(0), 0.3)
     return folder, {name: value for name, value in params.items() if not name.startswith("classifier.")}
 
@@ -82,7 +73,7 @@ def test_every_layout_and_prefix(bert, layout, prefix):
     folder, params = bert
     LAYOUTS[layout](folder, {f"{prefix}{name}": value for name, value in params.items()})
     config, found = load_bert(folder)
-    assert config == CONFIG
+    assert config == SMALL
     assert_same(found, params)
     assert all(value.flags.writeable for value in found.values())
 
@@ -299,7 +290,7 @@ def authors_folder(folder, state, config):
 
 
 def student(encoders=2, classes=3, dtype=np.float64, **about):
-    bert = BertConfig(**(CONFIG.to_dict() | {"num_hidden_layers": encoders}))
+    bert = BertConfig(**(SMALL.to_dict() | {"num_hidden_layers": encoders}))
     config = StudentConfig(bert, bert.hidden_size, classes, **about)
     heads = {name: shape for name, shape in config.shapes.items() if name.startswith(("fit.", "classifier."))}
     params = random_parameters(bert, 1, config.feedback, extra=heads)
@@ -360,7 +351,7 @@ def test_their_strict_loader_takes_what_is_written(tmp_path, encoders, dtype):
 @pytest.mark.parametrize("parallel", [False, True])
 def test_what_their_program_saves_becomes_a_run(tmp_path, encoders, legacy, parallel):
     torch = pytest.importorskip("torch")
-    config = BertConfig(**(CONFIG.to_dict() | {"num_hidden_layers": encoders}))
+    config = BertConfig(**(SMALL.to_dict() | {"num_hidden_layers": encoders}))
     model = authors_model(torch, config, classes=2)
     state = model.state_dict()
     assert len(state) > 5 * 16 * encoders  # the same parameters under five names
@@ -378,7 +369,7 @@ def test_what_their_program_saves_becomes_a_run(tmp_path, encoders, legacy, para
 
 def test_a_general_student_is_handed_over_to_a_task(tmp_path, capsys):
     torch = pytest.importorskip("torch")
-    config = BertConfig(**(CONFIG.to_dict() | {"num_hidden_layers": 4}))
+    config = BertConfig(**(SMALL.to_dict() | {"num_hidden_layers": 4}))
     general = authors_model(torch, config)
     folder = authors_folder(tmp_path / "general", {}, config)
     torch.save(general.state_dict(), folder / "pytorch_model.bin")
@@ -489,13 +480,13 @@ def test_what_the_other_program_has_to_be_told(tmp_path):
     notes = " ".join(convert(write_run(tmp_path / "run", config, params), tmp_path / "theirs", "authors"))
     for word in ("--vth 0.5", "self.leaky = 0.9", "membranes start at 0", "2 or 4 encoders"):
         assert word in notes
-    bert = BertConfig(**(CONFIG.to_dict() | {"layer_norm_eps": 1e-5}))
+    bert = BertConfig(**(SMALL.to_dict() | {"layer_norm_eps": 1e-5}))
     config = StudentConfig(bert, 16, 2)
     params = initial_parameters(config.shapes, np.random.default_rng(0))
     notes = " ".join(convert(write_run(tmp_path / "run2", config, params), tmp_path / "theirs2", "authors"))
     assert "fit_dense is 12 wide" in notes and "layer_norm_eps = 1e-12" in notes
     params = {theirs: value for theirs, value in read_torch(tmp_path / "theirs" / "pytorch_model.bin").items()}
-    folder = authors_folder(tmp_path / "without vocabulary", params, CONFIG)
+    folder = authors_folder(tmp_path / "without vocabulary", params, SMALL)
     (folder / "vocab.txt").unlink()
     notes = " ".join(convert(folder, tmp_path / "run3", "refsnn"))
     for word in ("taken to be 1", "without --task", "pooler_layer", "--feedback"):

@@ -235,7 +235,10 @@ class _Contestant:
 
 
 def measure(
-    works: Sequence[str], adapters: Sequence[str] = (), repetitions: int = 5, progress: Callable[[int], Any] = abs
+    works: Sequence[str],
+    adapters: Sequence[str] = (),
+    repetitions: int = 5,
+    progress: Callable[[int], Any] = lambda count: None,
 ) -> list[Outcome]:
     """Let contestants take turns at some works.
 

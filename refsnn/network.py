@@ -51,6 +51,9 @@ Params = dict[str, Array]
 #: What a projection's pullback returns: the cotangents of what it read, in order, and of its parameters, by name.
 Cotangents = tuple[tuple[Array, ...], Params]
 
+#: Names of the embeddings' five parameters.
+EMBEDDINGS = tuple(embedding_shapes(BertConfig()))
+
 #: The name under which a population reads the constant embedding current.
 INPUT = "input"
 
@@ -341,7 +344,7 @@ class Embeddings:
 
     def __call__(self, params: Mapping[str, Array], batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
         positions = np.arange(batch.input_ids.shape[1])
-        word, position, kind, gamma, beta = embedding_shapes(BertConfig())  # the five names
+        word, position, kind, gamma, beta = EMBEDDINGS
         w, word_pullback = ops.embedding(batch.input_ids, params[word], frozen_row=self.pad_token_id)  # (B, N, D)
         p, position_pullback = ops.embedding(positions, params[position])  # (N, D)
         k, kind_pullback = ops.embedding(batch.token_type_ids, params[kind])  # (B, N, D)
@@ -361,7 +364,7 @@ class Embeddings:
 
     def enclose(self, params: Mapping[str, Array], batch: Batch, precision: Precision) -> Enclosed:
         """Return the input current with its a-priori rounding bound."""
-        word, position, kind, gamma, beta = embedding_shapes(BertConfig())
+        word, position, kind, gamma, beta = EMBEDDINGS
         terms = (
             params[word][batch.input_ids],
             params[position][np.arange(batch.input_ids.shape[1])],

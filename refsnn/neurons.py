@@ -102,14 +102,12 @@ def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[A
     >>> spikes[:, 0], charge.round(9)
     (array([0., 0., 1., 0., 1.]), array([0.]))
     """
-    if current.ndim == 1:  # one neuron
-        spikes, v = fire(current[:, None], neuron, None if charge is None else np.reshape(charge, 1))
-        return spikes[:, 0], v[0]
     level = neuron.firing_level(current.dtype)
     v = np.full(current.shape[1:], neuron.u0 * neuron.vth, dtype=current.dtype) if charge is None else charge.copy()
     spikes = np.empty(current.shape, current.dtype)
     reset = np.empty_like(v)
-    for drive, s in zip(current, spikes, strict=True):
+    for t in range(len(current)):
+        drive, s = current[t, ...], spikes[t, ...]  # views, of a single neuron too
         if neuron.leak != 1:
             v *= neuron.leak
         v += drive  # u[t]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from .network import Batch, Params, accumulate
 from .ops import Array
 
-__all__ = ["cores", "in_shares", "threads"]
+__all__ = ["cores", "in_shares", "map_shares", "threads"]
 
 #: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.
 SHARES = 2
@@ -41,6 +42,27 @@ def threads() -> int:
     return cores() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
 
 
+def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: int, workers: int) -> list[Any]:
+    """Apply a function to shares of a batch's sequences, several at once.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(share, places)``: the share, and where its sequences are in the batch.
+    batch : Batch
+    shares, workers : int
+        Fewer where there are fewer sequences.
+
+    Returns
+    -------
+    results : list
+        One for each share, in their order.
+    """
+    places = np.array_split(np.arange(len(batch.input_ids)), min(shares, len(batch.input_ids)))
+    with ThreadPoolExecutor(min(workers, len(places))) as pool:
+        return list(pool.map(lambda rows: function(Batch(*(ids[rows] for ids in batch)), rows), places))
+
+
 def in_shares(objective):
     """Compute a training objective on shares of the batch, several at once, and put the results together.
 
@@ -59,15 +81,12 @@ def in_shares(objective):
     """
 
     def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
-        shares = np.array_split(np.arange(len(rows)), min(SHARES, len(rows)))
-
-        def one(share: Array):
-            weight = len(share) / len(rows)
-            parts = objective(params, Batch(*(ids[share] for ids in batch)), rows[share])
+        def one(share: Batch, places: Array):
+            weight = len(places) / len(rows)
+            parts = objective(params, share, rows[places])
             return [{name: value * weight for name, value in part.items()} for part in parts]
 
-        with ThreadPoolExecutor(min(threads(), len(shares))) as pool:
-            losses, gradients, statistics = zip(*pool.map(one, shares), strict=True)
+        losses, gradients, statistics = zip(*map_shares(one, batch, SHARES, threads()), strict=True)
         return _total(losses), _total(gradients), _total(statistics)
 
     return whole

@@ -196,8 +196,7 @@ def softmax(x: Enclosed, precision: Precision) -> Enclosed:
     exponents = _gamma(0, 1, precision) * (highest - x.value + x.error)
     eta = x.error + exponents + _gamma(0, FUNCTION_UNITS, precision)
     # p e^η − p; where η is large p may be 0 and p e^η not, so it is formed from log p.
-    shifted = x.value - x.value.max(axis=-1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    log_p = ops.log_softmax(x.value)
     more = np.where(eta < 1, p * np.expm1(np.minimum(eta, 1)), np.exp(np.minimum(eta + log_p, 200.0)))
     less = -p * np.expm1(-eta)  # p − p e^{−η}
     sum_more, sum_less = more.sum(axis=-1, keepdims=True), less.sum(axis=-1, keepdims=True)

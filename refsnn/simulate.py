@@ -10,7 +10,6 @@ Two integration rules turn a projection f and the spikes s it reads into input c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from .errors import InputError
 from .network import INPUT, Batch, Network, Population, attention_mask
 from .neurons import fire
 from .ops import Array
+from .parallel import map_shares
 
 __all__ = ["Rule", "simulate", "spike_blocks"]
 
@@ -161,14 +161,11 @@ def simulate(
         raise InputError(f"t_conv is {t_conv!r}, but rates are read after one step or more")
     names = [p.name for p in network.populations] if keep is None else list(keep)
     if threads > 1 and len(batch.input_ids) > 1:
-        shares = np.array_split(np.arange(len(batch.input_ids)), min(threads, len(batch.input_ids)))
 
-        def share(rows: Array) -> dict[int, Rates]:
-            part = Batch(*(ids[rows] for ids in batch))
-            return simulate(network, params, part, times, rule, block, leak, names)
+        def alone(share: Batch, _: Array) -> dict[int, Rates]:
+            return simulate(network, params, share, times, rule, block, leak, names)
 
-        with ThreadPoolExecutor(len(shares)) as pool:
-            found = list(pool.map(share, shares))
+        found = map_shares(alone, batch, threads, threads)
         return {t: {name: np.concatenate([part[t][name] for part in found]) for name in names} for t in times}
     sums: dict[str, Array] = {}
     rates: dict[int, Rates] = {}

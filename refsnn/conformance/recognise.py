@@ -652,6 +652,11 @@ def recognise(
         return None  # an answer so malformed that no mistake can be recognised in it
 
 
+def _flat(values: Mapping[str, Any], names: list[str]) -> Array:
+    """Put all entries of some quantities end to end."""
+    return np.concatenate([np.ravel(np.asarray(values[name], float)) for name in names])
+
+
 #: Precision -> its nearest numbers to others.
 _HELD: dict[str, Callable[[Array], Array]] = {
     "bfloat16": eight_bits,
@@ -666,7 +671,7 @@ def _lower_precision(
     """Recognise numbers of a lower precision than is claimed, about as far off as it explains."""
     if dtype is None and all(np.asarray(answer[name]).dtype == np.float64 for name in names):
         dtype = "float64"
-    found, wanted = (np.concatenate([np.ravel(np.asarray(d[n], float)) for n in names]) for d in (answer, expected))
+    found, wanted = _flat(answer, names), _flat(expected, names)
     for name, held in _HELD.items():
         if dtype is None or PRECISIONS[name].unit <= PRECISIONS[dtype].unit or right > 256 * PRECISIONS[name].unit:
             continue
@@ -678,10 +683,8 @@ def _lower_precision(
 
 def _factor(answer: Mapping[str, Any], expected: Mapping[str, Array], names: list[str]) -> str | None:
     """Recognise an answer that is a multiple of the right one throughout, losses and gradients apart."""
-    flat = [
-        np.concatenate([np.ravel(np.asarray(d[n], float)) for n in names if n != "logits"]) for d in (answer, expected)
-    ]
-    found, right = flat
+    names = [name for name in names if name != "logits"]
+    found, right = _flat(answer, names), _flat(expected, names)
     k = float(found @ right) / float(right @ right)
     if abs(k - 1) > NEAR and np.abs(found - k * right).max() <= NEAR * abs(k) * np.abs(right).max():
         return f"everything is multiplied by {k:.6g}"

@@ -79,23 +79,6 @@ class Expectation:
 
 
 @lru_cache(maxsize=256)
-def _cached(key: int, holder: _Held) -> Expectation:
-    return _expectation(holder.case)
-
-
-class _Held:
-    """A case under its identity: cases hold dicts, which have no hash."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and other.case is self.case
-
-    def __hash__(self) -> int:
-        return id(self.case)
-
-
 def expectation(case: Case) -> Expectation:
     """Answer of the reference to a case, with scales and sensitivities; computed once.
 
@@ -107,10 +90,6 @@ def expectation(case: Case) -> Expectation:
     -------
     expectation : Expectation
     """
-    return _cached(id(case), _Held(case))
-
-
-def _expectation(case: Case) -> Expectation:
     values = {k: np.asarray(v, np.float64) for k, v in call(reference, case, case.inputs, "float64").items()}
     largest = max((_size(k, v) for k, v in values.items() if k.startswith(("gradient/", "d"))), default=0.0)
     scales = {}
