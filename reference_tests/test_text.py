@@ -55,10 +55,10 @@ def test_official_glue_files_are_read_whole(data):
 
 def test_corpus_paragraphs(tmp_path):
     (tmp_path / "text").write_text("one\nline\n\n  \n\nanother   paragraph\n")
-    assert read_corpus(tmp_path / "text")["text"][:] == ["one line", "another paragraph"]
+    assert list(read_corpus([tmp_path / "text"])) == ["one line", "another paragraph"]
     (tmp_path / "text").write_text(" \n\n")
     with pytest.raises(InputError, match="no text"):
-        read_corpus(tmp_path / "text")
+        list(read_corpus([tmp_path / "text"]))
 
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=60).map(np.array)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .files import write_text
+from .files import require, write_text
 
 __all__ = [
     "pairs",
@@ -721,6 +721,8 @@ def train_vocabulary(texts: Iterable[str], size: int, path: str | os.PathLike[st
     ------
     ValueError
         If there is not even room for the characters of the texts.
+    InputError
+        The package `tokenizers` is not installed.
 
     Examples
     --------
@@ -730,6 +732,7 @@ def train_vocabulary(texts: Iterable[str], size: int, path: str | os.PathLike[st
     ...     print(Path(directory, "vocab.txt").read_text().split()[5:])
     ['##c', '##e', '##l', '##o', '##r', '##t', '##u', 'a', 'c', 'd', 'e', 'l', 'o', 'p', 'r', 's', 't', 'u', '##ll']
     """
+    require("tokenizers")
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))

@@ -73,7 +73,7 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
         lr_prediction=3e-4,
     )
     print("Training a BERT teacher, then a spiking student in three stages (killed, it goes on where it was)")
-    distill(recipe, data, (replace(TEACHER, vocab_size=rows), data), run, data / "corpus.txt")
+    distill(recipe, data, (replace(TEACHER, vocab_size=rows), data), run, [data / "corpus.txt"])
     print("Evaluating by rate map and by spikes\n")
     results = evaluate_run(run, data, T_CONV, name=f"made-up {task}")
     print(table(results))

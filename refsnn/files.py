@@ -44,6 +44,11 @@ def require(module: str):
     Returns
     -------
     module
+
+    Raises
+    ------
+    InputError
+        The package is not installed.
     """
     import importlib
 
@@ -68,6 +73,11 @@ def existing(path: str | os.PathLike, what: str) -> Path:
     Returns
     -------
     path : Path
+
+    Raises
+    ------
+    InputError
+        It does not.
     """
     if not (path := Path(path)).exists():
         raise InputError(f"{what} {path} does not exist; name an existing one")
@@ -84,6 +94,11 @@ def new_folder(path: str | os.PathLike) -> Path:
     Returns
     -------
     path : Path
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made, or not be written into.
     """
     path = Path(path)
     try:
@@ -154,6 +169,11 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     Returns
     -------
     value : dict
+
+    Raises
+    ------
+    InputError
+        There is no such file, it is not JSON, or it holds something else than an object.
     """
     path = existing(path, "the file")
     try:

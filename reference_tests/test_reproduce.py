@@ -1,0 +1,320 @@
+"""Plans: read, carried out, killed, interrupted and taken up again; the estimate of time; what a page says."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_training import BAD, GOOD, write_task, write_teacher
+
+from refsnn.cli import main
+from refsnn.distill import distill, load_student
+from refsnn.errors import InputError
+from refsnn.files import read_json
+from refsnn.paper import GLUE
+from refsnn.reproduce import duration, read_plan, reproduce, text_table, time_left
+
+PLAN = """
+tasks = ["sst2", "rte"]
+seeds = [0, 3]
+
+[recipe]
+encoders = 1
+max_length = 12
+batch_size = 4
+epochs_teacher = 2
+epochs_general = 2
+epochs_internal = 2
+epochs_prediction = 1
+lr_internal = 3e-3
+
+[general]
+max_length = 16
+batch_size = 8
+
+[task.rte]
+epochs_prediction = 2
+
+[evaluation]
+t_conv = [4, 2]
+rules = ["inst", "running"]
+"""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, Path]:
+    """A plan, data of two tasks, a teacher and two corpora."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "plan.toml").write_text(PLAN)
+    write_task(folder / "SST-2", 24)
+    (folder / "RTE").mkdir()
+    rng = random.Random(0)
+    for split in ("train", "dev"):
+        rows = ["index\tsentence1\tsentence2\tlabel"]
+        for i in range(16):
+            first, second = rng.choice(GOOD), rng.choice(GOOD + BAD)
+            label = "entailment" if second in GOOD else "not_entailment"
+            rows.append(f"{i}\tthe film is {first}\tthe plot is {second}\t{label}")
+        (folder / "RTE" / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    for name in ("first.txt", "second.txt"):
+        text = [" ".join(f"the {x} is {rng.choice(GOOD)}." for x in ("film", "plot", "cast")) for _ in range(12)]
+        (folder / name).write_text("\n\n".join(text))
+    return {"folder": folder, "teacher": write_teacher(folder / "bert")}
+
+
+def arguments(given, out: Path, *, save_every: float = 0.0) -> dict:
+    folder = given["folder"]
+    corpora = [folder / "first.txt", folder / "second.txt"]
+    return {
+        "config": folder / "plan.toml",
+        "out": out,
+        "data": folder,
+        "teacher": given["teacher"],
+        "corpus": corpora,
+        "save_every": save_every,
+    }
+
+
+def start(given, out: Path) -> subprocess.Popen:
+    words = ["-m", "refsnn", "reproduce"]
+    for name, value in arguments(given, out).items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def whole(given, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    reproduce(**arguments(given, out))
+    return out
+
+
+def models(run: Path) -> dict[str, bytes]:
+    """Everything that must not depend on when a run was interrupted."""
+    files = [*run.rglob("*.safetensors"), *run.rglob("seed-*/log.jsonl"), run / "general" / "log.jsonl"]
+    assert len(files) == 2 + 4 * 5 + 5
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def timeless(value):
+    """Results without what a clock or a process says."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if "seconds" not in k and k != "peak_memory_mb"}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def test_the_table_is_what_the_runs_found(whole):
+    results = read_json(whole / "results.json")
+    assert [row["task"] for row in results["tasks"]] == ["sst2", "rte"]
+    for row in results["tasks"]:
+        assert row["published"] == GLUE[row["task"]] and row["seeds"] == [0, 3]
+        runs = [whole / row["task"] / f"seed-{seed}" for seed in (0, 3)]
+        first = [read_json(run / "results.json") for run in runs]  # the page of a run shows the first rule
+        assert [r["rule"] for r in first] == ["inst", "inst"]
+        for who in ("teacher", "rate"):
+            values = [r["metrics"][who]["accuracy"] for r in first]
+            spread = {"mean": sum(values) / 2, "least": min(values), "greatest": max(values), "values": values}
+            assert row[who] == spread
+        assert [(s["rule"], s["t"]) for s in row["spikes"]] == [
+            ("inst", 2),
+            ("inst", 4),
+            ("running", 2),
+            ("running", 4),
+        ]
+        for rule in ("inst", "running"):
+            for i, t in enumerate((2, 4)):
+                values = [read_json(run / f"results-{rule}.json")["spikes"][i]["accuracy"] for run in runs]
+                (found,) = (s for s in row["spikes"] if (s["rule"], s["t"]) == (rule, t))
+                assert found["values"] == values and found["least"] == min(values)
+    page = (whole / "report.html").read_text()
+    assert page.count("report.html") == 8 and f"{GLUE['rte']:.1f}" in page
+    for link in re.findall(r'href="([^#"]+)"', page):
+        assert (whole / link).stat().st_size > 10_000
+    assert f"{100 * results['tasks'][0]['rate']['mean']:.1f}" in text_table(results)
+
+
+def test_the_stages_are_counted_and_logged(whole):
+    entries = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [entry["number"] for entry in entries] == list(range(1, 22)) and entries[0]["of"] == 21
+    assert entries[0]["title"] == "general distillation" and entries[0]["steps"] > 0
+    assert entries[1]["title"] == "SST-2, seed 0, teacher" and entries[1]["steps"] == 24 / 4 * 2
+    assert entries[-1]["title"] == "RTE, seed 3, evaluation by rule inst" and not entries[-1]["unknown"]
+    for entry in entries:
+        name = re.match(r"(SST-2|RTE), seed (\d), (teacher|internal|prediction)", entry["title"])
+        if name:
+            run = whole / {"SST-2": "sst2", "RTE": "rte"}[name[1]] / f"seed-{name[2]}"
+            steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+            assert max(s["step"] for s in steps if s["stage"] == name[3]) == entry["steps"]
+
+
+def test_the_student_starts_as_if_its_run_had_a_general_stage(given, whole, tmp_path):
+    """General distillation apart, and within `refsnn distill --corpus`, are the same."""
+    plan = read_plan(given["folder"] / "plan.toml")
+    a = arguments(given, tmp_path)
+    recipe = replace(plan.general, epochs_teacher=1, epochs_internal=0, epochs_prediction=0)
+    distill(recipe, a["data"], a["teacher"], tmp_path / "one", corpus=a["corpus"])
+    _, one = load_student(tmp_path / "one")
+    config, apart = load_student(whole / "general")
+    assert config.bert.num_hidden_layers == 1
+    for name, value in apart.items():
+        assert name.startswith("classifier.") or value.tobytes() == one[name].tobytes(), name
+    recipe = replace(plan.tasks["sst2"], epochs_teacher=0, epochs_internal=0, epochs_prediction=0)
+    distill(recipe, a["data"], a["teacher"], tmp_path / "two", general=whole / "general")
+    _, two = load_student(tmp_path / "two")
+    assert all(n.startswith("classifier.") or v.tobytes() == two[n].tobytes() for n, v in apart.items())
+    with pytest.raises(InputError, match=r"general student .* neuron .*0\.5.*again"):
+        distill(replace(recipe, vth=0.5), a["data"], a["teacher"], tmp_path / "three", general=whole / "general")
+
+
+def test_a_finished_plan_is_left_alone(given, whole, monkeypatch):
+    from refsnn import training
+
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("seed-*/*") if path.is_file()}
+    monkeypatch.setattr(training, "in_shares", lambda objective: pytest.fail("something is trained again"))
+    reproduce(**arguments(given, whole))
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("seed-*/*") if path.is_file()}
+    changed = given["folder"] / "changed.toml"
+    changed.write_text(PLAN.replace("epochs_prediction = 2", "epochs_prediction = 3"))
+    with pytest.raises(InputError, match="epochs_prediction was 2 and is 3"):
+        reproduce(**arguments(given, whole) | {"config": changed})
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(given, whole, tmp_path):
+    out, rng = tmp_path / "run", random.Random(time.time_ns())
+    for target in ("general/stages", "sst2/seed-0/stages/internal.safetensors", "rte/seed-0/results-running.json"):
+        process = start(given, out)
+        while not (out / target).exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.3)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = start(given, out)
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "stage 21 of 21" in said and "SST-2" in said
+    assert models(out) == models(whole)
+    assert not list(out.rglob("*.part")), "temporary files are left behind"
+    found, expected = (timeless(read_json(run / "results.json")) for run in (out, whole))
+    assert found == expected
+
+
+def test_an_interruption_is_one_sentence_and_status_130(given, tmp_path):
+    process = start(given, tmp_path / "run")
+    while not (tmp_path / "run" / "sst2" / "seed-0" / "stages" / "teacher.safetensors").exists():
+        time.sleep(0.005)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    (said,) = (line for line in errors.splitlines() if "refsnn: " in line)
+    assert said.startswith("refsnn: ") and "the same command goes on" in said, "not on a line of its own"
+
+
+def test_without_data_text_and_teacher_are_made(tmp_path, capsys):
+    plan = tmp_path / "made.toml"
+    plan.write_text(
+        'tasks = ["sst2", "rte"]\n'
+        "[made]\ntrain = 40\ndev = 12\npretraining = 50\nparagraphs = 30\nvocabulary = 400\nepochs = 1\n"
+        "width = 16\nheads = 2\nlayers = 1\n[recipe]\nencoders = 1\nmax_length = 32\nepochs_internal = 1\n"
+        'epochs_prediction = 1\nepochs_teacher = 1\n[evaluation]\nt_conv = [3]\nrules = ["inst"]\n'
+    )
+    assert main(["reproduce", "--config", str(plan), "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "stage 1 of 10: pretraining; time left not known yet" in said
+    assert "made-up SST-2" in said and "published" not in said and "Now open" in said
+    lines = (tmp_path / "run" / "made" / "SST-2" / "dev.tsv").read_text().splitlines()[1:]
+    dev = {line.split("\t")[0] for line in lines}
+    seen = {line.split("\t")[0] for line in (tmp_path / "run" / "made" / "pretraining.tsv").read_text().splitlines()}
+    assert len(dev) == 12 and not dev & seen, "pretraining has seen the dev split"
+    assert "made up" in (tmp_path / "run" / "report.html").read_text()
+    assert main(["reproduce", "--config", str(plan), "--out", str(tmp_path / "x"), "--tasks", "cola"]) == 2
+    assert "not for cola" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Plans
+
+
+@pytest.mark.parametrize("name", ["paper", "small", "tiny"])
+def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
+    plan = read_plan(name)
+    assert replace(plan, source="") == replace(read_plan(f"{name}.toml"), source="")
+    assert plan.made is not None or (plan.data and plan.teacher and plan.corpus)
+    if name == "paper":
+        assert set(plan.tasks) == set(GLUE)
+        assert {r.encoders for r in plan.tasks.values()} == {4} and {r.vth for r in plan.tasks.values()} == {1.0}
+        assert {n: r.epochs_internal for n, r in plan.tasks.items()} == {
+            "qqp": 5, "mnli": 5, "sst2": 10, "qnli": 10, "rte": 20, "mrpc": 20, "stsb": 20
+        }  # fmt: skip
+        assert plan.tasks["sst2"].max_length == 64 and plan.tasks["qqp"].max_length == 128
+        assert (plan.general.batch_size, plan.general.lr_general, plan.general.epochs_general) == (128, 5e-5, 3)
+        assert {(r.batch_size, r.lr_internal, r.lr_prediction) for r in plan.tasks.values()} == {(32, 5e-5, 3e-5)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("seeds = [0, 3]", "seed = 0", r"the key 'seed' is not known; there are tasks, seeds"),
+        ("seeds = [0, 3]", 'seeds = ["a"]', r"seeds is \['a'\], but a list, each entry a whole number, was expected"),
+        ("seeds = [0, 3]", "seeds = [true]", "a whole number"),
+        ("seeds = [0, 3]", "seeds = []", "no seeds"),
+        ("seeds = [0, 3]", "seeds = [-1]", "0 or more"),
+        ('"rte"]', '"rtf"]', "'rtf' is none of cola, sst2"),
+        ('tasks = ["sst2", "rte"]', "", "no tasks"),
+        ("encoders = 1", "encoder = 1", r"'encoder' in \[recipe\] is not known; there are encoders"),
+        ("encoders = 1", "encoders = 1.5", r"encoders in \[recipe\] is 1.5, but a whole number was expected"),
+        ("encoders = 1", "encoders = 0", "encoders is 0, but it must be at least 1"),
+        ("encoders = 1", "", r"\[recipe\] has no encoders"),
+        ("max_length = 16", 'mode = "simulate"', r"mode in \[general\] is 'simulate', but one of 'equilibrium'"),
+        ("[task.rte]", "[task.rtf]", r"'rtf' in \[task\] is not known"),
+        ("[task.rte]", "[tasks.rte]", "not valid TOML"),
+        ("epochs_prediction = 2", "lr_internal = -1", "task rte: lr_internal is -1"),
+        ("t_conv = [4, 2]", "", r"\[evaluation\] has no t_conv"),
+        ("t_conv = [4, 2]", "t_conv = [0]", r"t_conv in \[evaluation\] is \[0\]"),
+        ('rules = ["inst", "running"]', 'rules = ["exact"]', r"rules in \[evaluation\] is \['exact'\], but a list"),
+        ("[evaluation]", "[made]\nlr = 0\n[evaluation]", r"lr in \[made\] is 0"),
+    ],
+)
+def test_a_plan_that_cannot_be_used_is_one_sentence_with_file_and_key(tmp_path, capsys, old, new, words):
+    path = tmp_path / "mine.toml"
+    assert PLAN.count(old) == 1
+    path.write_text(PLAN.replace(old, new))
+    assert main(["reproduce", "--config", str(path), "--out", str(tmp_path / "run"), "--data", "x"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, said) and "mine.toml" in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_plan_leaves_open_must_be_given(tmp_path, given):
+    with pytest.raises(InputError, match=r"nowhere\.toml; name .* paper\.toml, small\.toml, tiny\.toml"):
+        read_plan(tmp_path / "nowhere.toml")
+    with pytest.raises(InputError, match="give --teacher, --corpus too"):
+        reproduce(given["folder"] / "plan.toml", tmp_path / "run", data=given["folder"])
+    with pytest.raises(InputError, match=r"QNLI.* has train.tsv"):
+        reproduce(**arguments(given, tmp_path / "run") | {"tasks": ["sst2", "qnli"]})
+    assert not list((tmp_path / "run").iterdir()), "a task that is not there is said before anything is trained"
+
+
+def test_the_estimate_is_what_like_stages_took():
+    states = [("general", 10, 1, 20), ("internal", 5, 0, 0), ("internal", 4, 0, 0)]
+    assert time_left(states) == (18.0, [])  # like the general stage, until one is measured
+    assert time_left([*states, ("internal", 2, 0.5, 3)]) == ((5 + 4 + 1) * 3.0, [])
+    assert time_left([("teacher", 1, 0, 0), ("general", 1, 0, 0)]) == (0.0, ["teacher", "general"])
+    assert duration(time_left([("teacher", 100, 0.25, 50)])[0]) == "2 min"
+
+
+@pytest.mark.slow
+def test_the_tiny_plan_teaches_its_student(tmp_path):
+    results = reproduce("tiny", tmp_path / "run")
+    (row,) = results["tasks"]
+    assert row["teacher"]["least"] > 0.8
+    assert row["rate"]["mean"] > row["teacher"]["mean"] - 0.1
+    assert row["spikes"][-1]["mean"] > row["rate"]["mean"] - 0.05

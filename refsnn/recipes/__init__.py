@@ -1,0 +1,1 @@
+"""Plans for `refsnn reproduce`, as TOML files."""
