@@ -14,7 +14,7 @@ from refsnn.config import BertConfig
 from refsnn.energy import count
 from refsnn.equilibrium import rate_map, scores
 from refsnn.errors import InputError
-from refsnn.network import INPUT, attention_mask, first_position, spiking_bert
+from refsnn.network import INPUT, attention_mask, dropout_masks, first_position, spiking_bert
 from refsnn.neurons import Neuron, asr, fire_loop
 from refsnn.simulate import simulate, spike_blocks
 
@@ -40,19 +40,27 @@ def complex_step(function, params, direction, h=1e-30):
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(CONFIGS, st.sampled_from([0.6, 1.0, 1.5]), st.integers(0, 99), st.integers(1, 3), st.integers(1, 7))
-def test_gradient_through_the_rate_map_and_the_scores(config, vth, seed, size, positions):
+@given(
+    CONFIGS,
+    st.sampled_from([0.6, 1.0, 1.5]),
+    st.integers(0, 99),
+    st.integers(1, 3),
+    st.integers(1, 7),
+    st.sampled_from([0.0, 0.4]),
+)
+def test_gradient_through_the_rate_map_and_the_scores(config, vth, seed, size, positions, dropout):
     network = spiking_bert(config, Neuron(vth=vth))
     params, batch = random_parameters(config, seed), random_batch(config, seed, size, positions)
     rng = np.random.default_rng(seed)
-    rates, pullback = rate_map(network, params, batch)
+    masks = dropout_masks(network, batch, dropout, rng, np.float64) if dropout else {}
+    rates, pullback = rate_map(network, params | masks, batch)
     observed, scores_pullback = scores(network, params, rates, batch)
     weights = {p.name: rng.normal(size=rates[p.name].shape) for p in network.populations}
     # Masked scores are −10000 + something: rounding there would drown what is being tested.
     score_weights = [rng.normal(size=s.shape) * (s > -100) for s in observed]
 
     def loss(params):
-        rates, _ = rate_map(network, params, batch)
+        rates, _ = rate_map(network, params | masks, batch)
         observed, _ = scores(network, params, rates, batch)
         return sum((w * rates[name]).sum() for name, w in weights.items()) + sum(
             (w * s).sum() for w, s in zip(score_weights, observed, strict=True)
@@ -269,3 +277,51 @@ def test_threads_take_shares_of_the_sequences(threads):
     one, several = (simulate(network, params, batch, [3, 20], threads=n) for n in (1, threads))
     for t in (3, 20):
         assert all(np.array_equal(one[t][name], several[t][name]) for name in one[t])
+
+
+def test_dropout_leaves_out_what_its_masks_say():
+    """Masks of zeros are absent maps; the others are 0 or 1/(1 − p), as often as they should be."""
+    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 3), random_batch(SMALL, 4, size=3)
+    masks = dropout_masks(network, batch, 0.25, np.random.default_rng(0), np.float64)
+    values = np.concatenate([mask.ravel() for mask in masks.values()])
+    assert set(values) == {0.0, 4 / 3}
+    assert abs((values == 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(values))
+    nothing = {name: np.zeros_like(mask) for name, mask in masks.items()}
+    without = {name: np.zeros_like(value) if ".dense." in name else value for name, value in params.items()}
+    without |= {name: params[name] for name in params if "intermediate" in name}
+    inner = {name: mask for name, mask in nothing.items() if name.endswith("dense.dropout")}
+    wanted, found = (rate_map(network, p, batch)[0] for p in (without, params | inner))
+    for name, rate in wanted.items():
+        np.testing.assert_array_equal(found[name], rate, err_msg=name)
+    attention = {name: mask for name, mask in nothing.items() if name.endswith("query.dropout")}
+    assert not rate_map(network, params | attention, batch)[0]["encoder.0.context"].any()
+    assert not rate_map(network, params | {"embeddings.dropout": nothing["embeddings.dropout"]}, batch)[0][INPUT].any()
+
+
+def test_dropout_at_the_first_position_is_that_of_the_whole_network():
+    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 1), random_batch(SMALL, 2, size=4)
+    params |= dropout_masks(network, batch, 0.5, np.random.default_rng(1), np.float64)
+    last = network.readouts[-1]
+    whole, part = (rate_map(n, params, batch)[0][last] for n in (network, first_position(network)))
+    np.testing.assert_allclose(part, whole[:, :1], rtol=1e-14)
+
+
+def test_spikes_settle_under_masks_that_stay_the_same():
+    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 1), random_batch(SMALL, 1)
+    plain = rate_map(network, params, batch)[0]
+    params |= dropout_masks(network, batch, 0.3, np.random.default_rng(2), np.float64)
+    target, (near, far) = (
+        rate_map(network, params, batch)[0],
+        simulate(network, params, batch, [100, 1000], "running").values(),
+    )
+    for name in far:
+        error = np.abs(far[name] - target[name]).mean()
+        assert error < 0.2 * np.abs(near[name] - target[name]).mean() + 1e-6, name
+    last = network.readouts[-1]
+    assert np.abs(plain[last] - target[last]).mean() > 10 * np.abs(far[last] - target[last]).mean()
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.0, float("nan")])
+def test_impossible_probabilities_of_dropout_are_refused(probability):
+    with pytest.raises(InputError, match="dropout probability is"):
+        dropout_masks(spiking_bert(SMALL), random_batch(SMALL, 0), probability, np.random.default_rng(0))

@@ -211,6 +211,7 @@ def test_killed_and_started_again_the_command_ends_with_the_same_bytes(tmp_path)
     def start(out: str) -> subprocess.Popen:
         words = (
             "-m refsnn distill --task sst2 --encoders 2 --max-length 16 --batch-size 4 --epochs-teacher 3 "
+            "--init converted --dropout-teacher 0.1 --dropout-student 0.1 "
             f"--save-every 0 --data {data} --teacher {teacher} --out {tmp_path / out}"
         )
         return subprocess.Popen([sys.executable, *words.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -228,6 +229,23 @@ def test_killed_and_started_again_the_command_ends_with_the_same_bytes(tmp_path)
     for name in ("model.safetensors", "config.json", "teacher/model.safetensors", "log.jsonl", "vocab.txt"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not list((tmp_path / "killed").rglob("*.part")), "temporary files are left behind"
+
+
+def test_a_student_of_another_width_learns_under_dropout_and_is_evaluated(tmp_path):
+    from dataclasses import replace
+
+    data, teacher = write_task(tmp_path / "data", rows=64), write_teacher(tmp_path / "bert")
+    short = replace(RECIPE, epochs_general=0, init="random", hidden_size=12, intermediate_size=20)
+    for name, dropout in (("without", 0.0), ("with", 0.2)):
+        distill(replace(short, dropout_student=dropout), data, teacher, tmp_path / name)
+    (config, params), (_, dropped) = (load_student(tmp_path / name) for name in ("without", "with"))
+    assert (config.bert.hidden_size, config.bert.intermediate_size, config.teacher_width) == (12, 20, 16)
+    assert params["fit.weight"].shape == (16, 12)
+    assert params.keys() == dropped.keys()
+    assert np.abs(params["fit.weight"] - dropped["fit.weight"]).max() > 1e-5
+    assert evaluate_run(tmp_path / "with", data, [4])["examples"] > 0
+    with pytest.raises(InputError, match=r"hidden_size 12 and the teacher 16.*init = random"):
+        distill(replace(short, init="teacher"), data, teacher, tmp_path / "other")
 
 
 def test_layers_that_do_not_divide_are_refused_with_what_would():

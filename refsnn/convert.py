@@ -288,6 +288,7 @@ def _to_authors(config: StudentConfig, params: Params, general: bool, seed: int,
     other = [f"{name} = {value:g}" for name, value in AUTHORS_CONSTANTS.items() if getattr(bert, name) != value]
     differences = [
         (neuron.vth != 1, f"the file does not hold the threshold: call their program with --vth {neuron.vth:g}"),
+        (bool(config.thresholds), "their populations share one threshold, some of this student's have their own"),
         (neuron.leak != 1, f"the file does not hold the leak: set self.leaky = {neuron.leak:g} in their model"),
         (neuron.u0 != 0, f"their membranes start at 0, this student's at {neuron.u0:g} of the threshold"),
         (config.feedback, "their released program has the feedback commented out"),

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +28,11 @@ from .config import BertConfig
 from .errors import InputError
 from .files import existing, new_folder, read_json, write_json
 from .implicit import within_spectral_norm
-from .network import Batch, Params, initial_parameters
+from .initialise import SEQUENCES, Initialisation, initial_student
+from .network import Batch, Network, Params, bert, dropout_masks, initial_parameters
 from .neurons import Neuron
 from .ops import Array
+from .packing import pack
 from .predict import predict_teacher
 from .simulate import Rule, simulate
 from .student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
@@ -42,13 +44,21 @@ __all__ = [
     "Recipe",
     "dev_sample",
     "distill",
+    "distill_general",
     "load_student",
     "load_teacher",
     "read_split",
     "run_tokenizer",
+    "settings",
     "true_loss",
 ]
 
+
+#: What is told of a stage and its text.
+Announce = Callable[[Stage, Examples], None]
+
+#: Fields of a recipe that are 1 at least.
+COUNTS = ("encoders", "batch_size", "t_conv", "hidden_size", "intermediate_size")
 
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
 TRAINING = {"tolerance": 1e-4}
@@ -71,6 +81,8 @@ class Recipe:
     epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
         0 leaves a stage out.
     lr_teacher, lr_general, lr_internal, lr_prediction : float
+    attention_weight : float
+        Weight of the attention loss beside the hidden-state loss; 1 in the paper.
     labels : {"soft", "true"}
         What the prediction stage learns: the teacher's soft labels or the true ones. A regression has scores, and
         learns the true ones in either case.
@@ -84,6 +96,14 @@ class Recipe:
         Timesteps of the simulated modes.
     rule : {"inst", "running"}
         Integration rule of the simulated modes.
+    init : {"random", "teacher", "converted"}
+        Where the student starts: at random, with the teacher's weights, or with these converted so that its rates are
+        images of the teacher's activities; see `refsnn.initialise`.
+    hidden_size, intermediate_size : int or None
+        Sizes of the student; the teacher's where None. Others need a random start. The number of heads is the
+        teacher's, since attention is compared head by head.
+    dropout_teacher, dropout_student : float
+        Probability of dropout while the one or the other is trained; see `refsnn.network.dropout_masks`.
     feedback : float
         Largest spectral norm of the feedback matrix, which is projected back after every step; 0 for no feedback.
     vth, leak, u0 : float
@@ -103,11 +123,17 @@ class Recipe:
     lr_general: float = 3e-4
     lr_internal: float = 3e-4
     lr_prediction: float = 1e-4
+    attention_weight: float = 1.0
     labels: Literal["soft", "true"] = "soft"
     temperature: float = 1.0
     mode: Literal["equilibrium", "released", "simulated"] = "equilibrium"
     t_conv: int = 32
     rule: Rule = "inst"
+    init: Initialisation = "teacher"
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    dropout_teacher: float = 0.0
+    dropout_student: float = 0.0
     feedback: float = 0.0
     vth: float = 1.0
     leak: float = 1.0
@@ -117,11 +143,15 @@ class Recipe:
         if self.task not in TASKS:
             raise InputError(f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}")
         for name, value in asdict(self).items():
-            least = {"encoders": 1, "batch_size": 1, "t_conv": 1, "max_length": 3}.get(name)
+            least = {"max_length": 3}.get(name, 1 if name in COUNTS else None)
             if name.startswith("epochs_"):
                 least = 0
             if least is not None and value is not None and value < least:
                 raise InputError(f"{name} is {value}, but it must be at least {least}")
+            if name.startswith("dropout_") and not 0 <= value < 1:
+                raise InputError(f"{name} is {value}, but a probability of dropout lies in [0, 1)")
+            if name == "attention_weight" and not (value >= 0 and np.isfinite(value)):
+                raise InputError(f"attention_weight is {value}, but a weight is 0 or a positive number")
             if name == "feedback" and not (value >= 0 and np.isfinite(value)):
                 raise InputError(f"feedback is {value}, but a spectral norm is 0 (no feedback) or a positive number")
             if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
@@ -152,9 +182,11 @@ def distill(
     data: str | os.PathLike,
     teacher: str | os.PathLike | tuple[BertConfig, Path],
     out: str | os.PathLike,
-    corpus: str | os.PathLike | None = None,
+    corpus: Sequence[str | os.PathLike] = (),
     save_every: float = 20.0,
     columns: Sequence[str] = (),
+    general: str | os.PathLike | None = None,
+    announce: Announce = lambda stage, text: None,
 ) -> None:
     """Run or resume a whole distillation.
 
@@ -168,12 +200,17 @@ def distill(
         train one from scratch.
     out : path
         The run's folder.
-    corpus : path, optional
-        Unlabelled text for the general stage; the task's own text without its labels where None.
+    corpus : sequence of path or str
+        Unlabelled text for the general stage, see `refsnn.text.read_corpus`; the task's own text without its labels
+        where there is none.
     save_every : float
         Seconds between checkpoints; see `refsnn.training.train`.
     columns : sequence of str
         Pairs ``name=column``; see `refsnn.text.column_names`. The run remembers them.
+    general : path, optional
+        What `distill_general` made: the student to start from, instead of a general stage.
+    announce : callable, optional
+        Called with every stage and its text before it begins or is found to be finished.
 
     Raises
     ------
@@ -184,24 +221,16 @@ def distill(
     max_length = recipe.max_length or task.max_length
     config, pretrained, folder = _teacher(teacher, recipe.seed)
     pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
-    if max_length > config.max_position_embeddings:
-        raise InputError(
-            f"max_length is {max_length}, but the teacher embeds {config.max_position_embeddings} positions only"
-        )
+    _check_length(max_length, config)
     tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
     train_text = read_task(data, task, "train", column_names(task, columns))
-    corpus_text = None if corpus is None else read_corpus(corpus)
+    packed = None
+    if corpus and recipe.epochs_general and general is None and finished(Path(out), recipe.stage("general")) is None:
+        packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples
     run = new_folder(out)
-    _remember_settings(run, recipe, data, teacher, corpus, columns)
+    _remember(run, settings(recipe, data, teacher, corpus, columns, general))
     examples = tokenise(train_text, task.sentences, tokenizer)
-
-    def constrain(params: Params) -> None:
-        if "feedback.weight" in params:
-            params["feedback.weight"][:] = within_spectral_norm(params["feedback.weight"], recipe.feedback)
-
-    def run_stage(stage: Stage, number: int, params: Params, text: Examples, objective: Objective) -> Params:
-        seed = [recipe.seed, number]
-        return train(run, stage, params, text, objective, seed, config.pad_token_id, save_every, constrain)
+    run_stage = _runner(run, recipe, config, save_every, announce)
 
     def centred(params: Params) -> Params:
         """Let the scores of a regression start at their mean: steps of the bias are too small to get there."""
@@ -217,17 +246,20 @@ def distill(
     tuned = run_stage(recipe.stage("teacher"), 1, heads | pretrained, examples, _teacher_objective(config, examples))
     save_model(run / "teacher", config.to_dict() | {"num_labels": classes}, tuned, folder)
 
-    bert = BertConfig(**(config.to_dict() | {"num_hidden_layers": recipe.encoders}))
-    student = StudentConfig(bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0)
-    if recipe.epochs_general:
-        text = examples if corpus_text is None else tokenise(corpus_text, ("text",), tokenizer)
-        # A teacher trained from scratch has no earlier, more general self to learn from.
-        general = tuned if isinstance(teacher, tuple) else pretrained
-        params = centred(student_from_teacher(student, general, pairs, recipe.seed))
-        objective = _internal_objective(recipe, student, config, general, pairs)
-        params = run_stage(recipe.stage("general"), 2, params, text, objective)
-    else:
-        params = centred(student_from_teacher(student, tuned, pairs, recipe.seed))
+    student = _student(recipe, config, classes)
+
+    # A teacher trained from scratch has no earlier, more general self to learn from.
+    origin = pretrained if recipe.epochs_general and not isinstance(teacher, tuple) else tuned
+    start = "random" if general is not None else recipe.init
+    student, params = initial_student(student, config, origin, start, recipe.seed, _sample(examples, recipe, config))
+    if not (start == "converted" and origin is tuned):  # then there is a classifier already
+        params = centred(params)
+    if general is not None:
+        thresholds, general_params = _general_student(general, student)
+        student, params = replace(student, thresholds=thresholds), params | general_params
+    elif recipe.epochs_general:
+        objective = _internal_objective(recipe, student, config, origin, pairs)
+        params = run_stage(recipe.stage("general"), 2, params, examples if packed is None else packed, objective)
     objective = _internal_objective(recipe, student, config, tuned, pairs)
     params = run_stage(recipe.stage("internal", "constant"), 3, params, examples, objective)
     objective = _prediction_objective(run, recipe, student, config, tuned, examples)
@@ -235,35 +267,126 @@ def distill(
     save_model(run, student.to_dict(), params, folder)
 
 
-def student_from_teacher(student: StudentConfig, teacher: Params, pairs: list[int], seed: int) -> Params:
-    """Start a student from its teacher: embeddings, and encoder e from the teacher's encoder number (e+1)·M/N.
-
-    `fit` starts as the identity where the widths are equal; the classifier starts at random.
+def distill_general(
+    recipe: Recipe,
+    teacher: str | os.PathLike,
+    corpus: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    save_every: float = 20.0,
+    announce: Announce = lambda stage, text: None,
+) -> None:
+    """Run or resume the general stage alone, for students of several tasks to start from.
 
     Parameters
     ----------
-    student : StudentConfig
-    teacher : dict
-    pairs : list of int
-        As from `refsnn.student.layer_pairs`.
-    seed : int
+    recipe : Recipe
+        Its task gives the limit in tokens, if none is set; nothing else about other stages matters.
+    teacher : path
+        A pretrained BERT, see `refsnn.checkpoints.bert_folder`.
+    corpus : sequence of path or str
+        Unlabelled text, see `refsnn.text.read_corpus`.
+    out : path
+        The folder for the student, with a classifier that knows nothing.
+    save_every : float
+        Seconds between checkpoints; see `refsnn.training.train`.
+    announce : callable, optional
+        As for `distill`.
 
-    Returns
-    -------
-    params : dict
+    Raises
+    ------
+    InputError
+        As for `distill`.
     """
-    rng = np.random.default_rng([seed, 1])
-    params = initial_parameters(student.shapes, rng, student.bert.initializer_range)
-    if student.teacher_width == student.bert.hidden_size:
-        params["fit.weight"] = np.eye(student.teacher_width, dtype=np.float32)
-    for name in params:
-        source = name
-        if name.startswith("encoder.layer."):
-            _, _, layer, rest = name.split(".", 3)
-            source = f"encoder.layer.{pairs[int(layer) + 1] - 1}.{rest}"
-        if source in teacher and not name.startswith("classifier."):
-            params[name] = teacher[source].copy()
-    return params
+    max_length = recipe.max_length or TASKS[recipe.task].max_length
+    config, pretrained, folder = _teacher(teacher, recipe.seed)
+    pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
+    _check_length(max_length, config)
+    tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
+    run = new_folder(out)
+    others = ("task", "labels", "temperature", "_teacher", "_internal", "_prediction")
+    concerns = {
+        name: value
+        for name, value in asdict(replace(recipe, max_length=max_length)).items()
+        if not name.endswith(others)
+    }
+    _remember(run, settings(recipe, None, teacher, corpus) | {"recipe": concerns})
+    if (run / "config.json").exists():  # what `save_model` writes last
+        return
+    packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples
+    student, params = initial_student(
+        _student(recipe, config, 1), config, pretrained, recipe.init, recipe.seed, _sample(packed, recipe, config)
+    )
+    objective = _internal_objective(recipe, student, config, pretrained, pairs)
+    run_stage = _runner(run, recipe, config, save_every, announce)
+    params = run_stage(recipe.stage("general"), 2, params, packed, objective)
+    save_model(run, student.to_dict(), params, folder)
+
+
+def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
+    """Describe the student: the teacher's sizes, where the recipe has none of its own."""
+    sizes = {"num_hidden_layers": recipe.encoders}
+    sizes |= {"hidden_size": recipe.hidden_size} if recipe.hidden_size else {}
+    sizes |= {"intermediate_size": recipe.intermediate_size} if recipe.intermediate_size else {}
+    bert = BertConfig(**(config.to_dict() | sizes))
+    return StudentConfig(bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0)
+
+
+def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[Batch]:
+    """Batches of the text that a conversion looks at, drawn at random; none are made if it looks at nothing."""
+    rows = np.random.default_rng([recipe.seed, 8]).permutation(len(examples))[:SEQUENCES]
+    return (examples.batch(rows[i : i + 32], config.pad_token_id) for i in range(0, len(rows), 32))
+
+
+def _check_length(max_length: int, config: BertConfig) -> None:
+    if max_length > config.max_position_embeddings:
+        raise InputError(
+            f"max_length is {max_length}, but the teacher embeds {config.max_position_embeddings} positions only"
+        )
+
+
+def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[Mapping[str, float], Params]:
+    """Read thresholds and parameters of a general student that is to become this one, its classifier aside."""
+    config, params = load_student(run)
+    found = config.to_dict()
+    wanted = student.to_dict() | {name: found[name] for name in ("classes", "thresholds")}
+    different = [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]
+    if different:
+        raise InputError(
+            f"the general student in {run} has {', '.join(different)}; distil it again with the settings of the task"
+        )
+    return config.thresholds, {name: value for name, value in params.items() if not name.startswith("classifier.")}
+
+
+def _runner(
+    run: Path, recipe: Recipe, config: BertConfig, save_every: float, announce: Announce
+) -> Callable[[Stage, int, Params, Examples, Objective], Params]:
+    """Bind all that the stages of a run have in common."""
+
+    def constrain(params: Params) -> None:
+        if "feedback.weight" in params:
+            params["feedback.weight"][:] = within_spectral_norm(params["feedback.weight"], recipe.feedback)
+
+    def run_stage(stage: Stage, number: int, params: Params, text: Examples, objective: Objective) -> Params:
+        announce(stage, text)
+        seed = [recipe.seed, number]
+        teaching = stage.name == "teacher"
+        probability = recipe.dropout_teacher if teaching else recipe.dropout_student
+        network = bert(config) if teaching else _student(recipe, config, 1).network
+        if probability:
+            objective = _with_dropout(objective, network, probability, seed)
+        return train(run, stage, params, text, objective, seed, config.pad_token_id, save_every, constrain)
+
+    return run_stage
+
+
+def _with_dropout(objective: Objective, network: Network, probability: float, seed: Sequence[int]) -> Objective:
+    """Draw masks for every batch, from the seed and the numbers of its examples: a resumed run draws the same."""
+
+    def dropping(params: Params, batch: Batch, rows: Array):
+        rng = np.random.default_rng([*seed, *rows.tolist()])
+        return objective(params | dropout_masks(network, batch, probability, rng), batch, rows)
+
+    return dropping
 
 
 def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
@@ -335,7 +458,8 @@ def _internal_objective(
         target = encode(config, teacher, batch)
         hidden = [target.hidden[i] for i in pairs]
         scores = [target.scores[i - 1] for i in pairs[1:]]
-        return internal_gradients(network, params, batch, hidden, scores, **forward(params, batch))
+        options = forward(params, batch) | {"attention_weight": recipe.attention_weight}
+        return internal_gradients(network, params, batch, hidden, scores, **options)
 
     return objective
 
@@ -360,15 +484,36 @@ def _prediction_objective(
     return objective
 
 
-def _remember_settings(run: Path, recipe: Recipe, data: Any, teacher: Any, corpus: Any, columns: Sequence[str]) -> None:
-    scratch = isinstance(teacher, tuple)
-    settings = {
+def settings(
+    recipe: Recipe,
+    data: Any,
+    teacher: Any,
+    corpus: Sequence[str | os.PathLike] = (),
+    columns: Sequence[str] = (),
+    general: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Describe a run, as `run.json` remembers it and a resumed run must have it.
+
+    Parameters
+    ----------
+    recipe, data, teacher, corpus, columns, general
+        As for `distill`.
+
+    Returns
+    -------
+    settings : dict
+    """
+    return {
         "recipe": asdict(recipe),
-        "data": str(data),
-        "teacher": teacher[0].to_dict() if scratch else str(teacher),
-        "corpus": None if corpus is None else str(corpus),
+        "data": None if data is None else str(data),
+        "teacher": teacher[0].to_dict() if isinstance(teacher, tuple) else str(teacher),
+        "corpus": ", ".join(map(str, corpus)) or None,
         "columns": list(columns) or None,
+        "general": None if general is None else str(general),
     }
+
+
+def _remember(run: Path, settings: Mapping[str, Any]) -> None:
     path = run / "run.json"
     if path.exists():
         before = read_json(path).get("settings", {})

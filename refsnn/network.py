@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = [
     "Gelu",
     "Linear",
     "Network",
+    "Operations",
     "Params",
     "Population",
     "Projection",
@@ -41,6 +43,7 @@ __all__ = [
     "attention_mask",
     "bert",
     "checked_batch",
+    "dropout_masks",
     "first_position",
     "initial_parameters",
     "network_shapes",
@@ -50,6 +53,9 @@ __all__ = [
 Params = dict[str, Array]
 #: What a projection's pullback returns: the cotangents of what it read, in order, and of its parameters, by name.
 Cotangents = tuple[tuple[Array, ...], Params]
+
+#: Scalar operations: what they are for, their kind (a field of `refsnn.energy.Energies`), how many.
+Operations = list[tuple[str, str, float]]
 
 #: Names of the embeddings' five parameters.
 EMBEDDINGS = tuple(embedding_shapes(BertConfig()))
@@ -134,15 +140,46 @@ class Projection(Protocol):
     def synapses(self, widths: tuple[int, ...], width: int, tokens: float) -> tuple[float, ...]:
         """Synaptic operations that one token causes if each neuron of each read population fires once, per read."""
 
+    def operations(
+        self, widths: tuple[int, ...], width: int, tokens: float, rates: tuple[float | None, ...]
+    ) -> Operations:
+        """All scalar operations of one token and one evaluation, a term of the formula after the other.
+
+        `rates` says how each read arrives: as spikes, so many per neuron, or, where it is None, as real numbers.
+        ``docs/energy.md`` derives every number.
+        """
+
     def enclose(
         self, params: Mapping[str, Array], reads: tuple[Enclosed, ...], mask: Array, precision: Precision
     ) -> Enclosed:
         """Return the current with an a-priori bound of how far a correct program's may lie from it."""
 
 
+def _kept(params: Mapping[str, Array], mask: str, positions: int) -> Array | float:
+    """Return the dropout mask of that name, if there is one, for the first positions."""
+    return params[mask][..., :positions, :] if mask in params else 1.0
+
+
 def _spectral_norm(x: Array) -> float:
     """Largest singular value of the matrices in the last two axes, over all others."""
     return float(np.linalg.norm(x, 2, axis=(-2, -1)).max())
+
+
+def _products(term: str, count: float, rate: float | None) -> Operations:
+    """Products with what is read, each fetching one word that a spike adds to a sum and a real number multiplies."""
+    kind, count = ("multiply_accumulate", count) if rate is None else ("accumulate", count * rate)
+    return [(term, kind, count), (term, "read", count)]
+
+
+def _affine(term: str, inputs: int, outputs: int, rate: float | None) -> Operations:
+    """``W a + b``: the sums start at the biases."""
+    return [*_products(term, inputs * outputs, rate), (term, "read", outputs)]
+
+
+def _layer_norm(term: str, width: int) -> Operations:
+    """Mean and centring, variance + ε, 1/√, scaling to x̂, γ·x̂ + β."""
+    numbers = {"add": 2 * width + 1, "multiply": width + 2, "multiply_accumulate": 2 * width}
+    return [(term, kind, n) for kind, n in {**numbers, "square_root": 1, "divide": 1, "read": 2 * width}.items()]
 
 
 @dataclass(frozen=True)
@@ -174,6 +211,10 @@ class Drive:
     def synapses(self, widths, width, tokens):
         return (0, *(w * width for w in widths[1:]))
 
+    def operations(self, widths, width, tokens, rates):
+        returned = [] if self.feedback is None else _products("linear", widths[1] * width, rates[1])
+        return [("linear", "read", width), *returned]  # the sums start at x
+
     def enclose(self, params, reads, mask, precision):
         if self.feedback is None:
             return reads[0]
@@ -204,6 +245,9 @@ class Linear:
     def synapses(self, widths, width, tokens):
         return (widths[0] * width,)
 
+    def operations(self, widths, width, tokens, rates):
+        return _affine("linear", widths[0], width, rates[0])
+
     def enclose(self, params, reads, mask, precision):
         return rounding.linear(reads[0], params[f"{self.name}.weight"], params[f"{self.name}.bias"], precision)
 
@@ -219,6 +263,11 @@ class Attention:
     heads: int
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True, False, False)
+
+    @property
+    def dropout(self) -> str:
+        """Name of the mask of the attention weights, (B, heads, N, N)."""
+        return f"{self.query}.dropout"
 
     def scores(self, params, reads, mask):
         """Raw attention scores before the softmax, mask included: the observable that distillation compares.
@@ -240,11 +289,12 @@ class Attention:
     def __call__(self, params, reads, mask):
         scores, scores_pullback = self.scores(params, reads, mask)
         weights, softmax_pullback = ops.softmax(scores)
-        y, mix_pullback = ops.mix(weights, reads[2])
+        kept = _kept(params, self.dropout, scores.shape[-2])
+        y, mix_pullback = ops.mix(weights * kept, reads[2])
 
         def pullback(dy: Array) -> Cotangents:
             dweights, dvalue = mix_pullback(dy)
-            (dh, dkey, _), dparams = scores_pullback(softmax_pullback(dweights))
+            (dh, dkey, _), dparams = scores_pullback(softmax_pullback(dweights * kept))
             return (dh, dkey, dvalue), dparams
 
         return y, pullback
@@ -260,6 +310,20 @@ class Attention:
 
     def synapses(self, widths, width, tokens):
         return (widths[0] * width, tokens * width, tokens * width)
+
+    def operations(self, widths, width, tokens, rates):
+        # 1/√d is part of W_Q and of its bias; padding is left out. Each head has one softmax over the tokens.
+        scores = self.heads * tokens
+        return [
+            *_affine("query", widths[0], width, rates[0]),
+            *_products("attention", tokens * width, rates[1]),
+            ("softmax", "compare", scores),
+            ("softmax", "add", 2 * scores),
+            ("softmax", "exponential", scores),
+            ("softmax", "divide", self.heads),
+            ("softmax", "multiply", scores),
+            *_products("attention", tokens * width, rates[2]),
+        ]
 
     def enclose(self, params, reads, mask, precision):
         h, key, value = reads
@@ -278,15 +342,21 @@ class AddNorm:
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True, True)
 
+    @property
+    def dropout(self) -> str:
+        """Name of the mask of the linear map's result, (B, N, width)."""
+        return f"{self.dense}.dropout"
+
     def __call__(self, params, reads, mask):
         a, residual = reads
         linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
+        kept = _kept(params, self.dropout, linear.shape[-2])
         gamma, beta = f"{self.norm}.weight", f"{self.norm}.bias"
-        y, norm_pullback = ops.layer_norm(linear + residual, params[gamma], params[beta], self.eps)
+        y, norm_pullback = ops.layer_norm(linear * kept + residual, params[gamma], params[beta], self.eps)
 
         def pullback(dy: Array) -> Cotangents:
             dsum, dgamma, dbeta = norm_pullback(dy)
-            (da,), dparams = linear_pullback(dsum)
+            (da,), dparams = linear_pullback(dsum * kept)
             return (da, dsum), {**dparams, gamma: dgamma, beta: dbeta}
 
         return y, pullback
@@ -301,6 +371,14 @@ class AddNorm:
 
     def synapses(self, widths, width, tokens):
         return (widths[0] * width, width)
+
+    def operations(self, widths, width, tokens, rates):
+        residual = ("add", width) if rates[1] is None else ("accumulate", width * rates[1])
+        return [
+            *_affine("linear", widths[0], width, rates[0]),
+            ("residual", *residual),
+            *_layer_norm("normalisation", width),
+        ]
 
     def enclose(self, params, reads, mask, precision):
         a, residual = reads
@@ -328,6 +406,9 @@ class Gelu:
     def synapses(self, widths, width, tokens):
         return (widths[0] * width,)
 
+    def operations(self, widths, width, tokens, rates):
+        return [*_affine("linear", widths[0], width, rates[0]), ("gelu", "gelu", width)]
+
     def enclose(self, params, reads, mask, precision):
         return rounding.gelu(Linear(self.name).enclose(params, reads, mask, precision), precision)
 
@@ -341,6 +422,7 @@ class Embeddings:
 
     eps: float
     pad_token_id: int
+    dropout: ClassVar[str] = "embeddings.dropout"  # name of the mask of x, (B, N, D)
 
     def __call__(self, params: Mapping[str, Array], batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
         positions = np.arange(batch.input_ids.shape[1])
@@ -349,9 +431,10 @@ class Embeddings:
         p, position_pullback = ops.embedding(positions, params[position])  # (N, D)
         k, kind_pullback = ops.embedding(batch.token_type_ids, params[kind])  # (B, N, D)
         x, norm_pullback = ops.layer_norm(w + p + k, params[gamma], params[beta], self.eps)
+        kept = _kept(params, self.dropout, x.shape[-2])
 
         def pullback(dx: Array) -> Params:
-            dsum, dgamma, dbeta = norm_pullback(dx)
+            dsum, dgamma, dbeta = norm_pullback(dx * kept)
             return {
                 word: word_pullback(dsum),
                 position: position_pullback(dsum.sum(axis=0)),
@@ -360,7 +443,16 @@ class Embeddings:
                 beta: dbeta,
             }
 
-        return x, pullback
+        return x * kept, pullback
+
+    def operations(self, width: int) -> Operations:
+        """All scalar operations of one token: three rows of tables, the words' in the large memory, are normalised."""
+        summed = [
+            ("embeddings", "dram_read", width),
+            ("embeddings", "read", 2 * width),
+            ("embeddings", "add", 2 * width),
+        ]
+        return [*summed, *_layer_norm("embeddings", width), ("embeddings", "write", width)]
 
     def enclose(self, params: Mapping[str, Array], batch: Batch, precision: Precision) -> Enclosed:
         """Return the input current with its a-priori rounding bound."""
@@ -460,6 +552,10 @@ class FirstPosition:
     def synapses(self, widths, width, tokens):
         return tuple(operations / tokens for operations in self.projection.synapses(widths, width, tokens))
 
+    def operations(self, widths, width, tokens, rates):
+        all_positions = self.projection.operations(widths, width, tokens, rates)
+        return [(term, kind, number / tokens) for term, kind, number in all_positions]
+
     def enclose(self, params, reads, mask, precision):
         values, errors = (self._cut(part) for part in zip(*reads, strict=True))
         return self.projection.enclose(params, tuple(map(Enclosed, values, errors)), mask, precision)
@@ -514,7 +610,9 @@ def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
     total[name] = total[name] + value if name in total else value
 
 
-def _transformer(config: BertConfig, neuron: Neuron | None, feedback: bool) -> Network:
+def _transformer(
+    config: BertConfig, neuron: Neuron | None, feedback: bool, thresholds: Mapping[str, float] = MappingProxyType({})
+) -> Network:
     d, eps = config.hidden_size, config.layer_norm_eps
     outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
     drive = Drive("feedback.weight") if feedback else Drive()
@@ -537,15 +635,27 @@ def _transformer(config: BertConfig, neuron: Neuron | None, feedback: bool) -> N
         attended = add("attention_output", add_norm("attention.output"), (context, h))
         inner = add("intermediate", Gelu(f"{prefix}.intermediate.dense"), (attended,), config.intermediate_size)
         h = add("output", add_norm("output"), (inner, attended))
+    if unknown := sorted(thresholds.keys() - {p.name for p in populations}):
+        raise InputError(f"there are thresholds for {', '.join(unknown)}, but the network has no such population")
     return Network(
         drive=Embeddings(eps, config.pad_token_id),
-        populations=tuple(populations),
+        populations=tuple(
+            replace(p, neuron=replace(p.neuron, vth=p.neuron.vth * thresholds[p.name]))
+            if p.neuron is not None and p.name in thresholds
+            else p
+            for p in populations
+        ),
         readouts=("embeddings", *outputs),
         contexts=tuple(f"encoder.{e}.context" for e in range(config.num_hidden_layers)),
     )
 
 
-def spiking_bert(config: BertConfig, neuron: Neuron = Neuron(), feedback: bool = False) -> Network:  # noqa: B008
+def spiking_bert(
+    config: BertConfig,
+    neuron: Neuron = Neuron(),  # noqa: B008
+    feedback: bool = False,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+) -> Network:
     """SpikingBERT's student: an embedding population and six populations of neurons per encoder.
 
     Parameters
@@ -555,6 +665,8 @@ def spiking_bert(config: BertConfig, neuron: Neuron = Neuron(), feedback: bool =
         The constants of every population.
     feedback : bool
         Whether the last population is fed back to the embeddings by ``feedback.weight``, (D, D), without bias.
+    thresholds : mapping
+        V_th of single populations, by name, in units of the neuron's.
 
     Returns
     -------
@@ -566,7 +678,7 @@ def spiking_bert(config: BertConfig, neuron: Neuron = Neuron(), feedback: bool =
     >>> len(network.populations), network.populations[3].name, network.populations[3].reads
     (25, 'encoder.0.context', ('embeddings', 'encoder.0.key', 'encoder.0.value'))
     """
-    return _transformer(config, neuron, feedback)
+    return _transformer(config, neuron, feedback, thresholds)
 
 
 def bert(config: BertConfig) -> Network:
@@ -601,6 +713,52 @@ def network_shapes(config: BertConfig, feedback: bool = False) -> dict[str, tupl
     if feedback:
         shapes["feedback.weight"] = (config.hidden_size, config.hidden_size)
     return shapes
+
+
+def dropout_masks(
+    network: Network, batch: Batch, probability: float, rng: np.random.Generator, dtype: type = np.float32
+) -> Params:
+    """Draw dropout masks where BERT has them: on embeddings, attention weights and both outputs of an encoder.
+
+    Masks are 0 with the given probability and 1/(1 − probability) otherwise, one for each sequence of the batch. They
+    are taken as parameters, and like these stay the same through all timesteps: a mask drawn anew at every step would
+    leave no equilibrium to settle at.
+
+    Parameters
+    ----------
+    network : Network
+    batch : Batch
+    probability : float
+        In [0, 1).
+    rng : numpy.random.Generator
+    dtype : floating type
+
+    Returns
+    -------
+    masks : dict
+        To be given to a reading together with the parameters, ``params | masks``.
+
+    Examples
+    --------
+    >>> batch = Batch(*np.ones((3, 1, 4), int))
+    >>> network = spiking_bert(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+    >>> masks = dropout_masks(network, batch, 0.5, np.random.default_rng(0))
+    >>> {name: mask.shape for name, mask in masks.items()}  # doctest: +NORMALIZE_WHITESPACE
+    {'embeddings.dropout': (1, 4, 8), 'encoder.layer.0.attention.self.query.dropout': (1, 2, 4, 4),
+     'encoder.layer.0.attention.output.dense.dropout': (1, 4, 8), 'encoder.layer.0.output.dense.dropout': (1, 4, 8)}
+    """
+    if not 0 <= probability < 1:
+        raise InputError(f"the dropout probability is {probability}, but it lies in [0, 1)")
+    size, positions = batch.input_ids.shape
+    shapes: dict[str, tuple[int, ...]] = {network.drive.dropout: (size, positions, network.populations[0].width)}
+    for population in network.populations:
+        projection = population.projection
+        if isinstance(projection, Attention):
+            shapes[projection.dropout] = (size, projection.heads, positions, positions)
+        elif isinstance(projection, AddNorm):
+            shapes[projection.dropout] = (size, positions, population.width)
+    kept = 1 / (1 - probability)
+    return {name: (rng.random(shape) >= probability).astype(dtype) * dtype(kept) for name, shape in shapes.items()}
 
 
 def initial_parameters(

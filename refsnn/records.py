@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,12 @@ __all__ = [
 BLOCK_ELEMENTS = 1 << 20
 
 
-def network_config(config: BertConfig, neuron: Neuron, feedback: bool = False) -> dict[str, Any]:
+def network_config(
+    config: BertConfig,
+    neuron: Neuron,
+    feedback: bool = False,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Describe a network by one flat dict: BERT's sizes, the neurons' constants, and whether there is feedback.
 
     Parameters
@@ -53,6 +59,8 @@ def network_config(config: BertConfig, neuron: Neuron, feedback: bool = False) -
     config : BertConfig
     neuron : Neuron
     feedback : bool
+    thresholds : mapping
+        As of `refsnn.network.spiking_bert`; the dict says nothing of them if there are none.
 
     Returns
     -------
@@ -64,7 +72,8 @@ def network_config(config: BertConfig, neuron: Neuron, feedback: bool = False) -
     >>> values["vth"], values["leak"], values["feedback"], values["hidden_size"]
     (2.0, 1.0, False, 768)
     """
-    return {**config.to_dict(), **asdict(neuron), "feedback": feedback}
+    special = {"thresholds": dict(thresholds)} if thresholds else {}
+    return {**config.to_dict(), **asdict(neuron), "feedback": feedback, **special}
 
 
 def network_from(values: Mapping[str, Any]) -> tuple[Network, BertConfig]:
@@ -91,7 +100,10 @@ def network_from(values: Mapping[str, Any]) -> tuple[Network, BertConfig]:
     feedback = values.get("feedback", False)
     if not isinstance(feedback, bool):
         raise InputError(f"feedback is {feedback!r}, but it is either true or false")
-    return spiking_bert(config, Neuron(**constants), feedback), config
+    thresholds = values.get("thresholds", {})
+    if not isinstance(thresholds, dict) or not all(isinstance(v, (int, float)) for v in thresholds.values()):
+        raise InputError(f"thresholds are {thresholds!r}, but they are numbers by the names of populations")
+    return spiking_bert(config, Neuron(**constants), feedback, thresholds), config
 
 
 def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Rule = "inst") -> dict[str, Array]:

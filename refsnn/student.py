@@ -52,6 +52,8 @@ class StudentConfig:
     classes : int
     neuron : Neuron
     feedback : bool
+    thresholds : mapping
+        V_th of single populations, by name, in units of the neuron's.
     """
 
     bert: BertConfig
@@ -59,11 +61,12 @@ class StudentConfig:
     classes: int
     neuron: Neuron = field(default_factory=Neuron)
     feedback: bool = False
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
         """The network that these numbers describe."""
-        return spiking_bert(self.bert, self.neuron, self.feedback)
+        return spiking_bert(self.bert, self.neuron, self.feedback, self.thresholds)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -104,6 +107,7 @@ class StudentConfig:
                 values["classes"],
                 Neuron(**values["neuron"]),
                 values["feedback"],
+                dict(values.get("thresholds", {})),
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"this is not a student's configuration ({error}); a run's folder holds one") from None
@@ -140,11 +144,12 @@ def internal_loss(
     scores: Sequence[Array],
     teacher_hidden: Sequence[Array],
     teacher_scores: Sequence[Array],
+    attention_weight: float = 1.0,
 ) -> tuple[dict[str, Array], Callable[[float], tuple[list[Array], list[Array], Params]]]:
     """Hidden-state and attention losses of internal distillation.
 
     ``hidden = Σ_i MSE(fit(a_i), h_i)`` over all positions, padding included, and ``attention = Σ_e MSE(S_e, S'_e)``
-    with scores ≤ −100 set to 0 on both sides. The loss is their sum.
+    with scores ≤ −100 set to 0 on both sides. The loss is their sum, the second weighted by `attention_weight`.
 
     Parameters
     ----------
@@ -156,6 +161,7 @@ def internal_loss(
         Raw attention scores.
     teacher_hidden, teacher_scores
         What they are compared with, in the same order.
+    attention_weight : float
 
     Returns
     -------
@@ -182,7 +188,11 @@ def internal_loss(
             dreadouts.append(dreadout)
             accumulate(dparams, "fit.weight", dweight)
             accumulate(dparams, "fit.bias", dbias)
-        return dreadouts, [mse_pullback(dloss)[0] * seen for _, mse_pullback, seen in attention], dparams
+        return (
+            dreadouts,
+            [mse_pullback(dloss * attention_weight)[0] * seen for _, mse_pullback, seen in attention],
+            dparams,
+        )
 
     losses = {
         name: np.sum([loss for loss, *_ in terms]) for name, terms in (("hidden", hidden), ("attention", attention))
@@ -261,6 +271,7 @@ def internal_gradients(
     edge_derivative: float = 0.0,
     search: Mapping[str, Any] = MappingProxyType({}),
     solve: Mapping[str, Any] = MappingProxyType({}),
+    attention_weight: float = 1.0,
 ) -> tuple[dict[str, Array], Params, dict[str, float]]:
     """Losses of internal distillation and the gradient of their sum, through one adjoint solve for all of them.
 
@@ -280,6 +291,8 @@ def internal_gradients(
         See `refsnn.ops.clip`.
     search, solve : mappings
         Options of `refsnn.equilibrium.equilibrium` and of `refsnn.implicit.adjoint`, for networks with feedback.
+    attention_weight : float
+        Weight of the attention loss in the sum.
 
     Returns
     -------
@@ -294,7 +307,7 @@ def internal_gradients(
     )
     observed, scores_pullback = attention_scores(network, params, rates, batch)
     readouts = [values[name] for name in network.readouts]
-    losses, loss_pullback = internal_loss(params, readouts, observed, teacher_hidden, teacher_scores)
+    losses, loss_pullback = internal_loss(params, readouts, observed, teacher_hidden, teacher_scores, attention_weight)
     dreadouts, dscores, gradients = loss_pullback(1.0)
     drates, dquery = scores_pullback(dscores)
     for name, dreadout in zip(network.readouts, dreadouts, strict=True):
@@ -319,10 +332,12 @@ def prediction_gradients(
 
     Parameters
     ----------
-    network, params, batch, simulated, at, edge_derivative, search, solve
+    network, params, batch
         As in `internal_gradients`.
     loss : callable
         ``loss(logits) -> (value, pullback)``: soft labels, true labels or scores.
+    simulated, at, edge_derivative, search, solve
+        As in `internal_gradients`.
 
     Returns
     -------

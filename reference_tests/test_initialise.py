@@ -1,0 +1,221 @@
+"""Where a student starts: a converted student computes what its teacher computes, but for what is clipped."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refsnn import initialise
+from refsnn.config import BertConfig
+from refsnn.equilibrium import equilibrium, rate_map, scores
+from refsnn.errors import InputError
+from refsnn.initialise import Affine, absorb, converted, copied, initial_student
+from refsnn.network import Batch, bert, initial_parameters, spiking_bert
+from refsnn.neurons import Neuron
+from refsnn.ops import softmax
+from refsnn.simulate import simulate
+from refsnn.student import StudentConfig, layer_pairs, logits
+from refsnn.teacher import classify, encode, teacher_shapes
+
+CONFIG = BertConfig(
+    hidden_size=12,
+    num_hidden_layers=4,
+    num_attention_heads=3,
+    intermediate_size=20,
+    vocab_size=50,
+    max_position_embeddings=16,
+)
+
+
+def teacher(seed, config=CONFIG):
+    """A BERT in float64 whose biases and LayerNorms are not the usual ones."""
+    rng = np.random.default_rng(seed)
+    params = initial_parameters(teacher_shapes(config, 3), rng, 0.3, np.float64)
+    return {
+        name: value + rng.normal(0, 0.2, value.shape) if value.ndim == 1 else value for name, value in params.items()
+    }
+
+
+def batches(seed, count=6):
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        mask = (np.arange(9) < rng.integers(3, 10, (8, 1))).astype(int)
+        made.append(Batch(rng.integers(1, 50, (8, 9)) * mask, rng.integers(0, 2, (8, 9)), mask))
+    return made
+
+
+def without_gelus_negative_part(monkeypatch):
+    """Replace GELU by a function that a clip loses nothing of: its square, which is not homogeneous either."""
+    from refsnn import ops
+
+    def square(x):
+        return x * x, lambda dy: 2 * x * dy
+
+    monkeypatch.setattr(ops, "gelu", square)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_absorbed_maps_read_images_and_give_images(seed):
+    rng = np.random.default_rng(seed)
+    weight, bias, h = rng.normal(size=(4, 3)), rng.normal(size=4), rng.normal(size=(5, 3))
+    source, target = (Affine(rng.uniform(0.1, 3, n), rng.normal(size=n)) for n in (3, 4))
+    w, b = absorb(weight, bias, source, target)
+    expected = target.scale * (h @ weight.T + bias) + target.shift
+    np.testing.assert_allclose((source.scale * h + source.shift) @ w.T + b, expected, rtol=1e-10, atol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 0.1]), st.booleans())
+def test_images_lie_in_the_unit_interval_but_for_the_fraction_given(seed, clipped, uniform):
+    x = np.random.default_rng(seed).standard_t(3, (400, 5)) + np.arange(5)
+    scale, shift = Affine.into_unit_interval(x, clipped, uniform)
+    image = scale * x + shift
+    outside = (image < -1e-12) | (image > 1 + 1e-12)
+    assert outside.mean() <= clipped + 0.005
+    if not uniform:
+        assert outside.mean() >= clipped - 0.005
+        assert (outside.mean(axis=0) <= clipped + 0.005).all()
+    assert len(set(scale)) == 1 or not uniform
+
+
+@pytest.mark.parametrize("vth", [1.0, 1.5, 3.0])
+def test_a_converted_student_is_its_teacher_where_nothing_is_clipped(vth, monkeypatch):
+    """Rates are images of the activities, `fit` gives the hidden states back, attention is the same."""
+    without_gelus_negative_part(monkeypatch)
+    params, text = teacher(0), batches(1)
+    student = StudentConfig(CONFIG, 12, 3, Neuron(vth=vth))
+    layers = copied(student, params, layer_pairs(4, 4))
+    # Nothing at all is clipped if a little room is left around what the text showed. (A threshold below 1 would clip
+    # the context population, whose current is a mean of values' rates.)
+    monkeypatch.setattr(Affine, "into_unit_interval", classmethod(lambda *a, **k: roomy(*a, **k)))
+    student, found = converted(student, layers, text, clipped=0.0)
+    network = student.network
+    for batch in text:
+        real = batch.attention_mask.astype(bool)
+        rates, target = equilibrium(network, found, batch).rates, encode(CONFIG, params, batch)
+        for name, hidden in zip(network.readouts, target.hidden, strict=True):
+            fitted = rates[name] @ found["fit.weight"].T + found["fit.bias"]
+            np.testing.assert_allclose(fitted[real], hidden[real], atol=1e-9)
+        ours, _ = scores(network, found, rates, batch)
+        for mine, theirs in zip(ours, target.scores, strict=True):
+            attends = np.broadcast_to(real[:, None, :, None], mine.shape)
+            np.testing.assert_allclose(softmax(mine)[0][attends], softmax(theirs)[0][attends], atol=1e-10)
+
+
+def roomy(cls, activity, clipped, uniform=False):
+    low, high = activity.min(axis=0) - 0.1, activity.max(axis=0) + 0.1
+    half = (high - low) / 2
+    half = np.full_like(half, np.abs(activity - (low + high) / 2).max() * 1.1) if uniform else half
+    return cls(0.5 / half, 0.5 - 0.5 / half * (low + high) / 2)
+
+
+def test_less_clipping_brings_a_converted_student_nearer_to_its_teacher():
+    params, text = teacher(2), batches(3, 20)
+    student = StudentConfig(CONFIG, 12, 3)
+    errors = []
+    for clipped in (0.2, 0.05, 0.003):
+        config, found = converted(student, copied(student, params, layer_pairs(4, 4)), text, clipped)
+        rates = [equilibrium(config.network, found, batch).rates for batch in text]
+        hidden = [encode(CONFIG, params, batch).hidden[-1] for batch in text]
+        fitted = [r[config.network.readouts[-1]] @ found["fit.weight"].T + found["fit.bias"] for r in rates]
+        errors.append(np.mean([((a - b) ** 2).mean() for a, b in zip(fitted, hidden, strict=True)]))
+    copy = initial_student(student, CONFIG, params, "teacher", 0, [])[1]
+    rates = [equilibrium(student.network, copy, batch).rates[student.network.readouts[-1]] for batch in text]
+    copied_error = np.mean([((a - b) ** 2).mean() for a, b in zip(rates, hidden, strict=True)])
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.2 * copied_error
+
+
+def test_fitted_classifier_gives_the_teachers_classes():
+    params, text = teacher(4), batches(5, 40)
+    student = StudentConfig(CONFIG, 12, 3)
+    config, found = initial_student(student, CONFIG, params, "converted", 0, iter(text))
+    assert set(found) == set(student.shapes)
+    new = batches(6, 20)
+    ours = [
+        logits(found, equilibrium(config.network, found, batch).rates[config.network.readouts[-1]])[0] for batch in new
+    ]
+    theirs = [classify(CONFIG, params, batch)[0] for batch in new]
+    assert np.mean(np.concatenate(ours).argmax(1) == np.concatenate(theirs).argmax(1)) > 0.9
+
+
+def test_fewer_encoders_take_the_paired_layers():
+    params, text = teacher(7), batches(8)
+    student = StudentConfig(replace(CONFIG, num_hidden_layers=2), 12, 3)
+    layers = copied(student, params, layer_pairs(2, 4))
+    for ours, theirs in ((0, 1), (1, 3)):
+        name = "encoder.layer.{}.output.dense.weight"
+        np.testing.assert_array_equal(layers[name.format(ours)], params[name.format(theirs)])
+    config, _ = initial_student(student, CONFIG, params, "converted", 0, text)
+    assert set(config.thresholds) == {"encoder.0.intermediate", "encoder.1.intermediate"}
+    assert config.network["encoder.1.intermediate"].neuron.vth == config.thresholds["encoder.1.intermediate"]
+
+
+def test_thresholds_survive_the_configuration_file_and_scale_with_the_neurons():
+    thresholds = {"encoder.2.intermediate": 2.5, "embeddings": 0.5}
+    student = StudentConfig(CONFIG, 12, 3, Neuron(vth=2.0, u0=0.5), thresholds=thresholds)
+    again = StudentConfig.from_dict(student.to_dict())
+    assert again == student
+    assert again.network["encoder.2.intermediate"].neuron == Neuron(vth=5.0, u0=0.5)
+    assert again.network["embeddings"].neuron.vth == 1.0
+    assert again.network["encoder.1.intermediate"].neuron.vth == 2.0
+    with pytest.raises(InputError, match=r"thresholds for encoder\.9\.output, but the network has no such population"):
+        spiking_bert(CONFIG, thresholds={"encoder.9.output": 1.0})
+
+
+def test_running_spikes_reach_a_converted_students_rates():
+    params, text = teacher(9), batches(10, 12)
+    student = StudentConfig(CONFIG, 12, 3, Neuron(u0=0.5))
+    config, found = initial_student(student, CONFIG, params, "converted", 0, text)
+    network, batch = config.network, text[0]
+    real = batch.attention_mask.astype(bool)
+    rates = equilibrium(network, found, batch).rates
+    simulated = simulate(network, found, batch, [32, 512], "running")
+    for name in network.readouts:
+        near, far = (np.abs(simulated[t][name] - rates[name])[real].mean() for t in (512, 32))
+        assert near < far / 8 and near < 4e-3
+
+
+def test_refitted_layers_make_up_for_what_is_clipped(monkeypatch):
+    """On new text, too: the sums before every LayerNorm come nearer to the teacher's, and so do the hidden states."""
+    params, text, new = teacher(11), batches(12, 60), batches(13, 10)
+    student, errors = StudentConfig(CONFIG, 12, 3), []
+    layers = copied(student, params, layer_pairs(4, 4))
+    for refit in (True, False):
+        if not refit:
+            monkeypatch.setattr(initialise, "refitted", lambda student, found, *_: found)
+        config, found = converted(student, layers, text, clipped=0.05)
+        last = config.network.readouts[-1]
+        fitted = [
+            equilibrium(config.network, found, b).rates[last] @ found["fit.weight"].T + found["fit.bias"] for b in new
+        ]
+        hidden = [encode(CONFIG, params, batch).hidden[-1] for batch in new]
+        real = [batch.attention_mask.astype(bool) for batch in new]
+        errors.append(np.mean([((a - b)[m] ** 2).mean() for a, b, m in zip(fitted, hidden, real, strict=True)]))
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_a_student_with_feedback_is_converted_without_it():
+    params, text = teacher(14), batches(15)
+    plain, fed_back = (
+        initial_student(StudentConfig(CONFIG, 12, 3, feedback=feedback), CONFIG, params, "converted", 0, text)[1]
+        for feedback in (False, True)
+    )
+    assert fed_back.keys() - plain.keys() == {"feedback.weight"}
+    for name, value in plain.items():
+        if not name.startswith("classifier"):
+            np.testing.assert_array_equal(fed_back[name], value)
+
+
+def test_a_student_of_another_width_starts_at_random():
+    student = StudentConfig(replace(CONFIG, hidden_size=6, intermediate_size=10), 12, 3)
+    _, params = initial_student(student, CONFIG, teacher(0), "random", 0, [])
+    assert {name: value.shape for name, value in params.items()} == student.shapes
+    rates, _ = rate_map(student.network, params, batches(0)[0])
+    assert rates["encoder.3.output"].shape == (8, 9, 6)
+    for method in ("teacher", "converted"):
+        with pytest.raises(InputError, match="hidden_size 6 and the teacher 12"):
+            initial_student(student, CONFIG, teacher(0), method, 0, [])
+    assert bert(CONFIG)["embeddings"].width == 12
