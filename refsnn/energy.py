@@ -1,23 +1,41 @@
 """Operations and energy of a spiking network against the same network as an ordinary (analogue) one.
 
-The paper counts one accumulate per spike and synapse for the spiking network and one multiply-accumulate per synapse
-for the analogue one, at 45 nm: 0.9 pJ and 4.6 pJ.
+Two counts. The paper's takes one accumulate per spike and synapse for the spiking network and one multiply-accumulate
+per synapse for the analogue one, at 45 nm: 0.9 pJ and 4.6 pJ. The full count takes every scalar operation of both, with
+an energy for each kind in a table that can be replaced, and memory traffic if wanted; ``docs/energy.md`` derives it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
-from .network import INPUT, Network
+from .errors import InputError
+from .files import read_json
+from .network import INPUT, Network, Operations, Population
 from .simulate import Rule
 
-__all__ = ["ACCUMULATE_PJ", "MULTIPLY_ACCUMULATE_PJ", "Energy", "count"]
+__all__ = [
+    "ACCUMULATE_PJ",
+    "MULTIPLY_ACCUMULATE_PJ",
+    "Counts",
+    "Energies",
+    "Energy",
+    "FullCount",
+    "by_kind",
+    "count",
+    "full_count",
+    "read_energies",
+]
 
 #: Energy of one operation in picojoules, 45 nm CMOS (Horowitz, ISSCC 2014; Han et al., NeurIPS 2015).
 ACCUMULATE_PJ = 0.9
 MULTIPLY_ACCUMULATE_PJ = 4.6
+
+#: (population, term, kind of operation) -> how many.
+Counts = dict[tuple[str, str, str], float]
 
 
 @dataclass(frozen=True)
@@ -50,11 +68,15 @@ class Energy:
         spent = ACCUMULATE_PJ * self.accumulates + MULTIPLY_ACCUMULATE_PJ * self.products
         return MULTIPLY_ACCUMULATE_PJ * self.dense / spent if spent else math.inf
 
+    def break_even(self, t_conv: int) -> float:
+        """T at which both cost the same if neurons go on firing as in the `t_conv` steps counted."""
+        return t_conv * self.gain
+
 
 def count(
     network: Network, firing_rates: Mapping[str, float], t_conv: int, tokens: float, rule: Rule = "inst"
 ) -> Energy:
-    """Count a network's synaptic operations per token.
+    """Count a network's synaptic operations per token, as the paper does.
 
     Parameters
     ----------
@@ -74,19 +96,18 @@ def count(
 
     Notes
     -----
-    Softmax, LayerNorm and GELU at every step, the membrane updates, the real-valued embedding, and the fact that
-    attention products accumulate real numbers are not in the paper's count, and so not in this one.
+    Softmax, LayerNorm and GELU at every step, the membrane updates and the real-valued embedding are not in the paper's
+    count, and so not in this one; they are in `full_count`.
 
     Examples
     --------
-    >>> Energy(accumulates=16 * 0.144, products=0.0, dense=1.0).gain.__round__(1)
-    2.2
+    >>> energy = Energy(accumulates=16 * 0.144, products=0.0, dense=1.0)
+    >>> round(energy.gain, 1), round(energy.break_even(16), 1)
+    (2.2, 35.5)
     """
-    widths = {population.name: population.width for population in network.populations}
     accumulates = products = dense = 0.0
     for population in network.populations:
-        reads = tuple(widths.get(name, population.width) for name in population.reads)
-        synapses = population.projection.synapses(reads, population.width, tokens)
+        synapses = population.projection.synapses(_widths(network, population), population.width, tokens)
         for name, operations, linear in zip(population.reads, synapses, population.projection.linear, strict=False):
             if name == INPUT:
                 continue
@@ -96,3 +117,298 @@ def count(
             else:
                 accumulates += operations * t_conv * firing_rates[name]
     return Energy(accumulates, products, dense)
+
+
+@dataclass(frozen=True)
+class Energies:
+    """Energy of one operation in picojoules, by its kind: 32-bit floating point at 45 nm, 0.9 V.
+
+    Additions, multiplications and memory are published figures, the others assumptions; ``docs/energy.md`` has sources
+    and reasons. A multiply-accumulate is a multiplication and an addition.
+
+    Attributes
+    ----------
+    accumulate : float
+        Addition of a weight, or of a real number, to a sum, because a spike arrived.
+    multiply_accumulate, add, multiply : float
+    compare, divide, square_root, exponential, gelu : float
+        Assumed: an exponential costs 7 multiply-accumulates, `gelu`, one value of x·Φ(x), 20.
+    read, write : float
+        One word of 32 bits in a small on-chip memory.
+    dram_read : float
+        One word of 32 bits in a memory off the chip.
+    """
+
+    accumulate: float = ACCUMULATE_PJ
+    multiply_accumulate: float = MULTIPLY_ACCUMULATE_PJ
+    add: float = 0.9
+    multiply: float = 3.7
+    compare: float = 0.9
+    divide: float = 26.3
+    square_root: float = 26.3
+    exponential: float = 32.2
+    gelu: float = 92.0
+    read: float = 5.0
+    write: float = 5.0
+    dram_read: float = 640.0
+
+    def without_memory(self) -> Energies:
+        """Leave memory traffic out: words are free."""
+        return replace(self, read=0.0, write=0.0, dram_read=0.0)
+
+    def of(self, operations: Mapping[str, float]) -> float:
+        """Energy of so many operations of each kind, in picojoules.
+
+        Parameters
+        ----------
+        operations : mapping
+            Kind -> number.
+
+        Returns
+        -------
+        picojoules : float
+
+        Examples
+        --------
+        >>> Energies().of({"add": 2, "multiply": 10})
+        38.8
+        """
+        return sum(number * getattr(self, kind) for kind, number in operations.items())
+
+
+def read_energies(path: str | os.PathLike) -> Energies:
+    """Read a table of energies: a JSON object of some of `Energies`' names, each with picojoules.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    energies : Energies
+        What the file leaves out keeps its default.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, a name is unknown, or an energy is not a number of at least 0.
+    """
+    values = read_json(path)
+    names = [field.name for field in fields(Energies)]
+    for name, value in values.items():
+        if name not in names:
+            raise InputError(f"{path} gives an energy for {name!r}, but the operations are {', '.join(names)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise InputError(f"{path} gives {value!r} for {name}, but an energy is a number of picojoules, at least 0")
+    return Energies(**values)
+
+
+@dataclass(frozen=True)
+class FullCount:
+    """Every scalar operation for one token of a sentence, words of memory read and written among them.
+
+    Attributes
+    ----------
+    once : Counts
+        What the spiking network does once a sentence, whatever T: embeddings, class scores.
+    step : Counts
+        What it does in every time step.
+    ordinary : Counts
+        What the analogue network does, once.
+    """
+
+    once: Counts
+    step: Counts
+    ordinary: Counts
+
+    def spiking(self, t_conv: int) -> Counts:
+        """All that the spiking network does in T steps.
+
+        Parameters
+        ----------
+        t_conv : int
+            T.
+
+        Returns
+        -------
+        counts : Counts
+        """
+        return _summed([*self.once.items(), *((key, t_conv * number) for key, number in self.step.items())])
+
+    def gain(self, t_conv: int, energies: Energies) -> float:
+        """How many times less energy T steps take than the analogue network; below 1: more.
+
+        Parameters
+        ----------
+        t_conv : int
+            T.
+        energies : Energies
+
+        Returns
+        -------
+        gain : float
+        """
+        once, step, ordinary = (_energy(counts, energies) for counts in (self.once, self.step, self.ordinary))
+        spent = once + t_conv * step
+        return ordinary / spent if spent else math.inf
+
+    def break_even(self, energies: Energies) -> float:
+        """T at which both cost the same: once + T·step = ordinary. Below 1, spiking never costs less.
+
+        Parameters
+        ----------
+        energies : Energies
+
+        Returns
+        -------
+        t : float
+            Not rounded; infinite where steps cost nothing.
+        """
+        once, step, ordinary = (_energy(counts, energies) for counts in (self.once, self.step, self.ordinary))
+        return (ordinary - once) / step if step else math.inf
+
+
+def full_count(
+    network: Network, firing_rates: Mapping[str, float], tokens: float, classes: int, rule: Rule = "inst"
+) -> FullCount:
+    """Count every scalar operation of a spiking network, and of the same network with analogue units.
+
+    Parameters
+    ----------
+    network : Network
+        A whole one: every population at every position.
+    firing_rates : mapping
+        Population -> spikes per neuron and step.
+    tokens : float
+        Sequence length.
+    classes : int
+        Class scores.
+    rule : {"inst", "running"}
+
+    Returns
+    -------
+    count : FullCount
+
+    Notes
+    -----
+    What is shared by a sentence, the class scores, is divided by its tokens. With feedback the analogue network is
+    charged for one pass, its feedback matrix included, though one pass is not its equilibrium.
+    """
+    width = network[network.readouts[-1]].width
+    embedded = _of(INPUT, network.drive.operations(width))
+    scores = _of("classifier", _share(_class_scores(width, classes), tokens))
+    once = [*embedded, *scores, *_of("classifier", _share([("read-out", "multiply", width)], tokens))]  # Σ s -> mean
+    ordinary = [*embedded, *scores]
+    counting: Operations = [("read-out", kind, width) for kind in ("add", "read", "write")]
+    step = _of("classifier", _share(counting, tokens))
+    for population in network.populations:
+        name, projection, widths = population.name, population.projection, _widths(network, population)
+        rates = tuple(0.0 if read == INPUT else firing_rates[read] for read in population.reads)
+        integrates = rule == "running" and not projection.affine
+        arriving = tuple(
+            None if integrates and not linear else r for linear, r in zip(projection.linear, rates, strict=False)
+        )
+        step += _of(name, projection.operations(widths, population.width, tokens, arriving))
+        step += _of(name, _membrane(population, firing_rates[name]))
+        if integrates:
+            counted = [(w, r) for w, r, arrives in zip(widths, rates, arriving, strict=False) if arrives is None]
+            step += _of(name, _integral(population.width, counted))
+        real = (None,) * len(population.reads)
+        ordinary += _of(name, projection.operations(widths, population.width, tokens, real))
+        ordinary += _of(name, _activations(population, widths))
+    return FullCount(_summed(once), _summed(step), _summed(ordinary))
+
+
+def by_kind(counts: Counts) -> dict[str, dict[str, dict[str, float]]]:
+    """Add up counts over encoders.
+
+    Parameters
+    ----------
+    counts : Counts
+
+    Returns
+    -------
+    nested : dict
+        Kind of population -> term -> kind of operation -> number.
+
+    Examples
+    --------
+    >>> by_kind({("encoder.0.key", "linear", "read"): 1.0, ("encoder.1.key", "linear", "read"): 2.0})
+    {'key': {'linear': {'read': 3.0}}}
+    """
+    nested: dict[str, dict[str, dict[str, float]]] = {}
+    for (population, term, kind), number in counts.items():
+        numbers = nested.setdefault(population.rpartition(".")[2], {}).setdefault(term, {})
+        numbers[kind] = numbers.get(kind, 0.0) + number
+    return nested
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What populations cost beside their projections
+
+
+def _membrane(population: Population, rate: float) -> Operations:
+    """``v = λ·v + I``, ``s = v ≥ V_th``, and, at a spike, ``v = v − V_th``."""
+    width, neuron = population.width, population.neuron
+    if neuron is None:
+        raise InputError(f"population {population.name} has analogue units, so there are no spikes to count")
+    numbers = {"add": (1 + rate) * width, "compare": width, "read": width, "write": width}
+    if neuron.leak != 1:
+        numbers["multiply"] = width
+    return [("membrane", kind, number) for kind, number in numbers.items()]
+
+
+def _integral(width: int, counted: Sequence[tuple[int, float]]) -> Operations:
+    """``t·f(ā[t]) − (t−1)·f(ā[t−1])``, beside f itself.
+
+    Kept from step to step: the sums that f starts with, the number of spikes of each neuron in `counted` (widths and
+    rates), and the integral. Sums and numbers are divided by t (1/t is one number for the whole network), the means of
+    the latter written for all tokens to read; the bias is added to the mean of the sums; f is multiplied by t; the
+    integral before is subtracted.
+    """
+    neurons, spikes = sum(w for w, _ in counted), sum(w * rate for w, rate in counted)
+    kept = neurons + 2 * width
+    numbers = {"accumulate": spikes, "multiply": kept, "add": 2 * width, "read": kept, "write": kept + neurons}
+    return [("running means", kind, number) for kind, number in numbers.items()]
+
+
+def _activations(population: Population, widths: tuple[int, ...]) -> Operations:
+    """Words of an analogue unit: written once, and read by each linear map and residual; attention's are products'."""
+    read = [
+        w
+        for name, w, linear in zip(population.reads, widths, population.projection.linear, strict=False)
+        if linear and name != INPUT
+    ]
+    return [("activations", "read", sum(read)), ("activations", "write", population.width)]
+
+
+def _class_scores(width: int, classes: int) -> Operations:
+    """``W_c·relu(a) + b_c`` at [CLS]."""
+    words = classes * width + classes + width
+    numbers = {"compare": width, "multiply_accumulate": classes * width, "read": words}
+    return [("read-out", kind, number) for kind, number in numbers.items()]
+
+
+def _share(operations: Operations, tokens: float) -> Operations:
+    return [(term, kind, number / tokens) for term, kind, number in operations]
+
+
+def _of(population: str, operations: Operations) -> list[tuple[tuple[str, str, str], float]]:
+    return [((population, term, kind), number) for term, kind, number in operations]
+
+
+def _summed(counted: Iterable[tuple[tuple[str, str, str], float]]) -> Counts:
+    counts: Counts = {}
+    for key, number in counted:
+        counts[key] = counts.get(key, 0.0) + number
+    return counts
+
+
+def _energy(counts: Counts, energies: Energies) -> float:
+    return sum(energies.of({kind: number}) for (_, _, kind), number in counts.items())
+
+
+def _widths(network: Network, population: Population) -> tuple[int, ...]:
+    """Widths of what a population reads; the input is as wide as the embeddings."""
+    widths = {p.name: p.width for p in network.populations}
+    return tuple(widths.get(name, population.width) for name in population.reads)

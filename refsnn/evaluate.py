@@ -7,13 +7,14 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .config import BertConfig
 from .distill import dev_sample, load_student, load_teacher, read_split, run_tokenizer, versions
-from .energy import count
+from .energy import Counts, Energies, by_kind, count, full_count
 from .errors import InputError
 from .files import write_json
 from .metrics import accuracy, measure, pearson, title
@@ -35,6 +36,8 @@ def evaluate_run(
     rule: Rule = "inst",
     name: str | None = None,
     columns: Sequence[str] = (),
+    energies: Energies = Energies(),  # noqa: B008
+    memory: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run's student on the dev split and write ``results.json`` into its folder.
 
@@ -51,13 +54,19 @@ def evaluate_run(
         What to call the data in tables and reports; the GLUE task's name by default.
     columns : sequence of str
         Pairs ``name=column``; by default those that the run was distilled with.
+    energies : Energies
+        What operations cost in the full count.
+    memory : bool
+        Whether memory traffic is charged too.
 
     Returns
     -------
     results : dict
         As written: the task's metrics of teacher, rate map and spikes, None where undefined; for each T the mean
-        firing rate of every population, Norm#OPS and the energy gain of the paper's count, and how often spikes and
-        rate map agree, or, of a regression, their correlation.
+        firing rate of every population, Norm#OPS, the energy gain and the break-even T of the paper's count, the same
+        of the full count (``"full"``) with its operations and their energy per token, and how often spikes and rate
+        map agree, or, of a regression, their correlation. ``"ordinary"`` has the full count of the same network with
+        analogue units.
 
     Raises
     ------
@@ -73,8 +82,10 @@ def evaluate_run(
     task, parts = read_split(run, data, "dev", columns)
     tokenizer = run_tokenizer(run, config)
     read = {part: tokenise(dataset, task.sentences, tokenizer) for part, dataset in parts.items()}
+    charged = energies if memory else energies.without_memory()
     first, *others = (
-        {"split": part} | _measure(task, config, params, teacher_config, teacher_params, examples, t_conv, rule)
+        {"split": part}
+        | _measure(task, config, params, teacher_config, teacher_params, examples, t_conv, rule, charged)
         for part, examples in read.items()
     )
     dataset, examples = parts[first["split"]], read[first["split"]]
@@ -86,6 +97,8 @@ def evaluate_run(
         "metric": task.metrics[0],
         **first,
         "others": others,
+        "energies": asdict(energies),
+        "memory": memory,
         "example": {
             "text": " / ".join(dataset[shown][name] for name in task.sentences),
             "label": task.labels[label] if task.labels else float(label),
@@ -109,6 +122,7 @@ def _measure(
     examples: Examples,
     t_conv: Sequence[int],
     rule: Rule,
+    charged: Energies,
 ) -> dict[str, Any]:
     """Metrics, firing rates and energy on one set of examples."""
     teacher = predict_teacher(teacher_config, teacher_params, examples)
@@ -127,6 +141,7 @@ def _measure(
     spikes = []
     for t, result in predict_spikes(config, params, examples, t_conv, rule).items():
         energy = count(network, result.firing_rates, t, tokens, rule)
+        full = full_count(network, result.firing_rates, tokens, config.classes, rule)
         firing = sum(result.firing_rates[p.name] * p.width for p in network.populations) / neurons
         agreement = (accuracy if task.labels else pearson)(decide(result.logits), decide(rates))
         spikes.append(
@@ -139,6 +154,12 @@ def _measure(
                 "firing_rates": result.firing_rates,
                 "norm_ops": energy.norm_ops,
                 "energy_gain": energy.gain,
+                "break_even": _defined(energy.break_even(t)),
+                "full": {
+                    "gain": _defined(full.gain(t, charged)),
+                    "break_even": _defined(full.break_even(charged)),
+                    **_priced(full.spiking(t), charged),
+                },
             }
         )
     return {
@@ -148,12 +169,22 @@ def _measure(
         "rate_accuracy": right(rates),
         "metrics": {"teacher": metrics(teacher), "rate": metrics(rates)},
         "spikes": spikes,
+        "ordinary": _priced(full.ordinary, charged),  # the same at every T
     }
 
 
+def _priced(counts: Counts, energies: Energies) -> dict[str, Any]:
+    """Operations per token by kind of population, term and kind of operation, and the energy of each term."""
+    operations = by_kind(counts)
+    energy = {
+        kind: {term: energies.of(numbers) for term, numbers in terms.items()} for kind, terms in operations.items()
+    }
+    return {"picojoules": energy, "operations": operations}
+
+
 def _defined(value: float) -> float | None:
-    """Write a number that JSON knows: it has no NaN."""
-    return None if math.isnan(value) else value
+    """Write a number that JSON knows: it has neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _peak_memory_mb() -> float:
@@ -181,8 +212,8 @@ def table(results: dict[str, Any]) -> str:
         lines += [
             f"{results['task']} {part['split']}, {part['examples']} examples, integration rule {results['rule']}",
             "",
-            f"{'':24}{_cells(map(title, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}",
-            f"{'':24}{_cells(percent)}{'x100' if regression else '%':>9}{'rate':>9}{'':>10}{'gain':>9}",
+            f"{'':24}{_cells(map(title, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}{'full':>9}",
+            f"{'':24}{_cells(percent)}{'x100' if regression else '%':>9}{'rate':>9}{'':>10}{'gain':>9}{'gain':>9}",
             f"{'teacher (BERT)':24}{_cells(map(_hundredfold, part['metrics']['teacher'].values()))}",
             f"{'student, rate map':24}{_cells(map(_hundredfold, part['metrics']['rate'].values()))}",
         ]
@@ -191,17 +222,43 @@ def table(results: dict[str, Any]) -> str:
             lines.append(
                 f"{name:24}{_cells(map(_hundredfold, row['metrics'].values()))}{_hundredfold(row['agreement']):>9}"
                 f"{row['firing_rate']:9.3f}{row['norm_ops']:10.2f}{row['energy_gain']:8.2f}x"
+                f"{_times(row['full']['gain']):>9}"
             )
-        lines.append("")
+        lines += [f"break-even, firing as in those {row['t']} steps: {break_even(row)}", ""]
     agrees = "Pearson's correlation with the rate map" if regression else "same class as the rate map"
     lines += [
         f"agrees: {agrees}. firing rate: spikes per neuron and step. energy gain: against the",
         "same-size network of ordinary units, by the paper's count (4.6 pJ a multiply-accumulate, 0.9 pJ an",
-        "accumulate); below 1x the spiking network costs more.",
+        "accumulate); full gain: by every operation, memory traffic "
+        f"{'included' if results['memory'] else 'left out'} (docs/energy.md); below 1x the",
+        "spiking network costs more.",
     ]
     if any("-" in line.split() for line in lines):
         lines.append("-: undefined, as all predictions, or all true scores, are the same.")
     return "\n".join([*lines, f"{results['seconds']} s, peak memory {results['peak_memory_mb']} MB"])
+
+
+def break_even(row: Mapping[str, Any]) -> str:
+    """Say at which T spiking costs as much as the ordinary network, by both counts.
+
+    Parameters
+    ----------
+    row : mapping
+        Results of the spikes after some T.
+
+    Returns
+    -------
+    text : str
+    """
+    paper, full = (
+        "no T" if t is None else f"T = {t:.1f}" if t >= 1 else "T < 1"
+        for t in (row["break_even"], row["full"]["break_even"])
+    )
+    return f"{paper} by the paper's count, {full} by the full count"
+
+
+def _times(gain: float | None) -> str:
+    return "-" if gain is None else f"{gain:.2f}x"
 
 
 def _cells(cells: Iterable[str]) -> str:
@@ -227,5 +284,5 @@ def record_run(
     params = {name: params[name] for name in network_shapes(config.bert, config.feedback)}
     _, batch = dev_sample(run, data, config, samples)
     spikes = record(config.network, params, batch, t_conv, rule)
-    described = network_config(config.bert, config.neuron, config.feedback)
+    described = network_config(config.bert, config.neuron, config.feedback, config.thresholds)
     write_record(out, described, batch, spikes, rule, "float32", params)
