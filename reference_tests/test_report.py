@@ -156,7 +156,7 @@ def test_page_has_title_language_sections_and_figures(page, outline):
     assert ("html", {"lang": "en"}) in outline.seen
     assert "<title>A spiking student of BERT on SST-2</title>" in page
     headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
-    assert len(headings) == 6 and headings[0] == "Results" and headings[-1] == "Settings"
+    assert len(headings) == 7 and headings[0] == "Results" and headings[-1] == "Settings"
     assert [attributes["id"] for tag, attributes in outline.seen if tag == "figure"] == IDS
     pictures = [attributes for tag, attributes in outline.seen if tag == "svg"]
     assert len(pictures) == 6 and all(p["role"] == "img" and len(p["aria-label"]) > 20 for p in pictures)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from math import ceil, sqrt
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,12 @@ __all__ = [
     "KINDS",
     "STAGES",
     "STYLE",
+    "WEIGHT_SCALE",
+    "Curve",
+    "Panel",
     "Trace",
     "accuracy_figure",
+    "attention_figure",
     "convergence_figure",
     "energy_figure",
     "figure_legend",
@@ -44,6 +49,7 @@ __all__ = [
     "is_regression",
     "kind_of",
     "last_row",
+    "lines_figure",
     "log_axis",
     "main_metric",
     "metric_sign",
@@ -54,7 +60,9 @@ __all__ = [
     "population_title",
     "probability_figure",
     "raster_figure",
+    "spent",
     "time_axis",
+    "time_cursor",
     "training_figure",
 ]
 
@@ -94,6 +102,19 @@ LOSSES = {
     "hidden": ("hidden states", COLOUR["blue"]),
     "attention": ("attention scores", COLOUR["vermillion"]),
 }
+
+#: Where energy goes: label, the count's terms, colour. Terms of projections of one's own come last.
+SPENT: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("linear maps", ("linear", "query", "residual", "activations"), COLOUR["blue"]),
+    ("attention products", ("attention",), COLOUR["vermillion"]),
+    ("softmax", ("softmax",), COLOUR["orange"]),
+    ("LayerNorm", ("normalisation",), COLOUR["green"]),
+    ("GELU", ("gelu",), COLOUR["purple"]),
+    ("membranes", ("membrane",), COLOUR["black"]),
+    ("running means", ("running means",), COLOUR["grey"]),
+    ("embeddings, read-out", ("embeddings", "read-out"), COLOUR["sky"]),
+    ("other", (), "#bdbdb5"),
+)
 
 #: How every figure looks. Text stays text in the SVG; Verdana is as wide as DejaVu Sans, where that is not installed.
 STYLE: dict[str, Any] = {
@@ -222,12 +243,30 @@ def _sample(spikes: Array) -> Array:
 
 
 def kind_of(population: str) -> str:
-    """Kind of a population, a key of `KINDS`."""
+    """Kind of a population, a key of `KINDS`.
+
+    Parameters
+    ----------
+    population : str
+
+    Returns
+    -------
+    kind : str
+    """
     return population.rpartition(".")[2]
 
 
 def population_title(population: str) -> str:
-    """Name of a population for readers."""
+    """Name of a population for readers.
+
+    Parameters
+    ----------
+    population : str
+
+    Returns
+    -------
+    title : str
+    """
     parts = population.split(".")
     return KINDS[parts[-1]][0] + (f" of encoder {int(parts[1]) + 1}" if len(parts) > 1 else "")
 
@@ -237,17 +276,48 @@ def population_title(population: str) -> str:
 
 
 def last_row(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Results of the spikes after the largest T."""
+    """Results of the spikes after the largest T.
+
+    Parameters
+    ----------
+    results : mapping
+        Of `refsnn.evaluate.evaluate_run`.
+
+    Returns
+    -------
+    row : dict
+    """
     return results["spikes"][-1]
 
 
 def is_regression(results: Mapping[str, Any]) -> bool:
-    """Whether the task has scores instead of classes."""
+    """Whether the task has scores instead of classes.
+
+    Parameters
+    ----------
+    results : mapping
+        Of `refsnn.evaluate.evaluate_run`.
+
+    Returns
+    -------
+    regression : bool
+    """
     return results["teacher_accuracy"] is None
 
 
 def main_metric(results: Mapping[str, Any]) -> tuple[float, float, list[float]]:
-    """Values of the task's first metric: the teacher's, the rate map's, and the spikes' after each T."""
+    """Values of the task's first metric: the teacher's, the rate map's, and the spikes' after each T.
+
+    Parameters
+    ----------
+    results : mapping
+        Of `refsnn.evaluate.evaluate_run`.
+
+    Returns
+    -------
+    teacher, rate : float
+    spikes : list of float
+    """
     measured = [*(results["metrics"][who] for who in ("teacher", "rate")), *(r["metrics"] for r in results["spikes"])]
     values = [metrics[results["metric"]] for metrics in measured]
     teacher, rate, *spikes = (np.nan if value is None else value for value in values)
@@ -255,22 +325,59 @@ def main_metric(results: Mapping[str, Any]) -> tuple[float, float, list[float]]:
 
 
 def percent(fraction: float | None) -> str:
-    """Write a fraction as a percentage, a dash where undefined."""
+    """Write a fraction as a percentage, a dash where undefined.
+
+    Parameters
+    ----------
+    fraction : float or None
+
+    Returns
+    -------
+    text : str
+    """
     return "–" if fraction is None or np.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
 def metric_sign(metric: str) -> str:
-    """Show how a metric is written: fractions as percentages, correlations a hundredfold."""
+    """Show how a metric is written: fractions as percentages, correlations a hundredfold.
+
+    Parameters
+    ----------
+    metric : str
+
+    Returns
+    -------
+    sign : str
+    """
     return "%" if metric in ("accuracy", "f1") else "×100"
 
 
 def metric_title(metric: str) -> str:
-    """Name of a metric for readers."""
+    """Name of a metric for readers.
+
+    Parameters
+    ----------
+    metric : str
+
+    Returns
+    -------
+    title : str
+    """
     return title(metric) if metric_sign(metric) == "%" else f"{title(metric)} correlation"
 
 
 def metric_value(fraction: float, metric: str) -> str:
-    """Write a value of a metric with its sign."""
+    """Write a value of a metric with its sign.
+
+    Parameters
+    ----------
+    fraction : float
+    metric : str
+
+    Returns
+    -------
+    text : str
+    """
     return percent(fraction) + "\u202f%" * (metric_sign(metric) == "%")
 
 
@@ -280,7 +387,12 @@ def metric_value(fraction: float, metric: str) -> str:
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw with this module's style alone, whatever the user's own settings, and leave those as they were."""
+    """Draw with this module's style alone, whatever the user's own settings, and leave those as they were.
+
+    Yields
+    ------
+    None
+    """
     matplotlib = require("matplotlib")
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
@@ -290,12 +402,30 @@ def figure_style() -> Iterator[None]:
 
 
 def new_figure(height: float) -> Figure:
-    """Make a figure of the page's width."""
+    """Make a figure of the page's width.
+
+    Parameters
+    ----------
+    height : float
+        In inches.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
     return require("matplotlib.figure").Figure((WIDTH, height), layout="constrained")
 
 
 def figure_legend(figure: Figure, handles: Sequence[Any] | None = None, columns: int = 4) -> None:
-    """Put the legend above the axes, where it hides nothing."""
+    """Put the legend above the axes, where it hides nothing.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    handles : sequence, optional
+        What it shows; by default all that the first axes have labels for.
+    columns : int
+    """
     if handles is None:
         handles = figure.axes[0].get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2, columnspacing=1.8)
@@ -311,7 +441,14 @@ def _number(x: float, _: Any = None) -> str:
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:
-    """Label a logarithmic axis at powers of ten, and at 2 and 5 times them where there are few of those."""
+    """Label a logarithmic axis at powers of ten, and at 2 and 5 times them where there are few of those.
+
+    Parameters
+    ----------
+    axis : matplotlib.axis.Axis
+    low, high : float
+        Its ends.
+    """
     ticker = require("matplotlib.ticker")
     few = high < 300 * low
     axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=12))
@@ -320,7 +457,13 @@ def log_axis(axis: Any, low: float, high: float) -> None:
 
 
 def time_axis(axes: Axes, times: Sequence[int]) -> None:
-    """Time steps on a base-2 logarithmic axis, labelled at the evaluated T or, where those crowd, at powers of two."""
+    """Time steps on a base-2 logarithmic axis, labelled at the evaluated T or, where those crowd, at powers of two.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    times : sequence of int
+    """
     ticker = require("matplotlib.ticker")
     low, high = min(times), max(times)
     crowded = any(b / a < 1.4 for a, b in pairwise(times)) or len(times) > 10
@@ -573,21 +716,44 @@ def probability_figure(
     return figure
 
 
+def spent(picojoules: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Add up the energy of a full count by what it is spent on.
+
+    Parameters
+    ----------
+    picojoules : mapping
+        Kind of population -> term -> energy.
+
+    Returns
+    -------
+    energy : dict
+        Label -> energy; what costs nothing is not there.
+    """
+    labels = {term: label for label, terms, _ in SPENT for term in terms}
+    totals = {label: 0.0 for label, _, _ in SPENT}
+    for terms in picojoules.values():
+        for term, energy in terms.items():
+            totals[labels.get(term, "other")] += energy
+    return {label: total for label, total in totals.items() if total}
+
+
 def energy_figure(results: Mapping[str, Any]) -> Figure:
-    """Draw the firing rate of every population at the largest T, and the energy gain against T.
+    """Draw the firing rate of every population at the largest T, the energy gain against T, and where energy goes.
 
     Parameters
     ----------
     results : mapping
-        As from `refsnn.evaluate.evaluate_run`, ordered by T.
+        As from `refsnn.evaluate.evaluate_run`, ordered by T. Without a full count the paper's is drawn alone.
 
     Returns
     -------
     figure : Figure
     """
     patches = require("matplotlib.patches")
-    figure = new_figure(4.3)
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    full = "full" in last_row(results)
+    figure = new_figure(6.6 if full else 4.3)
+    grid = figure.add_gridspec(1 + full, 2, width_ratios=(3, 2), height_ratios=(7, 2)[: 1 + full])
+    left, right = (figure.add_subplot(grid[0, i]) for i in range(2))
     rates = last_row(results)["firing_rates"]
     place, places = -1.0, []
     centres: dict[str, list[float]] = {}
@@ -607,22 +773,218 @@ def energy_figure(results: Mapping[str, Any]) -> Figure:
     left.set_title(f"Firing rates at T = {last_row(results)['t']}")
 
     times = [row["t"] for row in results["spikes"]]
-    gains = [row["energy_gain"] if 0 < row["energy_gain"] < np.inf else np.nan for row in results["spikes"]]
+    lines = {"paper’s count": ([row["energy_gain"] for row in results["spikes"]], COLOUR["blue"], (6, 6))}
+    if full:
+        found = [row["full"]["gain"] or np.nan for row in results["spikes"]]
+        lines["full count"] = (found, COLOUR["black"], (-28, -12))
     right.axhline(1, color=COLOUR["vermillion"], ls=(0, (5, 3)), lw=1.5)
-    right.plot(times, gains, color=COLOUR["blue"], marker="o")
-    labelled = 0.0
-    for t, gain in zip(times, gains, strict=True):
-        if gain > 0 and t >= 1.5 * labelled:
-            labelled = t
-            box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
-            right.annotate(f"{gain:.2g}×", (t, gain), (6, 6), textcoords="offset points", fontsize=9, bbox=box)
+    drawn = [1.0]
+    for label, (values, colour, offset) in lines.items():
+        gains = [gain if 0 < gain < np.inf else np.nan for gain in values]
+        drawn += gains
+        right.plot(times, gains, color=colour, marker="o", label=label)
+        labelled = 0.0
+        for t, gain in zip(times, gains, strict=True):
+            if gain > 0 and t >= 1.5 * labelled:
+                labelled = t
+                box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
+                right.annotate(f"{gain:.2g}×", (t, gain), offset, textcoords="offset points", fontsize=9, bbox=box)
+    if full:
+        right.legend(loc="upper right")
     right.set_yscale("log")
-    low, high = np.nanmin([1.0, *gains]), np.nanmax([1.0, *gains])
+    low, high = np.nanmin(drawn), np.nanmax(drawn)
     right.set_ylim(low / 1.6, high * 1.9)
     log_axis(right.yaxis, low / 1.6, high * 1.9)
     time_axis(right, times)
-    right.set_xlim(right.get_xlim()[0], right.get_xlim()[1] * (max(times) / min(times)) ** 0.16 * 1.1)
+    room = max(times) / min(times)  # for the labels
+    right.set_xlim(right.get_xlim()[0] / room ** (0.1 * full), right.get_xlim()[1] * room**0.16 * 1.1)
     right.set_ylabel("energy gain (times less energy)")
     right.set_title("Energy gain (dashed: break-even)")
+    if full:
+        _draw_spent(figure.add_subplot(grid[1, :]), results)
     figure_legend(figure, [patches.Patch(color=colour, label=label) for label, colour, _ in KINDS.values()])
+    return figure
+
+
+def _draw_spent(axes: Axes, results: Mapping[str, Any]) -> None:
+    """Shares of the energy by what it is spent on: the spiking network's at the largest T, and the ordinary one's."""
+    patches = require("matplotlib.patches")
+    row, colours = last_row(results), {label: colour for label, _, colour in SPENT}
+    bars = {f"spiking, T = {row['t']}": row["full"], "ordinary": results["ordinary"]}
+    for place, counted in enumerate(bars.values()):
+        energy = spent(counted["picojoules"])
+        total, start = sum(energy.values()), 0.0
+        for label, value in energy.items():
+            share = 100 * value / total
+            axes.barh(place, share, 0.7, start, color=colours[label])
+            start += share
+        axes.text(101, place, f"{total / 1e6:.3g} µJ", va="center")
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.set_xlim(0, 112)
+    axes.set_xticks(range(0, 101, 20))
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("share of the energy per token (%)")
+    axes.set_title("Where the energy goes, by the full count")
+    shown = {label for counted in bars.values() for label in spent(counted["picojoules"])}
+    handles = [patches.Patch(color=colour, label=label) for label, colour in colours.items() if label in shown]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.55), ncols=4, borderaxespad=0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One sentence
+
+
+#: Colours of attention weights, from 0 to the largest: light to dark in one hue.
+WEIGHT_SCALE = ("#ffffff", "#6baed6", "#08306b")
+
+
+def attention_figure(
+    student: Sequence[Array], teacher: Sequence[Array], layers: Sequence[int], tokens: Sequence[str]
+) -> Figure:
+    """Attention weights of every encoder and head, each student beside the teacher's layer it is paired with.
+
+    Parameters
+    ----------
+    student, teacher : sequences of (heads, N, N) arrays
+        Weights of each encoder and of its paired layer; a row is a query and adds up to 1.
+    layers : sequence of int
+        Number of the paired layer, counted from 1.
+    tokens : sequence of str
+
+    Returns
+    -------
+    figure : Figure
+    """
+    scale = require("matplotlib.colors").LinearSegmentedColormap.from_list("weights", WEIGHT_SCALE)
+    heads, n = student[0].shape[:2]
+    pairs = min(heads, 2 if heads in (2, 4) else 3)  # side by side
+    rows = len(student) * ceil(heads / pairs)
+    figure = new_figure(rows * (WIDTH / (2 * pairs) + 0.35))
+    grid = figure.subplots(rows, 2 * pairs, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for encoder, (ours, theirs, layer) in enumerate(zip(student, teacher, layers, strict=True)):
+        for head in range(heads):
+            row = encoder * ceil(heads / pairs) + head // pairs
+            largest = max(ours[head].max(), theirs[head].max())
+            titles = (f"encoder {encoder + 1}, head {head + 1}", f"teacher’s layer {layer}")
+            for side, (weights, name) in enumerate(zip((ours[head], theirs[head]), titles, strict=True)):
+                axes = grid[row, 2 * (head % pairs) + side]
+                axes.set_axis_on()
+                axes.imshow(weights, cmap=scale, vmin=0, vmax=largest, interpolation="none")
+                axes.set_title(name, fontsize=9 if pairs < 3 else 7, fontweight="bold" if side == 0 else "normal")
+                axes.grid(False)
+                axes.set_xticks([])
+                axes.set_yticks([])
+        if n <= RASTER_TOKENS:
+            labels = [token if len(token) <= 12 else token[:11] + "…" for token in tokens]
+            for row in range(encoder * ceil(heads / pairs), (encoder + 1) * ceil(heads / pairs)):
+                grid[row, 0].set_yticks(range(n), labels, fontsize=max(3.0, min(8.0, 260 / (n * pairs))))
+                grid[row, 0].tick_params(axis="y", length=0)
+    return figure
+
+
+def time_cursor(figure: Figure, steps: int) -> Figure:
+    """Mark the first and the last time step of every panel, for a page's program to find the time axis and move along.
+
+    Parameters
+    ----------
+    figure : Figure
+    steps : int
+        T, where the panels' logarithmic time axes end.
+
+    Returns
+    -------
+    figure : Figure
+        The same. Its parts ``first-0``, ``now-0``, ``first-1``, … are vertical lines at t = 1 and t = T.
+    """
+    for i, axes in enumerate(figure.axes):
+        for name, t in (("first", 1), ("now", steps)):
+            axes.axvline(t, color=COLOUR["black"], lw=1.0, alpha=0.55, gid=f"{name}-{i}")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers that depend on one other
+
+
+class Curve(NamedTuple):
+    """One line of `lines_figure`.
+
+    Attributes
+    ----------
+    label : str
+        Curves of one label look the same in every panel.
+    x, y : sequences of float
+        NaN leaves a gap.
+    low, high : sequences of float, optional
+        A range around `y`, shaded.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+
+
+class Panel(NamedTuple):
+    """One set of axes of `lines_figure`.
+
+    Attributes
+    ----------
+    title, ylabel : str
+    curves : sequence of Curve
+    levels : mapping
+        Label -> height of a horizontal line.
+    """
+
+    title: str
+    ylabel: str
+    curves: Sequence[Curve]
+    levels: Mapping[str, float] = MappingProxyType({})
+
+
+def lines_figure(panels: Sequence[Panel], xlabel: str, in_time: bool = True) -> Figure:
+    """Draw numbers that depend on one other, in panels side by side that share it.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+    xlabel : str
+    in_time : bool
+        Whether x is a number of steps, on a logarithmic axis.
+
+    Returns
+    -------
+    figure : Figure
+    """
+    curves = [curve for panel in panels for curve in panel.curves]
+    names = dict.fromkeys(curve.label for curve in curves)
+    colours = [COLOUR[name] for name in ("blue", "vermillion", "green", "purple", "orange", "sky", "grey")]
+    looks = {
+        name: {"color": colours[i % 7], "marker": "os^DvPX"[i % 7], "ls": ("-", "--", ":")[i // 7 % 3]}
+        for i, name in enumerate(names)
+    }
+    levels = dict.fromkeys(name for panel in panels for name in panel.levels)
+    dashes: dict[str, Any] = dict(zip(levels, ("-", (0, (5, 3)), (0, (1, 2)), "-."), strict=False))
+    figure = new_figure(3.9 + 0.22 * (len(names) + len(levels) > 4))
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+        for name, height in panel.levels.items():
+            axes.axhline(height, color=COLOUR["black"], lw=1.3, ls=dashes.get(name, ":"), label=name)
+        for label, x, y, low, high in panel.curves:
+            axes.plot(x, y, label=label, markersize=4, **looks[label])
+            if low is not None and high is not None:
+                axes.fill_between(x, low, high, color=looks[label]["color"], alpha=0.18, lw=0)
+        if in_time:
+            time_axis(axes, sorted({int(x) for curve in panel.curves for x in curve.x}))
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(panel.ylabel)
+        axes.set_title(panel.title)
+    shown: dict[str, Any] = {}
+    for axes in figure.axes:
+        shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure_legend(figure, list(shown.values()))
     return figure

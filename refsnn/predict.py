@@ -121,7 +121,7 @@ class SpikingResult:
     ----------
     logits : (n, classes) array
     firing_rates : dict
-        Population -> spikes per neuron and step, averaged over the real tokens of all examples.
+        Population -> spikes per neuron and step, averaged over the real tokens of all examples; empty if not wanted.
     """
 
     logits: Array
@@ -135,6 +135,7 @@ def predict_spikes(
     t_conv: Sequence[int],
     rule: Rule = "inst",
     size: int = 32,
+    activity: bool = True,
 ) -> dict[int, SpikingResult]:
     """Class scores by spikes after several numbers of timesteps, from one simulation.
 
@@ -147,23 +148,27 @@ def predict_spikes(
     rule : {"inst", "running"}
     size : int
         Batch size.
+    activity : bool
+        Whether firing rates are wanted: without them only what class scores depend on is simulated.
 
     Returns
     -------
     results : dict
         T -> SpikingResult.
     """
-    network = config.network
+    network = config.network if activity else first_position(config.network)
+    last = network.readouts[-1]
+    keep = [p.name for p in network.populations] if activity else [last]
     times = sorted(set(t_conv))
-    spikes = {t: dict.fromkeys((p.name for p in network.populations), 0.0) for t in times}
+    spikes = {t: dict.fromkeys(keep if activity else (), 0.0) for t in times}
 
     def one(batch: Batch, rows: Array) -> Array:
-        rates = simulate(network, params, batch, times, rule, threads=threads())
+        rates = simulate(network, params, batch, times, rule, keep=keep, threads=threads())
         tokens = batch.attention_mask.astype(bool)
         for t in times:
-            for name, rate in rates[t].items():
-                spikes[t][name] += float(rate[tokens].mean(axis=-1, dtype=np.float64).sum())
-        return np.stack([logits(params, rates[t][network.readouts[-1]])[0] for t in times], axis=1)  # (B, times, C)
+            for name in spikes[t]:
+                spikes[t][name] += float(rates[t][name][tokens].mean(axis=-1, dtype=np.float64).sum())
+        return np.stack([logits(params, rates[t][last])[0] for t in times], axis=1)  # (B, times, classes)
 
     found = by_batches(examples, one, size, config.bert.pad_token_id, "spikes")
     tokens = int(examples.lengths.sum())

@@ -17,6 +17,7 @@ import numpy as np
 from .config import BertConfig
 from .distill import load_student
 from .errors import InputError
+from .evaluate import break_even
 from .figures import (
     STAGES,
     Trace,
@@ -34,11 +35,13 @@ from .figures import (
     population_title,
     probability_figure,
     raster_figure,
+    spent,
     training_figure,
 )
 from .files import existing, read_json, write_text
 from .metrics import title
 from .pages import document, picture, table
+from .paper import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
 from .student import StudentConfig
 from .teacher import teacher_shapes
 from .text import TASKS, load_tokenizer
@@ -342,17 +345,126 @@ def _probability_picture(trace: Trace, results: Mapping[str, Any], classes: Sequ
 
 
 def _energy_picture(results: Mapping[str, Any]) -> str:
-    steps = last_row(results)["t"]
+    steps, full = last_row(results)["t"], "full" in last_row(results)
     return picture(
         6,
         "energy",
         f"Left: firing rate of every population at T = {steps}, as bars. Right: energy gain against the number of time "
-        "steps, with the break-even line at 1.",
+        "steps, with the break-even line at 1."
+        + " Below: shares of the energy by what it is spent on, spiking and ordinary."
+        * full,
         f"Left: mean firing rate of every population over the dev split at T = {steps}. Right: energy gain against the "
         "same-size network of ordinary units. Above the dashed line spiking costs less, below it more; every further "
-        "step costs, so the gain falls like 1/T once the rates have settled.",
+        "step costs, so the gain falls like 1/T once the rates have settled."
+        + " Below: what the energy is spent on, with its sum per token."
+        * full,
         lambda: energy_figure(results),
     )
+
+
+def _energy_tables(results: Mapping[str, Any]) -> str:
+    """Lay out the full count at the largest T: what energy is spent on, and on how many operations."""
+    row = last_row(results)
+    if "full" not in row:
+        return "<p>These results have no full count of operations; <code>refsnn evaluate</code> makes one.</p>"
+    counts = (row["full"], results["ordinary"])
+    energy = [spent(count["picojoules"]) for count in counts]
+    totals = [sum(by_label.values()) for by_label in energy]
+    spending = [
+        [
+            label,
+            *(f"{by_label.get(label, 0.0) / 1e6:.3f}" for by_label in energy),
+            *(percent(by_label.get(label, 0.0) / total) for by_label, total in zip(energy, totals, strict=True)),
+        ]
+        for label in dict.fromkeys([*energy[0], *energy[1]])
+    ]
+    spending.append(["sum", *(f"{total / 1e6:.3f}" for total in totals), *map(percent, (1, 1))])
+    operations = [
+        [
+            kind.replace("_", " "),
+            f"{picojoules:g}",
+            *(
+                _grouped(sum(n.get(kind, 0.0) for terms in count["operations"].values() for n in terms.values()))
+                for count in counts
+            ),
+        ]
+        for kind, picojoules in results["energies"].items()
+    ]
+    who = [f"spiking<small>T = {row['t']}</small>", "ordinary<small>one pass</small>"]
+    shares = ["spiking<small>%</small>", "ordinary<small>%</small>"]
+    equal = break_even(row).replace("'", "’")
+    return (
+        "<p>The full count charges every operation, and not only what passes a synapse. Firing as in those "
+        f"{row['t']} steps, the spiking network costs as much as the ordinary one at {equal}. Reading and writing of "
+        f"memory is {'charged' if results['memory'] else 'counted, but not charged'}.</p>\n"
+        '<div class="tables">\n'
+        + table("Energy per token, µJ", ["", *who, *shares], spending)
+        + "\n"
+        + table("Operations per token", ["", "pJ<small>each</small>", *who], operations)
+        + "\n</div>"
+    )
+
+
+def _beside_the_paper(results: Mapping[str, Any], record: Mapping[str, Any], config: StudentConfig) -> str | None:
+    """Put the published figures beside the run's; None for text that the paper has no figure for."""
+    recipe = record["settings"]["recipe"]
+    task = TASKS[recipe["task"]]
+    if results["task"] != task.folder or recipe["task"] not in GLUE:
+        return None
+    (teacher, rate, spikes), last = main_metric(results), last_row(results)["t"]
+    ours, head = f"{percent(spikes[-1])}<small> T\u202f=\u202f{last}</small>", ["", "published", "this run"]
+    at = next((row for row in results["spikes"] if row["t"] == ENERGY["t"]), None)
+    rows = [
+        ["teacher", "–", percent(teacher)],
+        ["student, rate map", "–", percent(rate)],
+        ["student, spikes", f"{GLUE[recipe['task']]:.2f}", ours],
+        [f"firing rate, T = {ENERGY['t']}", f"{ENERGY['firing_rate']}", f"{at['firing_rate']:.3f}" if at else "–"],
+        [f"energy gain, T = {ENERGY['t']}", f"{ENERGY['gain']}×", f"{at['energy_gain']:.2f}×" if at else "–"],
+    ]
+    described = _our_setting(record["settings"], config)
+    setting = [[name, escape(value), escape(str(described[name]))] for name, value in SETTING.items()]
+    every = [
+        [TASKS[name].folder, f"{value:.2f}", ours if name == recipe["task"] else "–"] for name, value in GLUE.items()
+    ]
+    every.append(["mean", f"{MEAN:.2f}", "–"])
+    note = (
+        "Published by Bal &amp; Sengupta (AAAI-24, arXiv 2308.10873): one figure a task, on GLUE’s dev sets; firing "
+        "rate and energy gain on SST-2. "
+    )
+    if len(task.metrics) > 1:
+        note += f"Ours is {metric_title(task.metrics[0])}; the paper’s may be another metric. "
+    if recipe["task"] == "sst2":
+        note += (
+            f"Of the {len(RELEASED_LOG)} evaluations in the log that comes with the authors’ program, the published "
+            f"one is the best; the lowest is {min(RELEASED_LOG):.2f}. "
+        )
+    note += "Models and training differ as the settings say, so a distance is not the method’s alone."
+    tables = [
+        table(f"{task.folder}, {metric_title(results['metric'])} ({metric_sign(results['metric'])})", head, rows),
+        table("Every task of the paper", head, every),
+        table("Settings", head, setting),
+    ]
+    return f'<p class="note">{note}</p>\n<div class="tables">\n' + "\n".join(tables) + "\n</div>"
+
+
+def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str, Any]:
+    """Describe a run by the names of `refsnn.paper.SETTING`."""
+    recipe, bert = settings["recipe"], config.bert
+    teacher, general = settings.get("teacher"), settings.get("general")
+    text = settings.get("corpus") or (f"that of {Path(general).name}" if general else "the task’s own")
+    steps = "none in training, at equilibrium" if recipe.get("mode") == "equilibrium" else recipe.get("t_conv", "–")
+    name = "–" if teacher is None else Path(str(teacher)).name
+    return {
+        "teacher": "trained from scratch" if isinstance(teacher, dict) else name,
+        "encoders": bert.num_hidden_layers,
+        "width": bert.hidden_size,
+        "heads": bert.num_attention_heads,
+        "intermediate width": bert.intermediate_size,
+        "parameters": _grouped(sum(int(np.prod(shape)) for shape in config.shapes.values())),
+        "threshold V_th": config.neuron.vth,
+        "time steps T": steps,
+        "text of the general stage": text if recipe.get("epochs_general") or general else "–",
+    }
 
 
 def _models_table(run: Path, config: StudentConfig) -> str:
@@ -460,7 +572,8 @@ def _page(
         f"<blockquote>{escape(example.get('text', ''))}</blockquote>\n"
         f"{_raster_picture(trace, tokens, last_row(results)['t'])}\n"
         f"{answer}",
-        "Activity and energy": _energy_picture(results),
+        "Activity and energy": f"{_energy_picture(results)}\n{_energy_tables(results)}",
+        **({"Beside the paper": beside} if (beside := _beside_the_paper(results, record, config)) else {}),
         "Settings": _settings(run, results, record, config, log),
     }
     title = f"A spiking student of BERT on {escape(results['task'])}"

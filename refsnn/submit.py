@@ -102,7 +102,7 @@ def submit(
         if t_conv is None:
             logits = predict_rates(config, params, examples)
         else:
-            logits = predict_spikes(config, params, examples, [t_conv], rule)[t_conv].logits
+            logits = predict_spikes(config, params, examples, [t_conv], rule, activity=False)[t_conv].logits
         path = Path(out)
         if folder:
             path /= f"{task.folder}{task.parts[part.removeprefix('test')]}.tsv"

@@ -1,0 +1,606 @@
+"""Sweeps: a finished run's student under other settings than it was trained with, and several runs compared.
+
+One simulation gives the answers after every T of a grid. What else can be varied is the integration rule, the initial
+potential, the threshold and the leak; each setting is one more simulation. What is finished is kept in the run's
+folder, with all that decided it, and not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._version import __version__
+from .anytime import confidences, curve
+from .distill import load_student, load_teacher, read_split, run_tokenizer, versions
+from .errors import InputError, NotConverged
+from .files import existing, read_json, write_json
+from .metrics import accuracy, measure, pearson, title
+from .network import Params
+from .neurons import Neuron
+from .ops import Array
+from .predict import decide, predict_rates, predict_spikes, predict_teacher
+from .simulate import Rule
+from .student import StudentConfig
+from .text import TASKS, Examples, Task, tokenise
+
+__all__ = [
+    "AXES",
+    "TIMES",
+    "Setting",
+    "Spread",
+    "comparison",
+    "group",
+    "own_setting",
+    "setting_title",
+    "settings",
+    "shown_times",
+    "spread",
+    "spreads",
+    "sweep",
+    "sweep_run",
+    "table",
+]
+
+#: What can be swept. T always is: one simulation gives them all.
+AXES = ("t", "rule", "u0", "vth", "leak")
+
+#: The grid of T, eight or four to an octave: check points of early stopping, too.
+TIMES = (*range(1, 9), *range(10, 17, 2), *range(20, 33, 4), *range(40, 65, 8), *range(80, 129, 16), 160, 192, 224, 256)
+
+#: Thresholds, relative to the one trained with, and leaks.
+SCALES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+LEAKS = (1.0, 0.99, 0.95, 0.9)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a student is simulated.
+
+    Attributes
+    ----------
+    rule : {"inst", "running"}
+    vth, leak, u0 : float
+        Of every neuron; see `refsnn.neurons.Neuron`.
+    """
+
+    rule: Rule
+    vth: float
+    leak: float
+    u0: float
+
+    def __str__(self) -> str:
+        parts = [self.rule, f"V_th {self.vth:g}", f"leak {self.leak:g}", f"u0 {self.u0:g}"]
+        return ", ".join(parts)
+
+
+def settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
+    """List the settings of a sweep, that of the run itself first.
+
+    Rules and initial potentials are combined with each other; thresholds and leaks are varied one at a time.
+
+    Parameters
+    ----------
+    neuron : Neuron
+        Of the student as it was trained.
+    over : sequence of str
+        Of `AXES`.
+
+    Returns
+    -------
+    settings : list of Setting
+
+    Examples
+    --------
+    >>> [str(setting) for setting in settings(Neuron(), ["rule"])]
+    ['inst, V_th 1, leak 1, u0 0', 'running, V_th 1, leak 1, u0 0']
+    >>> len(settings(Neuron(), AXES))
+    13
+    """
+    if unknown := [axis for axis in over if axis not in AXES]:
+        raise InputError(f"--over has {', '.join(unknown)}, but {', '.join(AXES)} was expected")
+    rules: tuple[Rule, ...] = ("inst", "running") if "rule" in over else ("inst",)
+    starts = (neuron.u0, 0.0, 0.5) if "u0" in over else (neuron.u0,)
+    found = [Setting(rule, neuron.vth, neuron.leak, u0) for rule in rules for u0 in starts]
+    if "vth" in over:
+        found += [replace(found[0], vth=neuron.vth * scale) for scale in SCALES]
+    if "leak" in over:
+        found += [replace(found[0], leak=leak) for leak in LEAKS]
+    return list(dict.fromkeys(found))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One run
+
+
+def sweep_run(
+    run: str | os.PathLike,
+    data: str | os.PathLike,
+    over: Sequence[str] = ("t", "rule"),
+    t_conv: Sequence[int] = TIMES,
+    samples: int | None = None,
+    columns: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Evaluate a run's student over a sweep's settings, keeping each that is finished in the run's ``sweep.json``.
+
+    Of MNLI's two dev splits it is the first, the matched one.
+
+    Parameters
+    ----------
+    run, data : path
+    over : sequence of str
+        Of `AXES`.
+    t_conv : sequence of int
+        The grid of T.
+    samples : int, optional
+        So many examples, evenly spaced over the dev split; all by default.
+    columns : sequence of str
+        As for `refsnn.evaluate.evaluate_run`.
+
+    Returns
+    -------
+    results : dict
+        The run's settings, the teacher's metrics (None for a run without), and for each setting the metrics of its
+        rate map, of the spikes after each T with agreement and firing rates, and early stopping.
+
+    Raises
+    ------
+    InputError
+        The run is not finished, the data cannot be read, or T or the number of samples is not positive.
+    """
+    run, times = existing(run, "the run"), _grid(t_conv, samples)
+    config, params = load_student(run)
+    task, parts = read_split(run, data, "dev", columns)
+    split, dataset = next(iter(parts.items()))
+    if samples is not None and samples < len(dataset):
+        dataset = dataset.select([i * len(dataset) // samples for i in range(samples)])
+    examples = tokenise(dataset, task.sentences, run_tokenizer(run, config))
+    text = _digest((examples.tokens, examples.kinds, examples.starts, examples.labels))
+    known: dict[str, Any] = {"refsnn": __version__, "examples": text}
+    kept = run / "sweep.json"
+    weights, teacher = [_digest(params.values(), config.to_dict())], None
+    if (run / "teacher").exists():
+        bert, tuned = load_teacher(run)
+        weights.append(_digest(tuned.values(), bert.to_dict()))
+        inputs = {"weights": weights[1], **known}
+        teacher = _once(kept, inputs, lambda: _metrics(task, predict_teacher(bert, tuned, examples), examples))
+    _forget(kept, weights)
+    found = []
+    chosen = settings(config.neuron, over)
+    for number, setting in enumerate(chosen, 1):
+
+        def simulate(setting: Setting = setting, number: int = number) -> dict[str, Any]:
+            print(f"{run}: simulating {number} of {len(chosen)}: {setting}", file=sys.stderr)
+            return _simulate(task, config, params, examples, setting, times)
+
+        inputs = {"weights": weights[0], **known, **asdict(setting), "t_conv": times}
+        found.append(asdict(setting) | _once(kept, inputs, simulate))
+    record = read_json(existing(run / "run.json", "the run's settings"))
+    return {
+        "run": str(run),
+        "task": task.folder,
+        "split": split,
+        "metric": task.metrics[0],
+        "regression": not task.labels,
+        "examples": len(examples),
+        "trained": record["settings"],
+        "versions": versions(),
+        "teacher": teacher,
+        "settings": found,
+    }
+
+
+def _grid(t_conv: Sequence[int], samples: int | None) -> list[int]:
+    if not t_conv or min(t_conv) < 1:
+        raise InputError(f"--t-conv is {list(t_conv)}, but a simulation takes at least one step")
+    if samples is not None and samples < 1:
+        raise InputError(f"--samples is {samples}, but at least one example is needed")
+    return sorted(set(t_conv))
+
+
+def _simulate(
+    task: Task, config: StudentConfig, params: Params, examples: Examples, setting: Setting, times: Sequence[int]
+) -> dict[str, Any]:
+    """All that is reported of one setting, as JSON has it."""
+    started = time.monotonic()
+    config = replace(config, neuron=replace(config.neuron, vth=setting.vth, leak=setting.leak, u0=setting.u0))
+    populations = config.network.populations
+    neurons = sum(population.width for population in populations)
+    try:
+        rates = predict_rates(config, params, examples)
+    except NotConverged:  # with feedback, another threshold may leave no equilibrium to be found
+        rates = None
+    spikes = predict_spikes(config, params, examples, times, setting.rule)
+    rows = []
+    for t, result in spikes.items():
+        agreement = None
+        if rates is not None:
+            agreement = (accuracy if task.labels else pearson)(decide(result.logits), decide(rates))
+        rows.append(
+            {
+                "t": t,
+                "metrics": _metrics(task, result.logits, examples),
+                "agreement": _defined(agreement),
+                "firing_rate": sum(result.firing_rates[p.name] * p.width for p in populations) / neurons,
+                "firing_rates": result.firing_rates,
+            }
+        )
+    logits = np.stack([result.logits for result in spikes.values()])  # (times, n, classes)
+    early = {
+        name: [
+            {key: _defined(value) for key, value in asdict(point).items()}
+            for point in curve(logits, times, examples.labels, task.metrics[0], confidence)
+        ]
+        for name, confidence in confidences(logits, times).items()
+    }
+    return {
+        "rate": None if rates is None else _metrics(task, rates, examples),
+        "rows": rows,
+        "early": early,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _metrics(task: Task, logits: Array, examples: Examples) -> dict[str, float | None]:
+    found = measure(task.metrics, decide(logits), examples.labels)
+    return {metric: _defined(value) for metric, value in found.items()}
+
+
+def _defined(value: float | None) -> float | None:
+    """Write a number that JSON knows: it has no NaN."""
+    return None if value is None or math.isnan(value) else value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is kept
+
+
+def _digest(arrays: Iterable[Array], description: Mapping[str, Any] | None = None) -> str:
+    """Fingerprint of arrays, their shapes included."""
+    found = hashlib.sha256(json.dumps(description).encode())
+    for array in arrays:
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    entries = read_json(path).get("entries")
+    if not isinstance(entries, list):
+        raise InputError(f"{path} was not written by `refsnn sweep`; move it away")
+    return entries
+
+
+def _once(path: Path, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Look up what was found for these inputs, or compute and keep it."""
+    for entry in _entries(path):
+        if entry["inputs"] == inputs:
+            return entry["found"]
+    found = compute()
+    write_json(path, {"entries": [*_entries(path), {"inputs": inputs, "found": found}]})
+    return found
+
+
+def _forget(path: Path, weights: Sequence[str]) -> None:
+    """Drop what was found for other weights than the run has now."""
+    entries = _entries(path)
+    current = [entry for entry in entries if entry["inputs"]["weights"] in weights]
+    if len(current) < len(entries):
+        print(f"{path}: left out {len(entries) - len(current)} results of other weights", file=sys.stderr)
+        write_json(path, {"entries": current})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several runs
+
+
+def sweep(runs: Sequence[str | os.PathLike], data: str | os.PathLike, **options: Any) -> list[dict[str, Any]]:
+    """Sweep several runs of one task, after looking whether all of them can be.
+
+    Parameters
+    ----------
+    runs : sequence of paths
+    data : path
+    **options
+        As for `sweep_run`.
+
+    Returns
+    -------
+    results : list of dict
+        One for each run.
+
+    Raises
+    ------
+    InputError
+        As `sweep_run`, or the runs are of different tasks.
+    """
+    runs = list({os.path.abspath(run): run for run in runs}.values())
+    tasks = {}
+    for run in runs:
+        load_student(run)
+        tasks[str(run)] = read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]["recipe"][
+            "task"
+        ]
+    if len(set(tasks.values())) > 1:
+        said = ", ".join(f"{run} of {TASKS[task].folder}" for run, task in tasks.items())
+        raise InputError(f"the runs are of different tasks ({said}); compare runs of one task")
+    return [sweep_run(run, data, **options) for run in runs]
+
+
+def group(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Put runs together that differ by their seed alone, and name each group by what sets it apart.
+
+    Folders of data, teachers and text count by their own name, whatever lies above them.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As from `sweep_run`.
+
+    Returns
+    -------
+    groups : dict
+        Label -> its runs, in the order given.
+
+    Examples
+    --------
+    >>> def run(**recipe): return {"task": "SST-2", "trained": {"recipe": recipe, "data": "glue"}}
+    >>> found = group([run(seed=0, feedback=0.0), run(seed=1, feedback=0.0), run(seed=0, feedback=0.1)])
+    >>> {label: len(runs) for label, runs in found.items()}
+    {'feedback 0.0': 2, 'feedback 0.1': 1}
+    """
+
+    def described(result: Mapping[str, Any]) -> dict[str, str]:
+        trained = result["trained"]
+        paths = {k: v if v is None else Path(str(v)).name for k, v in trained.items() if k not in ("recipe", "columns")}
+        recipe = {k: v for k, v in trained["recipe"].items() if k != "seed"}
+        return {k: "none" if v is None else str(v) for k, v in (recipe | paths).items()}
+
+    descriptions = [described(result) for result in results]
+    keys = dict.fromkeys(key for description in descriptions for key in description)
+    apart = [key for key in keys if len({description.get(key) for description in descriptions}) > 1]
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for result, description in zip(results, descriptions, strict=True):
+        label = ", ".join(f"{key} {description.get(key, '–')}" for key in apart)
+        found.setdefault(label or result["task"], []).append(result)
+    return found
+
+
+class Spread(NamedTuple):
+    """Mean and range of a number over runs.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        NaN where a run lacks the number.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Mean and range.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+
+    Returns
+    -------
+    spread : Spread
+
+    Examples
+    --------
+    >>> spread([0.5, 0.75, 1.0])
+    Spread(mean=0.75, low=0.5, high=1.0)
+    """
+    if any(value is None for value in values):
+        return Spread(math.nan, math.nan, math.nan)
+    numbers = [float(value) for value in values if value is not None]
+    return Spread(math.fsum(numbers) / len(numbers), min(numbers), max(numbers))
+
+
+def spreads(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and range over runs of one recipe: of teacher, rate map, and the spikes after each T by each rule.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As from `sweep_run`, swept over the same axes.
+
+    Returns
+    -------
+    spreads : dict
+        ``"teacher"`` and ``"rate"`` hold a Spread; ``"spikes"`` maps a rule to T -> Spread, and ``"agreement"`` does
+        so for the agreement with the rate map.
+    """
+    metric = results[0]["metric"]
+    own = {rule: [own_setting(result, rule) for result in results] for rule in ("inst", "running")}
+    own = {rule: found for rule, found in own.items() if all(found)}
+
+    def over_runs(found: Sequence[Any], value: Callable[[Mapping[str, Any]], float | None]) -> dict[int, Spread]:
+        rows = zip(*(setting["rows"] for setting in found), strict=True)
+        return {same[0]["t"]: spread([value(row) for row in same]) for same in rows}
+
+    return {
+        "teacher": spread([(result["teacher"] or {}).get(metric) for result in results]),
+        "rate": spread([(result["settings"][0]["rate"] or {}).get(metric) for result in results]),
+        "spikes": {rule: over_runs(found, lambda row: row["metrics"][metric]) for rule, found in own.items()},
+        "agreement": {rule: over_runs(found, lambda row: row["agreement"]) for rule, found in own.items()},
+    }
+
+
+def own_setting(result: Mapping[str, Any], rule: str) -> Mapping[str, Any] | None:
+    """Find what was measured with the constants that a run was trained with, under one rule.
+
+    Parameters
+    ----------
+    result : dict
+        As from `sweep_run`.
+    rule : {"inst", "running"}
+
+    Returns
+    -------
+    setting : dict or None
+    """
+    first = result["settings"][0]
+    for setting in result["settings"]:
+        if setting["rule"] == rule and all(setting[key] == first[key] for key in ("vth", "leak", "u0")):
+            return setting
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# For the terminal
+
+
+def shown_times(times: Sequence[int], most: int = 9) -> list[int]:
+    """Choose the T that tables show: all where they are few, or else powers of two, or else some.
+
+    Parameters
+    ----------
+    times : sequence of int
+    most : int
+
+    Returns
+    -------
+    shown : list of int
+
+    Examples
+    --------
+    >>> shown_times(TIMES)
+    [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    >>> shown_times([3, 5])
+    [3, 5]
+    """
+    if len(times) <= most:
+        return list(times)
+    powers = [t for t in times if t & (t - 1) == 0]
+    if 3 <= len(powers) <= most:
+        return powers
+    return [times[i] for i in np.linspace(0, len(times) - 1, most).astype(int)]
+
+
+def setting_title(setting: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Name a setting by its rule and by what the run was not trained with.
+
+    Parameters
+    ----------
+    setting, own : mapping
+        Of a result's settings; the first of them is the run's own.
+
+    Returns
+    -------
+    title : str
+
+    Examples
+    --------
+    >>> own = {"rule": "inst", "vth": 1.0, "leak": 1.0, "u0": 0.0}
+    >>> setting_title(own | {"u0": 0.5}, own)
+    'inst, u0 = 0.5'
+    """
+    names = {"vth": "V_th", "leak": "leak", "u0": "u0"}
+    changed = [f"{name} = {setting[key]:g}" for key, name in names.items() if setting[key] != own[key]]
+    return ", ".join([setting["rule"], *changed])
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Format the sweep of one run.
+
+    Parameters
+    ----------
+    result : dict
+        As from `sweep_run`.
+
+    Returns
+    -------
+    text : str
+    """
+    metric, found = result["metric"], result["settings"]
+    own = found[0]
+    times = shown_times([row["t"] for row in own["rows"]])
+    constants = f"V_th = {own['vth']:g}, leak = {own['leak']:g}, u0 = {own['u0']:g}"
+    lines = [
+        f"{result['run']}: {result['task']} {result['split']}, {result['examples']} examples, trained with {constants}"
+    ]
+    if result["teacher"]:
+        lines.append(f"teacher (BERT): {title(metric)} {_hundredfold(result['teacher'][metric])}")
+    blocks: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+        (f"{title(metric)} after T steps", lambda row: _hundredfold(row["metrics"][metric])),
+        ("agrees with the rate map", lambda row: _hundredfold(row["agreement"])),
+        ("spikes per neuron and step", lambda row: f"{row['firing_rate']:.3f}"),
+    ]
+    for number, (name, cell) in enumerate(blocks):
+        last = "rate map" if number == 0 else ""
+        lines += ["", f"{name:28}" + "".join(f"{t:>7}" for t in times) + f"{last:>10}".rstrip()]
+        for setting in found:
+            cells = "".join(f"{cell(row):>7}" for row in setting["rows"] if row["t"] in times)
+            rate = _hundredfold((setting["rate"] or {}).get(metric)) if last else ""
+            lines.append(f"{setting_title(setting, own):28}{cells}{rate:>10}".rstrip())
+    lines += ["", f"{'early stopping':28}{'level':>9}{'mean T':>9}{title(metric):>10}{'fixed T':>10}"]
+    for setting in filter(None, (own_setting(result, rule) for rule in ("inst", "running"))):
+        for name, points in setting["early"].items():
+            means = np.array([point["mean_t"] for point in points])
+            for i in dict.fromkeys(int(np.abs(np.log(means / t)).argmin()) for t in times):
+                cells = "".join(f"{_hundredfold(points[i][key]):>10}" for key in ("value", "fixed"))
+                who = f"{setting['rule']}, {name}"
+                lines.append(f"{who:28}{points[i]['level']:9.3g}{means[i]:9.1f}{cells}")
+    agrees = "Pearson's correlation with" if result["regression"] else "same answer as"
+    lines += [
+        "",
+        f"agrees: {agrees} the rate map of the same constants. fixed T: all examples stopped at the same",
+        "T, with the same mean. Shares and correlations are times 100.",
+    ]
+    return "\n".join(lines)
+
+
+def comparison(results: Sequence[Mapping[str, Any]]) -> str:
+    """Format several runs side by side, runs that differ by their seed alone as mean and range.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As from `sweep`.
+
+    Returns
+    -------
+    text : str
+    """
+    metric = results[0]["metric"]
+    lines = [f"{title(metric)} x 100 of {len(results)} runs; of several seeds: mean (lowest to highest)"]
+    for label, runs in group(results).items():
+        found = spreads(runs)
+        seeds = ", ".join(str(run["trained"]["recipe"].get("seed", "-")) for run in runs)
+        lines += ["", f"{label}: {len(runs)} run{'s' * (len(runs) > 1)}, seed{'s' * (len(runs) > 1)} {seeds}"]
+        lines += [f"  {name:22}{_range(found[key])}" for name, key in (("teacher", "teacher"), ("rate map", "rate"))]
+        for rule, by_time in found["spikes"].items():
+            for t in shown_times(list(by_time)):
+                agrees = _range(found["agreement"][rule][t])
+                lines.append(f"  {f'{rule}, T = {t}':22}{_range(by_time[t]):24}agrees {agrees}")
+    return "\n".join(lines)
+
+
+def _range(found: Spread) -> str:
+    if math.isnan(found.mean):
+        return "-"
+    if found.low == found.high:
+        return f"{100 * found.mean:.1f}"
+    return f"{100 * found.mean:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _hundredfold(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
