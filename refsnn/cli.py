@@ -20,7 +20,10 @@ refsnn: the reference implementation of SpikingBERT in NumPy and SciPy.
 
   refsnn demo                        the whole path in minutes, on text it makes itself
   refsnn distill ...                 fine-tune a BERT teacher, distil a spiking student, on GLUE files
+  refsnn reproduce --config PLAN ... general distillation, then every task of a plan, and one table
   refsnn evaluate RUN ...            a student's accuracy by rate map and by spikes after T steps
+  refsnn sweep RUN ...               accuracy over T, rules, thresholds and leaks; early stopping; runs compared
+  refsnn inspect RUN --text "..."    one sentence as a page: spikes, rates settling, attention, the answer over time
   refsnn submit RUN ...              a student's predictions on GLUE's test set, as a submission file
   refsnn convert SOURCE DIR ...      checkpoints of the authors' program and of BERT, in and out
   refsnn solvers RUN ...             adjoint solvers compared on a student with feedback
@@ -41,12 +44,19 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     helps = {
         "seed": "one seed fixes everything",
         "max_length": "limit in tokens (default: the task's, 64 for CoLA and SST-2, 128 otherwise)",
+        "attention_weight": "weight of the attention loss in the general and internal stages",
         "labels": "what the prediction stage learns; STS-B always the true scores",
         "temperature": "temperature of the soft labels",
         "mode": "forward values and gradient at the equilibrium; simulated values, gradient there (released); or both "
         "at simulated rates",
         "t_conv": "timesteps of the simulated modes",
         "rule": "integration rule of the simulated modes",
+        "init": "where the student starts: at random, with the teacher's weights, or with these converted so that its "
+        "rates are images of the teacher's activities",
+        "dropout_teacher": "probability of dropout while the teacher is trained",
+        "dropout_student": "the same for the student, by masks that are fixed over time",
+        "hidden_size": "width of the student (default: the teacher's); others need --init random",
+        "intermediate_size": "width of the intermediate populations (default: the teacher's), likewise",
         "feedback": "largest spectral norm of the feedback from the last population; 0 for none",
         "vth": "threshold of every neuron",
         "leak": "leak of every neuron; 1 is integrate-and-fire",
@@ -56,6 +66,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         "labels": ("soft", "true"),
         "mode": ("equilibrium", "released", "simulated"),
         "rule": ("inst", "running"),
+        "init": ("random", "teacher", "converted"),
     }
     for field in fields(Recipe):
         if field.default is MISSING:
@@ -89,6 +100,17 @@ def _data_options(parser: argparse.ArgumentParser, split: str) -> None:
         default=[],
         metavar="NAME=COLUMN",
         help="columns of files of one's own, as label=stars; docs/tasks.md has each task's names",
+    )
+
+
+def _corpus_option(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--corpus",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="unlabelled text for the general stage: .txt with blank lines between documents; .csv, .jsonl or "
+        f".parquet with a column text; or hub:NAME[:CONFIG] for a data set of the hub (default: {default})",
     )
 
 
@@ -140,13 +162,34 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
         "--encoders", required=True, type=int, metavar="N", help="spiking encoders; divide the teacher's"
     )
     distill.add_argument("--out", required=True, metavar="RUN", help="folder for everything the run makes")
-    distill.add_argument("--corpus", metavar="FILE", help="unlabelled text for the general stage (default: the task's)")
+    _corpus_option(distill, "the task's")
     distill.add_argument(
         "--save-every", type=float, default=20.0, metavar="S", help="seconds between checkpoints (default: %(default)s)"
     )
     if "distill" in arguments:
         _recipe_options(distill)
     distill.set_defaults(run=_distill)
+
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="general distillation, then every task, by one plan",
+        description="Distil a student of a pretrained BERT on unlabelled text once, then fine-tune, distil and "
+        "evaluate on every task of a plan, for every seed, and write one table: RUN/report.html, RUN/results.json. "
+        "Killed or interrupted and started again with the same words, it goes on where it was.",
+        epilog="docs/reproduce.md explains the plans; example: refsnn reproduce --config tiny --out runs/tiny",
+    )
+    reproduce.add_argument(
+        "--config", required=True, metavar="PLAN", help="paper, small or tiny, or a TOML file of the same kind"
+    )
+    reproduce.add_argument("--out", required=True, metavar="RUN", help="folder for everything")
+    reproduce.add_argument("--data", metavar="DATA", help="folder with one of each task, or hub (default: the plan's)")
+    reproduce.add_argument("--teacher", metavar="BERT", help="folder or hub id of a BERT (default: the plan's)")
+    _corpus_option(reproduce, "the plan's")
+    reproduce.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="tasks (default: the plan's)")
+    reproduce.add_argument(
+        "--save-every", type=float, default=20.0, metavar="S", help="seconds between checkpoints (default: %(default)s)"
+    )
+    reproduce.set_defaults(run=_reproduce)
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -162,7 +205,60 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--rule", choices=("inst", "running"), default="inst", help="integration rule (default: inst, the paper's)"
     )
+    evaluate.add_argument(
+        "--energies",
+        metavar="FILE",
+        help="JSON file with picojoules of operations, in place of those of docs/energy.md",
+    )
+    evaluate.add_argument(
+        "--memory", action="store_true", help="charge memory traffic too, in the full count of energy"
+    )
     evaluate.set_defaults(run=_evaluate)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="accuracy over T, rules, thresholds, leaks; early stopping; several runs and seeds compared",
+        description="Evaluate the student of a finished run over T and over other constants than it was trained with, "
+        "and stop each example when its answer has settled. Several runs are compared, runs that differ by their seed "
+        "alone as mean and range. What is finished is kept in RUN/sweep.json and not simulated again. Writes "
+        "RUN/sweep.html, and for several runs compare.html into the first.",
+        epilog="docs/evaluation.md shows how to read it; "
+        "example: refsnn sweep runs/sst2 --data glue/SST-2 --over t rule u0 --samples 200",
+    )
+    sweep.add_argument("run_folders", nargs="+", metavar="RUN", help="folders that `refsnn distill --out` filled")
+    _data_options(sweep, "dev")
+    sweep.add_argument(
+        "--over",
+        nargs="+",
+        default=["t", "rule"],
+        metavar="AXIS",
+        help="what to vary: t, rule, u0 (0 and 1/2), vth, leak (default: t rule); rules times u0, and each threshold "
+        "and leak, are a simulation each",
+    )
+    sweep.add_argument(
+        "--t-conv", type=int, nargs="+", metavar="T", help="grid of timesteps (default: 28 of them from 1 to 256)"
+    )
+    sweep.add_argument("--samples", type=int, metavar="N", help="examples, evenly spaced over the split (default: all)")
+    sweep.set_defaults(run=_sweep)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="one sentence on one page: spikes, rates settling, attention, the answer over time",
+        description="Show what the student of a finished run does with one sentence, beside its teacher, as one page "
+        "that needs nothing else: tokens against spikes, rates settling, attention at equilibrium, the answer over "
+        "time.",
+        epilog='docs/inspect.md shows how to read it; example: refsnn inspect runs/sst2 --text "a film to love" --open',
+    )
+    inspect.add_argument("run_folder", metavar="RUN", help="folder that `refsnn distill --out` filled")
+    inspect.add_argument("--text", metavar="TEXT", help="the sentence")
+    inspect.add_argument("--second", metavar="TEXT", help="the second sentence, of a task of pairs")
+    inspect.add_argument("--index", type=int, metavar="N", help="instead: example N of the dev split, counted from 0")
+    inspect.add_argument("--data", metavar="DATA", help="where the dev split is, as for evaluate")
+    inspect.add_argument("--t-conv", type=int, default=64, metavar="T", help="timesteps (default: %(default)s)")
+    inspect.add_argument("--rule", choices=("inst", "running"), default="inst", help="integration rule (default: inst)")
+    inspect.add_argument("--out", metavar="FILE", help="the page (default: RUN/inspect.html)")
+    inspect.add_argument("--open", action="store_true", help="open it in the browser")
+    inspect.set_defaults(run=_inspect)
 
     submit = commands.add_parser(
         "submit",
@@ -276,10 +372,20 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
         "and print the ratios of their medians.",
         epilog="docs/performance.md explains the works; example: refsnn bench simulate --against mypackage.adapter",
     )
-    bench.add_argument("works", nargs="*", metavar="WORK", help="simulate, simulate-768, long, step, neurons (all)")
+    bench.add_argument(
+        "works",
+        nargs="*",
+        metavar="WORK",
+        help="simulate, simulate-768, long, evaluate, teacher, step, neurons (default: all but long)",
+    )
     bench.add_argument("--against", nargs="+", default=[], metavar="MODULE", help="adapters of backends")
     bench.add_argument("--repetitions", type=int, default=5, metavar="N", help="turns that count (default: 5)")
     bench.add_argument("--json", metavar="FILE", help="write every time as JSON")
+    bench.add_argument(
+        "--scaling",
+        metavar="FILE",
+        help="instead, time simulations of growing T, batch, length and width, and draw them as an SVG picture",
+    )
     bench.set_defaults(run=_bench)
 
     convert = commands.add_parser(
@@ -323,13 +429,67 @@ def _distill(options: argparse.Namespace) -> int:
     return 0
 
 
+def _reproduce(options: argparse.Namespace) -> int:
+    from .reproduce import reproduce, text_table
+
+    names = ("config", "out", "data", "teacher", "corpus", "tasks", "save_every")
+    results = reproduce(**{name: getattr(options, name) for name in names})
+    print(f"\n{text_table(results)}\n\nNow open {os.path.join(options.out, 'report.html')} in a browser.")
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    from .energy import Energies, read_energies
     from .evaluate import evaluate_run, table
     from .report import write_report
 
-    results = evaluate_run(options.run_folder, options.data, options.t_conv, options.rule, columns=options.columns)
+    energies = read_energies(options.energies) if options.energies else Energies()
+    results = evaluate_run(
+        options.run_folder,
+        options.data,
+        options.t_conv,
+        options.rule,
+        columns=options.columns,
+        energies=energies,
+        memory=options.memory,
+    )
     print(table(results))
     print(f"wrote {write_report(options.run_folder)}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from .sweep import TIMES, comparison, sweep, table
+    from .sweep_page import write_comparison, write_sweep
+
+    results = sweep(
+        options.run_folders,
+        options.data,
+        over=options.over,
+        t_conv=TIMES if options.t_conv is None else options.t_conv,
+        samples=options.samples,
+        columns=options.columns,
+    )
+    for result in results:
+        print(f"{table(result)}\nwrote {write_sweep(result)}\n")
+    if len(results) > 1:
+        print(f"{comparison(results)}\n\nwrote {write_comparison(results)}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from .inspection import inspect_run
+
+    names = ("text", "second", "index", "data", "t_conv", "rule", "out")
+    path, sentence = inspect_run(options.run_folder, **{name: getattr(options, name) for name in names})
+    if sentence.left_out:
+        kept = len(sentence.tokens)
+        print(f"note: cut to the {kept} tokens the run was trained with; {sentence.left_out} are left out")
+    print(f"wrote {path}")
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
     return 0
 
 
@@ -476,9 +636,15 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import WORKS, measure, table, to_dict
+    from .bench import WORKS, measure, plot, scaling, table, to_dict
     from .files import write_json
 
+    if options.scaling:
+        with _bar(4, "round") as update:
+            measured = scaling(3, update)
+        plot(measured, options.scaling)
+        print(f"wrote {options.scaling}")
+        return 0
     works = options.works or [name for name in WORKS if name != "long"]
     total = len(works) * (options.repetitions + 1)
     with _bar(total, "round") as update:
@@ -507,6 +673,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = sys.argv[1:] if arguments is None else arguments
     options: Any = parser(arguments).parse_args(arguments)
+    status = 2
     try:
         return options.run(options)
     except InputError as error:
@@ -517,8 +684,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"refsnn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
+        status = 130  # said below, when the exception is gone and has let go of progress bars, which then end
+    if status == 130:
         print(
             "refsnn: interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr
         )
-        return 130
-    return 2
+    return status

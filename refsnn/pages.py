@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .figures import PIXELS_PER_INCH, figure_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CSS", "document", "picture", "svg", "table"]
+__all__ = ["CSS", "document", "live", "picture", "svg", "table"]
 
 CSS = """
 :root { color-scheme: light; }
@@ -68,7 +69,20 @@ code { font-size: .9em; }
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
-    """Turn a figure into SVG that can stand inside a page among others."""
+    """Turn a figure into SVG that can stand inside a page among others.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    name : str
+        Its id in the page.
+    label : str
+        What it shows, for readers who do not see it.
+
+    Returns
+    -------
+    svg : str
+    """
     file = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(file, format="svg", dpi=PIXELS_PER_INCH, metadata=nothing, transparent=True)
@@ -85,14 +99,44 @@ def svg(figure: Figure, name: str, label: str) -> str:
 
 
 def picture(number: int | str, name: str, label: str, caption: str, draw: Callable[[], Figure]) -> str:
-    """Draw a figure and put it with its caption; `label` is plain text, `caption` HTML."""
+    """Draw a figure and put it with its caption; `label` is plain text, `caption` HTML.
+
+    Parameters
+    ----------
+    number : int or str
+    name : str
+        Its id in the page.
+    label : str
+        What it shows, for readers who do not see it.
+    caption : str
+    draw : callable
+        Returns the figure.
+
+    Returns
+    -------
+    html : str
+    """
     with figure_style():
         drawn = svg(draw(), name, label)
     return f'<figure id="{name}">\n{drawn}\n<figcaption><b>Figure {number}.</b> {caption}</figcaption>\n</figure>'
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "figures") -> str:
-    """Lay out a table; all arguments are HTML. The first cell of a row is its heading."""
+    """Lay out a table; all arguments are HTML. The first cell of a row is its heading.
+
+    Parameters
+    ----------
+    caption : str
+    head : sequence of str
+        Empty for none.
+    rows : iterable of sequences of str
+    kind : str
+        Its class.
+
+    Returns
+    -------
+    html : str
+    """
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "\n".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
@@ -132,3 +176,29 @@ def document(title: str, header: str, sections: Mapping[str, str]) -> str:
         f"<header>\n<h1>{title}</h1>\n{header}\n"
         f'<nav aria-label="sections">\n{links}\n</nav>\n</header>\n{body}\n</main>\n</body>\n</html>\n'
     )
+
+
+def live(page: str, style: str, data: Any, program: str) -> str:
+    """Let a page move: add a style, data and a program to a document, which must be readable without them.
+
+    Parameters
+    ----------
+    page : str
+        As from `document`.
+    style : str
+        CSS.
+    data : JSON-serialisable
+        Becomes the contents of the element ``data``.
+    program : str
+        JavaScript, run after the page was read.
+
+    Returns
+    -------
+    page : str
+    """
+    # Without this character the data cannot end their element; as JSON's escape it means the same.
+    values = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    scripts = f'<script type="application/json" id="data">{values}</script>\n<script>\n{program.strip()}\n</script>'
+    head, middle, tail = page.partition("\n</style>")
+    body, end, rest = tail.rpartition("\n</body>")
+    return f"{head}\n{style.strip()}{middle}{body}\n{scripts}{end}{rest}"
