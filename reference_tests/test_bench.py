@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from refsnn.bench import WORKS, Outcome, _floor, _model, _ours, _targets, measure, table
+from refsnn.bench import WORKS, Outcome, _floor, _model, _ours, _padded, _sentences, _targets, measure, plot, table
 from refsnn.cli import main
 from refsnn.conformance import reference
 from refsnn.errors import InputError
+from refsnn.network import initial_parameters, spiking_bert
+from refsnn.simulate import simulate
+from refsnn.student import logits
+from refsnn.teacher import classify, head_shapes
 
 
 def test_contestants_take_turns_and_are_compared(tmp_path, capsys):
@@ -58,3 +62,27 @@ def test_contestants_do_the_same_work():
     theirs = reference.gradients({**described, "feedback": False}, params, batch._asdict(), targets, None, "float32")
     assert np.isclose(theirs["loss"], losses["hidden"] + losses["attention"])
     assert all(np.allclose(theirs[f"gradient/{name}"], value) for name, value in gradients.items())
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "teacher"])
+def test_sets_of_sentences_give_the_logits_of_padded_batches(kind):
+    """What refsnn is timed at, without padding and with [CLS] alone at the end, is what the padded loop computes."""
+    work = type(WORKS["step"])("small", kind, t=5, batch=40, positions=64, width=32, encoders=2)
+    config, params, _ = _model(work)
+    params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
+    expected = []
+    for batch in _padded(work):
+        assert batch.input_ids.shape[1] == 64
+        if kind == "teacher":
+            expected.append(classify(config, params, batch)[0])
+        else:
+            network = spiking_bert(config)
+            expected.append(logits(params, simulate(network, params, batch, 5)[5][network.readouts[-1]])[0])
+    assert 20 < _sentences(work).lengths.mean() < 30
+    np.testing.assert_allclose(_ours(work)(), np.concatenate(expected), atol=1e-5)
+
+
+def test_scaling_is_drawn(tmp_path):
+    plot({axis: [(1, 0.1, 10.0), (2, 0.3, 20.0)] for axis in ("t", "batch", "positions", "width")}, tmp_path / "s.svg")
+    picture = (tmp_path / "s.svg").read_text()
+    assert "timesteps T" in picture and "seconds of a simulation" in picture

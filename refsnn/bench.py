@@ -4,9 +4,12 @@ Machines are noisy, so nothing here is an absolute time. Contestants take turns,
 counts is the ratio of their medians. The *floor* is the time of the same matrix products on this machine's BLAS and
 nothing else, on all cores: no program that multiplies these matrices is faster.
 
-A backend is named by its adapter (`refsnn.conformance`). Of the contract's functions ``gradients`` and ``neurons`` are
-timed, and for simulations ``rates_after(config, params, batch, t_conv, rule, dtype) -> {population: rates}``, which
-need not keep spikes; an adapter without it is timed by ``simulate``.
+A backend is named by its adapter (`refsnn.conformance`). Of the contract's functions ``gradients`` and ``neurons``
+A backend is named by its adapter (`refsnn.conformance`). Of the contract's functions ``gradients`` and ``neurons``
+are timed, and for simulations ``rates_after(config, params, batch, t_conv, rule, dtype) -> {population: rates}``,
+which need not keep spikes; an adapter without it is timed by ``simulate``. An evaluation gives it batches of 32
+sentences, all padded to the limit of length, as the official programs do. A teacher is timed by
+``teacher(config, params, batch) -> logits`` on batches padded to their longest sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -29,15 +32,20 @@ import numpy as np
 from .config import BertConfig
 from .conformance.run import load_adapter
 from .errors import InputError
+from .figures import COLOUR, figure_legend, figure_style, new_figure
+from .files import atomic
 from .network import Batch, initial_parameters, network_shapes, spiking_bert
 from .neurons import Neuron, fire
 from .ops import Array
 from .parallel import cores, in_shares
+from .predict import predict_spikes, predict_teacher
 from .records import network_config
 from .simulate import simulate
-from .student import internal_gradients
+from .student import StudentConfig, internal_gradients
+from .teacher import head_shapes
+from .text import Examples, length_batches
 
-__all__ = ["WORKS", "Outcome", "Work", "measure", "table", "to_dict"]
+__all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "products", "scaling", "table", "to_dict"]
 
 #: refsnn, and the products alone: threads over sequences, or within BLAS, whichever is faster here.
 OURS, FLOORS = "refsnn", ("floor", "floor, BLAS threads")
@@ -50,8 +58,9 @@ class Work:
     Attributes
     ----------
     title : str
-    kind : {"simulate", "step", "neurons"}
+    kind : {"simulate", "evaluate", "step", "teacher", "neurons"}
     t, batch, positions, width, encoders : int
+        `positions` are all real tokens, but for whole sets of sentences, of whose lengths they are the limit.
     """
 
     title: str
@@ -67,9 +76,30 @@ WORKS = {
     "simulate": Work("simulate 4 encoders × 384, T = 100, 8 × 32 tokens", "simulate", t=100),
     "simulate-768": Work("simulate 4 encoders × 768, T = 50, 4 × 64 tokens", "simulate", 50, 4, 64, 768),
     "long": Work("simulate 4 encoders × 384, T = 1000, 8 × 32 tokens", "simulate", t=1000),
+    "evaluate": Work("class scores by spikes, 4 encoders × 384, T = 16, 64 sentences", "evaluate", 16, 64, 64),
+    "teacher": Work("class scores of BERT, 6 encoders × 384, 256 sentences", "teacher", 1, 256, 64, encoders=6),
     "step": Work("internal-distillation step by rate map, 4 encoders × 384, 32 × 32 tokens", "step", batch=32),
     "neurons": Work("neurons alone, (100, 256, 1536)", "neurons", t=100, batch=256, width=1536),
 }
+
+
+#: Lengths in tokens of the sentences of SST-2's dev split, at every sixteenth of them from the shortest to the longest.
+LENGTHS = (4, 10, 13, 15, 17, 19, 21, 23, 25, 26, 28, 30, 32, 35, 39, 42, 55)
+
+
+def _sentences(work: Work) -> Examples:
+    """Make a set of sentences as long as SST-2's."""
+    rng = np.random.default_rng(2)
+    lengths = np.interp(rng.random(work.batch) * 16, np.arange(17), LENGTHS).astype(int)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return Examples(rng.integers(1, 1000, starts[-1]), np.zeros(starts[-1], int), starts, np.zeros(work.batch, int))
+
+
+def _padded(work: Work, size: int = 32) -> list[Batch]:
+    """Batches in the order of the set, all padded to the limit of length."""
+    examples = _sentences(work)
+    batches = [examples.batch(rows) for rows in np.split(np.arange(work.batch), range(size, work.batch, size))]
+    return [Batch(*(np.pad(ids, ((0, 0), (0, work.positions - ids.shape[1]))) for ids in batch)) for batch in batches]
 
 
 def _model(work: Work) -> tuple[BertConfig, dict[str, Array], Batch]:
@@ -104,6 +134,13 @@ def _ours(work: Work) -> Callable[[], Any]:
         current = _currents(work)
         return lambda: fire(current, Neuron())
     config, params, batch = _model(work)
+    if work.kind == "teacher":
+        params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
+        return lambda: predict_teacher(config, params, _sentences(work))
+    if work.kind == "evaluate":
+        params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
+        student = StudentConfig(config, work.width, 2)
+        return lambda: predict_spikes(student, params, _sentences(work), [work.t], activity=False)[work.t].logits
     network = spiking_bert(config)
     if work.kind == "step":
         targets = _targets(work, config)
@@ -129,7 +166,16 @@ def _theirs(work: Work, adapter: Any) -> Callable[[], Any] | None:
     if work.kind == "step":
         targets, gradients = _targets(work, config), getattr(adapter, "gradients", None)
         return gradients and (lambda: gradients(described, params, batch, targets, None, "float32"))
+    if work.kind == "teacher":
+        params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
+        classify = getattr(adapter, "teacher", None)
+        examples = _sentences(work)
+        batches = [examples.batch(rows)._asdict() for rows in length_batches(examples.lengths, 32)]
+        return classify and (lambda: [classify(config.to_dict(), params, batch) for batch in batches])
     run = getattr(adapter, "rates_after", None) or getattr(adapter, "simulate", None)
+    if work.kind == "evaluate":
+        padded = [batch._asdict() for batch in _padded(work)]
+        return run and (lambda: [run(described, params, batch, work.t, "inst", "float32") for batch in padded])
     return run and (lambda: run(described, params, batch, work.t, "inst", "float32"))
 
 
@@ -204,6 +250,7 @@ class _Contestant:
         # Threads over sequences leave the products one thread each; everyone else has all cores.
         blas = "1" if name in (OURS, FLOORS[0]) else str(cores())
         env = os.environ | {"OPENBLAS_NUM_THREADS": blas, "OMP_NUM_THREADS": blas, "MKL_NUM_THREADS": blas}
+        env["TQDM_DISABLE"] = "1"
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), env.get("PYTHONPATH")]))
         command = [sys.executable, "-m", "refsnn.bench", work, name]
         self.process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
@@ -278,6 +325,92 @@ def measure(
                 progress(1)
         outcomes += [Outcome(work, c.name, c.seconds, c.peak) for c in contestants]
     return outcomes
+
+
+#: How the cost of a simulation grows: the work that is varied, and the factors of each of its sizes.
+BASE = Work("simulate 2 encoders × 192", "simulate", t=32, batch=4, positions=32, width=192, encoders=2)
+FACTORS = {"t": (1, 2, 4, 8, 16), "batch": (1, 2, 4, 8, 16), "positions": (1, 2, 4, 8, 16), "width": (1, 2, 4, 8)}
+
+
+def products(work: Work) -> float:
+    """Multiply-accumulates of a simulation: ``T·B·N·encoders·(12·D² + 2·N·D)``.
+
+    Parameters
+    ----------
+    work : Work
+
+    Returns
+    -------
+    count : float
+
+    Examples
+    --------
+    >>> products(Work("", "simulate", t=1, batch=1, positions=2, width=10, encoders=1))
+    2480.0
+    """
+    d, n = work.width, work.positions
+    return float(work.t * work.batch * n * work.encoders * (12 * d**2 + 2 * n * d))
+
+
+def scaling(repetitions: int = 3, progress: Callable[[int], Any] = lambda count: None) -> dict[str, list[Any]]:
+    """Time simulations of growing size, one size at a time.
+
+    Parameters
+    ----------
+    repetitions : int
+        Turns that count; one before them does not.
+    progress : callable
+        Called with 1 after each round of turns.
+
+    Returns
+    -------
+    measured : dict
+        Size that is varied -> list of (its value, median of the seconds, multiply-accumulates).
+    """
+    works = {
+        axis: [replace(BASE, **{axis: getattr(BASE, axis) * factor}) for factor in factors]
+        for axis, factors in FACTORS.items()
+    }
+    seconds: dict[Work, list[float]] = {}
+    for repetition in range(repetitions + 1):
+        for work in dict.fromkeys(w for of_axis in works.values() for w in of_axis):
+            run = _ours(work)
+            started = time.perf_counter()
+            run()
+            if repetition:
+                seconds.setdefault(work, []).append(time.perf_counter() - started)
+        progress(1)
+    return {
+        axis: [(getattr(work, axis), median(seconds[work]), products(work)) for work in of_axis]
+        for axis, of_axis in works.items()
+    }
+
+
+def plot(measured: Mapping[str, Sequence[Sequence[float]]], path: str | os.PathLike) -> None:
+    """Draw what `scaling` measured, on logarithmic axes, beside the growth of the counted multiply-accumulates.
+
+    Parameters
+    ----------
+    measured : mapping
+    path : path
+        An ``.svg`` file.
+    """
+    titles = {"t": "timesteps T", "batch": "sequences B", "positions": "tokens N", "width": "width D"}
+    with figure_style():
+        figure = new_figure(3.6)
+        for axes, (axis, rows) in zip(figure.subplots(1, len(measured), sharey=True), measured.items(), strict=True):
+            values, seconds, counts = (np.array(column, float) for column in zip(*rows, strict=True))
+            # The line is as near to the points as its slope, which is counted and not fitted, allows.
+            scale = np.exp(np.mean(np.log(seconds / counts)))
+            axes.loglog(values, scale * counts, color=COLOUR["grey"], ls="--", label="counted, scaled to fit")
+            axes.loglog(values, seconds, color=COLOUR["blue"], marker="o", ls="none", label="measured")
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.minorticks_off()
+            axes.set_xlabel(titles[axis])
+        figure.axes[0].set_ylabel("seconds of a simulation")
+        figure_legend(figure)
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="svg")
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
