@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The demonstration's and the tests' matrices are small: threads would only wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint docs notebooks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/refsnn demo --out runs/demo
@@ -35,5 +35,16 @@ $(VENV)/.installed-test: $(VENV)/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,backends]'
 	touch $@ $(VENV)/.installed
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo Now open docs/_build/html/index.html in a browser.
+
+$(VENV)/.installed-docs: $(VENV)/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python reference_tests/test_notebooks.py $(NOTEBOOKS)
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/api/generated docs/notebooks *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,7 +37,7 @@ __all__ = ["DECADES", "TIE", "Verdict", "WrongDecision", "certify", "certify_neu
 
 #: A decision this close to the threshold, relative to it, is a structural tie: exact arithmetic has u = V_th there.
 TIE = 1e-9
-#: Edges of the margins' histogram, as powers of ten of |u − V_th|/V_th; less and more go to the outermost bins.
+#: Edges of the margins' histogram, as powers of ten of ``|u − V_th|/V_th``; less and more go to the outermost bins.
 DECADES = range(-17, 3)
 
 

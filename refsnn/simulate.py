@@ -58,7 +58,8 @@ def spike_blocks(
     t : int
         The time of the block's last step, counted from 1.
     spikes : dict
-        Population name -> (steps, B, N, width) array of 0 and 1.
+        Population name -> (steps, B, N, width) array of 0 and 1. The same dict comes with every block: copy it to keep
+        its arrays.
 
     Raises
     ------
@@ -138,10 +139,12 @@ def simulate(
 
     Parameters
     ----------
-    network, params, batch, rule, block
+    network, params, batch
         As in `spike_blocks`.
     t_conv : int or sequence of int
         The times T at which the rates are read.
+    rule, block
+        As in `spike_blocks`.
     leak : float
         Leak of the *average* (see `refsnn.neurons.asr`); 1, the plain mean, is what the authors' program uses.
     keep : sequence of str, optional
@@ -155,6 +158,11 @@ def simulate(
     -------
     rates : dict
         T -> population name -> (B, N, width) array in [0, 1]. ``"input"`` is not among them.
+
+    Raises
+    ------
+    InputError
+        `t_conv` names no time or one below 1; and as in `spike_blocks`.
     """
     times = sorted({t_conv} if isinstance(t_conv, int) else set(t_conv))
     if not times or times[0] < 1:

@@ -434,6 +434,11 @@ def write_torch(path: str | os.PathLike, tensors: Mapping[str, Array]) -> None:
     path : path
     tensors : mapping
         float16, float32, float64, boolean or integer arrays.
+
+    Raises
+    ------
+    InputError
+        An array is of another type.
     """
     kinds = {np.dtype(code): kind for kind, code in STORAGES.items() if kind != "torch BFloat16Storage"}
     kinds |= {np.dtype(np.uint8): "torch ByteStorage", np.dtype(bool): "torch BoolStorage"}

@@ -426,6 +426,11 @@ def conform(
     Yields
     ------
     result : Result
+
+    Raises
+    ------
+    InputError
+        A precision is unknown.
     """
     chosen = tuple(dtypes) if dtypes is not None else tuple(getattr(adapter, "dtypes", ("float64", "float32")))
     for dtype in chosen:

@@ -28,6 +28,11 @@ def split_heads(x: Array, heads: int) -> Array:
     Returns
     -------
     x : (..., h, N, d) array
+
+    Raises
+    ------
+    InputError
+        The number of heads does not divide the width.
     """
     if x.shape[-1] % heads:
         raise InputError(f"{heads} heads cannot share a width of {x.shape[-1]}: the width must be a multiple")

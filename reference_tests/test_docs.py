@@ -1,0 +1,230 @@
+"""The documents: their examples run, their links lead somewhere, their commands parse, and the site builds."""
+
+import argparse
+import contextlib
+import doctest
+import importlib
+import inspect
+import io
+import os
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import refsnn
+from refsnn import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = OUTSIDE + sorted(p for p in DOCS.rglob("*.md") if not {"_build", "generated"} & set(p.relative_to(DOCS).parts))
+
+#: Modules that are not the kit's own tests.
+PUBLIC = re.compile(r"^(?!.*\.(_|conftest$|test_))")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def code(page: Path, kind: str = "") -> list[tuple[str, int, str]]:
+    """Fenced and indented blocks of a page: language, line number of the first line (from 0), text."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    found, fence, start = [], None, 0
+    for i, line in enumerate(lines):
+        if match := re.match(r"\s*(```+|~~~+)\s*(\S*)", line):
+            if fence is None:
+                fence, start = match, i + 1
+            elif match[1] == fence[1] and not match[2]:
+                found.append((fence[2], start, "\n".join(lines[start:i])))
+                fence = None
+        elif fence is None and line.startswith("    ") and not re.match(r"\s+([*-]|\d+\.)\s", line):
+            if found and found[-1][0] == "indented" and lines[i - 1].startswith("    "):  # goes on
+                found[-1] = ("indented", found[-1][1], f"{found[-1][2]}\n{line}")
+            else:
+                found.append(("indented", i, line))
+    assert fence is None, f"{page}: a fence that is opened in line {start} is not closed"
+    return [block for block in found if block[0].startswith(kind)]
+
+
+@every_page
+def test_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    """As one session, in an empty folder. Line numbers in what fails are the page's."""
+    lines = [""] * len(page.read_text(encoding="utf-8").splitlines())
+    for _, start, text in code(page, "py"):
+        if ">>>" in text:
+            lines[start : start + text.count("\n") + 1] = text.splitlines()
+    examples = doctest.DocTestParser().get_doctest("\n".join(lines) + "\n", {}, page.name, str(page), 0)
+    if not examples.examples:
+        pytest.skip("the page has no examples")
+    monkeypatch.chdir(tmp_path)
+    out = io.StringIO()
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=out.write)
+    assert not out.getvalue(), out.getvalue()
+
+
+@every_page
+def test_python_without_prompts_is_python(page):
+    for _, start, text in code(page, "py"):
+        if ">>>" not in text:
+            compile(text, f"{page}, from line {start}", "exec")
+
+
+def test_the_readme_program_runs():
+    ((_, _, text),) = code(ROOT / "README.md", "python")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(text, "README.md", "exec"), {})
+    errors = [float(line.split()[1]) for line in out.getvalue().splitlines()]
+    assert len(errors) == 3 and errors == sorted(errors, reverse=True), "rates should tend to the equilibrium"
+
+
+def test_the_rust_program_agrees_with_the_golden_neurons(tmp_path):
+    if not (compiler := shutil.which("rustc")):
+        pytest.skip("there is no Rust compiler: no program called rustc")
+    ((_, _, text),) = code(DOCS / "golden.md", "rust")
+    (tmp_path / "neurons.rs").write_text(text, encoding="utf-8")
+    built = subprocess.run(
+        [compiler, "-O", "--edition", "2021", "-D", "warnings", "neurons.rs"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    for case in sorted((ROOT / "reference_tests/golden/tiny/neurons").glob("*.safetensors")):
+        run = subprocess.run([tmp_path / "neurons", case], capture_output=True, text=True)
+        assert run.returncode == 0 and run.stdout.endswith(" 0 wrong\n"), (case.name, run.stdout, run.stderr)
+
+
+def test_the_javascript_program_reads_a_golden_file(tmp_path):
+    load_file = pytest.importorskip("safetensors.numpy").load_file
+    if not (node := shutil.which("node")):
+        pytest.skip("there is no JavaScript engine: no program called node")
+    ((_, _, text),) = code(DOCS / "golden.md", "javascript")
+    (tmp_path / "golden").symlink_to(ROOT / "reference_tests/golden/tiny")
+    (tmp_path / "read.js").write_text(text, encoding="utf-8")
+    run = subprocess.run([node, "read.js"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    case = load_file(ROOT / "reference_tests/golden/tiny/op/gelu.safetensors")
+    assert [float(x) for x in run.stdout.split()] == [case["input/x"].flat[0], case["output/y"].flat[0]]
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.*?) *$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", h).lower()).replace(" ", "-") for h in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', text)) | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+
+
+@every_page
+def test_links_within_the_project_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there)):
+            broken.append(target)
+    assert not broken
+
+
+def commands(page: Path) -> list[tuple[str, bool]]:
+    """What a page shows as ``refsnn …`` in blocks of code, without prompt and remark; whether dots end it."""
+    found = []
+    for language, _, text in code(page):
+        if language not in ("indented", "", "sh", "shell", "bash", "console", "text"):
+            continue
+        for line in re.sub(r"\\\n\s*", "", text).splitlines():
+            if match := re.match(r"\s*(?:\$ )?(?:python -m )?(refsnn .*)", line):
+                shown = re.split(r"\s#|\s{3,}", match[1])[0].strip()
+                found.append((re.sub(r" ?(…|\.\.\.)$", "", shown), shown.endswith(("…", "..."))))
+    return found
+
+
+@every_page
+def test_commands_shown_are_understood(page):
+    for command, shortened in commands(page):
+        words, err = shlex.split(command)[1:], io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            try:
+                cli.parser(words).parse_args(words)
+                complaint = ""
+            except SystemExit as stop:
+                complaint = err.getvalue().splitlines()[-1] if stop.code else ""
+        assert not complaint or (shortened and "arguments are required" in complaint), f"{command}: {complaint}"
+
+
+@every_page
+def test_commands_named_in_the_text_exist(page):
+    (choices,) = (a.choices for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    named = set(re.findall(r"`refsnn ([a-z]+)[ `]", page.read_text(encoding="utf-8")))
+    assert named <= set(choices)
+
+
+def test_every_public_module_has_its_page():
+    modules = {m.name for m in pkgutil.walk_packages(refsnn.__path__, "refsnn.") if PUBLIC.search(m.name)}
+    listed = re.findall(r"^ *(refsnn\.[\w.]+)$", (DOCS / "api" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(modules)
+
+
+def public_functions():
+    for module in pkgutil.walk_packages(refsnn.__path__, "refsnn."):
+        if PUBLIC.search(module.name):
+            found = importlib.import_module(module.name)
+            for name in getattr(found, "__all__", ()):
+                member = getattr(found, name)
+                if inspect.isfunction(member) and member.__module__ == module.name:
+                    yield f"{module.name}.{name}", member
+
+
+def test_every_public_function_says_what_it_takes_and_gives():
+    validate = pytest.importorskip("numpydoc.validate", reason="docstrings are read by numpydoc").validate
+    lacking = []
+    for name, function in public_functions():
+        found = validate(name)
+        # No docstring; parameters not, or by mistake, described; sections in another order than the standard's.
+        lacking += [
+            f"{name}: {text}" for code, text in found["errors"] if code in ("GL08", "PR01", "PR02", "PR03", "GL07")
+        ]
+        gives = inspect.signature(function).return_annotation not in (None, "None")
+        if gives and not re.search(r"^(Returns|Yields)\n---", inspect.getdoc(function) or "", re.MULTILINE):
+            lacking.append(f"{name}: what it returns is not said")
+    assert not lacking, "\n".join(lacking)
+
+
+def test_the_site_builds_without_warnings(tmp_path):
+    for module in ("sphinx", "myst_nb", "numpydoc", "furo", "sphinx_copybutton", "latex2mathml"):
+        pytest.importorskip(module, reason=f"the site is built with {module}: pip install 'refsnn[docs]'")
+    source = tmp_path / "project"  # what the build generates does not go into the checkout
+    ignore = shutil.ignore_patterns("_build", "generated")
+    for folder in ("docs", "refsnn", "notebooks", "reference_tests/backends"):
+        if (ROOT / folder).exists():
+            shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
+    for path in OUTSIDE:
+        shutil.copy(path, source)
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-d",
+        tmp_path / "trees",
+        "docs",
+        tmp_path / "html",
+    ]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    assert built.returncode == 0, built.stderr
+    pages = {path.stem for path in (tmp_path / "html").glob("*.html")}
+    assert {page.stem for page in DOCS.glob("*.md")} <= pages
+    simulate = (tmp_path / "html" / "api" / "generated" / "refsnn.simulate.html").read_text(encoding="utf-8")
+    assert 'id="refsnn.simulate.simulate"' in simulate and "Yields" in simulate
+    attention = (tmp_path / "html" / "api" / "refsnn.ops.attention.html").read_text(encoding="utf-8")
+    assert 'id="refsnn.ops.attention.mix"' in attention  # the module, not the function of that name
