@@ -114,6 +114,23 @@ def test_every_solver_agrees_with_a_dense_solve(solved, method, whole):
     assert largest_error(dparams, reference) < 1e-10
 
 
+@pytest.mark.parametrize("products", [1, 2, 3])
+def test_gmres_stopped_early_keeps_what_it_found(solved, products):
+    """After k products its residual is the smallest over the Krylov space: about that of k terms of the series or less.
+
+    (About: what it minimises is the equation of the fed-back rates, and the residual shown is that of every sample.)
+    """
+    _, _, found, g = solved
+    errors = {}
+    # SciPy's GMRES ends with a product more, for its residual.
+    for method, limit in {"gmres": products + 1, "neumann": products}.items():
+        with pytest.warns(RuntimeWarning):
+            _, _, solution = adjoint(found.linearisation, g, method=method, max_evaluations=limit, on_failure="warn")
+        errors[method] = np.linalg.norm(solution.residual)
+    assert errors["gmres"] <= 1.01 * errors["neumann"]
+    assert errors["gmres"] < 0.5
+
+
 def test_both_forms_of_the_equation_give_the_same_adjoint(solved):
     _, _, found, g = solved
     swept, _, _ = adjoint(found.linearisation, g)

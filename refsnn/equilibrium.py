@@ -8,12 +8,13 @@ themselves, z ↦ G(z), and the equilibrium is its fixed point; all other rates 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import optimize
+from scipy import linalg, optimize
 
 from .errors import InputError, NotConverged
 from .network import INPUT, Attention, Batch, Network, Params, Population, accumulate, attention_mask
@@ -375,8 +376,11 @@ def equilibrium(
                     image = step(state)
                     state = {name: (1 - weight) * state[name] + weight * image[name] for name in state}
             elif method == "anderson":
-                # alpha = 1 makes Anderson's first step that of the simple iteration.
-                optimize.anderson(root, vectors.flat(state), M=5, alpha=1.0, f_tol=0.0, maxiter=max_evaluations)
+                # alpha = 1 makes Anderson's first step that of the simple iteration. Near the end its small systems are
+                # singular to rounding, which SciPy warns of; whether the search converged is decided by the residual.
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", linalg.LinAlgWarning)
+                    optimize.anderson(root, vectors.flat(state), M=5, alpha=1.0, f_tol=0.0, maxiter=max_evaluations)
             elif method == "newton-krylov":
                 optimize.newton_krylov(root, vectors.flat(state), f_tol=0.0, maxiter=max_evaluations)
             else:

@@ -145,7 +145,8 @@ def solve_adjoint(
         wanted = min(0.1 * tolerance / float(residual.max()), 0.5)
         b = vectors.flat(_scaled(vectors.dict(error), 1 / remaining))
         try:
-            correction = _run(method, limited, b, wanted, max_evaluations, trace, vectors, preconditioner, watch)
+            left = max_evaluations - evaluations
+            correction = _run(method, limited, b, wanted, left, trace, vectors, preconditioner, watch)
         except _Stopped as stopped:
             correction = np.zeros_like(b) if stopped.best is None else stopped.best
         candidate = x + vectors.flat(_scaled(vectors.dict(correction.astype(dtype, copy=False)), remaining))
@@ -234,8 +235,10 @@ def _run(
 
     solver = getattr(sparse, method)
     if method == "gmres":
-        # No restart before the evaluations are used up.
-        options |= {"restart": min(b.size, limit), "maxiter": 2, "callback_type": "pr_norm"}
+        # No restart before the evaluations are used up. A cycle ends with one product more, for the true residual: if
+        # that were refused, what the cycle found would be lost.
+        cycles = 1 if limit - 1 <= b.size else 2
+        options |= {"restart": min(b.size, max(limit - 1, 1)), "maxiter": cycles, "callback_type": "pr_norm"}
     else:
         options["maxiter"] = limit
     try:
