@@ -185,13 +185,10 @@ def _summary(results: Mapping[str, Any], recipe: Mapping[str, Any], config: Stud
     stages = [name for name in ("general", "internal", "prediction") if recipe.get(f"epochs_{name}")]
     gain = last["energy_gain"]
     cost = f"{gain:.2g} times less energy than" if gain >= 1 else f"{1 / gain:.2g} times the energy of"
-    saving = [row["t"] for row in results["spikes"] if row["energy_gain"] >= 1]
-    if gain >= 1:
-        verdict = ""
-    elif saving:
-        verdict = f" Of the T evaluated, spiking saves energy up to T = {max(saving)}."
-    else:
-        verdict = f" Spiking saves no energy at {'any' if len(results['spikes']) > 1 else 'the'} T evaluated."
+    verdict = ""
+    if "full" in last:
+        equal = break_even(last).replace("'", "’")
+        verdict = f" With this much firing the two cost the same at {equal}."
     metric, values = results["metric"], main_metric(results)
     teacher, rate, spikes = (metric_value(value, metric) for value in (*values[:2], values[2][-1]))
     if metric == "accuracy":
