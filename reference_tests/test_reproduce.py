@@ -243,11 +243,12 @@ def test_without_data_text_and_teacher_are_made(tmp_path, capsys):
 # Plans
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "tiny"])
+@pytest.mark.parametrize("name", ["paper", "small", "converted", "tiny"])
 def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
     plan = read_plan(name)
     assert replace(plan, source="") == replace(read_plan(f"{name}.toml"), source="")
-    assert plan.made is not None or (plan.data and plan.teacher and plan.corpus)
+    assert plan.made is not None or (plan.data and plan.teacher)
+    assert plan.made is not None or bool(plan.corpus) == bool(plan.general.epochs_general)
     if name == "paper":
         assert set(plan.tasks) == set(GLUE)
         assert {r.encoders for r in plan.tasks.values()} == {4} and {r.vth for r in plan.tasks.values()} == {1.0}

@@ -179,7 +179,10 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
         epilog="docs/reproduce.md explains the plans; example: refsnn reproduce --config tiny --out runs/tiny",
     )
     reproduce.add_argument(
-        "--config", required=True, metavar="PLAN", help="paper, small or tiny, or a TOML file of the same kind"
+        "--config",
+        required=True,
+        metavar="PLAN",
+        help="paper, small, converted or tiny, or a TOML file of the same kind",
     )
     reproduce.add_argument("--out", required=True, metavar="RUN", help="folder for everything")
     reproduce.add_argument("--data", metavar="DATA", help="folder with one of each task, or hub (default: the plan's)")

@@ -5,7 +5,7 @@
         teacher, internal, prediction            `refsnn.distill`, starting from the general student
         evaluation                               by rate map and by spikes, by every rule asked for
 
-A plan is a TOML file; `refsnn/recipes` has three. Everything is kept in one folder, so that the same command, after a
+A plan is a TOML file; `refsnn/recipes` has some. Everything is kept in one folder, so that the same command, after a
 kill or an interruption, goes on where it was.
 """
 
@@ -146,7 +146,7 @@ def read_plan(config: str | os.PathLike, tasks: Sequence[str] = ()) -> Plan:
     Parameters
     ----------
     config : path or str
-        A TOML file; or ``paper``, ``small`` or ``tiny``, those that come with the package.
+        A TOML file; or ``paper``, ``small``, ``converted`` or ``tiny``, which come with the package.
     tasks : sequence of str
         Instead of the plan's.
 
