@@ -1,7 +1,8 @@
 """A training loop that can be killed at any moment and taken up again with the same result, bit for bit.
 
 What a step does is a function of the parameters, the moments and the step's number alone: the order of the examples
-is drawn from the seed and the epoch. A checkpoint therefore holds just these, and is written by rename.
+is drawn from the seed and the epoch. A checkpoint therefore holds just these, and what the next line of the log is a
+mean of; it is written by rename.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def train(
     seed : sequence of int
     pad_token_id : int
     save_every : float
-        Seconds between checkpoints: the most that a kill can lose, a logging interval aside.
+        Seconds between checkpoints: the most that a kill can lose, a step aside.
     constrain : callable, optional
         Changes the parameters in place, before the first step and after every one, to keep them within a set.
 
@@ -129,17 +130,18 @@ def train(
         constrain(params)
     moments = optimiser.initial(params)
     first, spent = 0, 0.0
+    gathered: dict[str, float] = {}  # sums since the last line of the log
     path = _checkpoint(run, stage)
     path.parent.mkdir(exist_ok=True)
     if path.exists():
         tensors, metadata = load_tensors(path)
         first, spent = metadata["step"], _timings(run).get(stage.name, 0.0)
+        gathered = metadata.get("gathered", {})
         params = {name: tensors[name] for name in params}
         moments = {name: tensors[name] for name in moments}
     _drop_log_after(run, stage, first)
 
     interval = max(1, steps // 200)
-    gathered: dict[str, float] = {}
     started = saved = time.monotonic()
     bar = tqdm(total=steps, initial=first, desc=f"{stage.name:>10}", unit="step", dynamic_ncols=True, smoothing=0.05)
     for step, rows in enumerate(_steps(examples, stage, seed, first), first):
@@ -163,11 +165,12 @@ def train(
             with open(run / "log.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps({"stage": stage.name, "step": step + 1, "lr": stage.lr * factor, **means}) + "\n")
             gathered = {}
-            if time.monotonic() - saved > save_every and step + 1 < steps:
-                # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
-                _add_timing(run, stage, spent + time.monotonic() - started)
-                save_tensors(path, params | moments, {"stage": stage.name, "step": step + 1, "done": False})
-                saved = time.monotonic()
+        if time.monotonic() - saved > save_every and step + 1 < steps:
+            # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
+            _add_timing(run, stage, spent + time.monotonic() - started)
+            metadata = {"stage": stage.name, "step": step + 1, "done": False, "gathered": gathered}
+            save_tensors(path, params | moments, metadata)
+            saved = time.monotonic()
     bar.close()
     _add_timing(run, stage, spent + time.monotonic() - started)
     save_tensors(path, params, {"stage": stage.name, "step": steps, "done": True})
