@@ -47,6 +47,9 @@ from .text import Examples, length_batches
 
 __all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "products", "scaling", "table", "to_dict"]
 
+#: The functions of an adapter that are timed.
+TIMED = ("neurons", "simulate", "rates_after", "gradients", "teacher")
+
 #: refsnn, and the products alone: threads over sequences, or within BLAS, whichever is faster here.
 OURS, FLOORS = "refsnn", ("floor", "floor, BLAS threads")
 
@@ -207,7 +210,7 @@ def _worker(work: Work, contestant: str) -> None:
     if contestant in FLOORS:
         run = _floor(work, cores() if contestant == FLOORS[0] else 1)
     else:
-        run = _ours(work) if contestant == OURS else _theirs(work, load_adapter(contestant))
+        run = _ours(work) if contestant == OURS else _theirs(work, load_adapter(contestant, TIMED))
     print(json.dumps(run is not None), flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()

@@ -15,7 +15,7 @@ from .equilibrium import equilibrium
 from .files import require
 from .network import Batch, Params, first_position
 from .ops import Array
-from .parallel import threads
+from .parallel import SHARES, map_shares, threads
 from .simulate import Rule, simulate
 from .student import StudentConfig, logits
 from .teacher import classify
@@ -68,7 +68,12 @@ def by_batches(
     return results[np.argsort(np.concatenate(batches), kind="stable")]
 
 
-def predict_teacher(config: BertConfig, params: Params, examples: Examples, size: int = 64) -> Array:
+def _shared(batch: Batch, function: Callable[[Batch], Array]) -> Array:
+    """Apply a function to shares of a batch, always as many, so that rounding does not depend on the cores."""
+    return np.concatenate(map_shares(lambda share, _: function(share), batch, SHARES, threads()))
+
+
+def predict_teacher(config: BertConfig, params: Params, examples: Examples, size: int = 32) -> Array:
     """Class scores of a fine-tuned teacher.
 
     Parameters
@@ -85,12 +90,12 @@ def predict_teacher(config: BertConfig, params: Params, examples: Examples, size
     """
 
     def one(batch: Batch, rows: Array) -> Array:
-        return classify(config, params, batch)[0]
+        return _shared(batch, lambda share: classify(config, params, share)[0])
 
     return by_batches(examples, one, size, config.pad_token_id, "teacher")
 
 
-def predict_rates(config: StudentConfig, params: Params, examples: Examples, size: int = 64) -> Array:
+def predict_rates(config: StudentConfig, params: Params, examples: Examples, size: int = 32) -> Array:
     """Class scores at the equilibrium of the rate map.
 
     Parameters
@@ -108,7 +113,9 @@ def predict_rates(config: StudentConfig, params: Params, examples: Examples, siz
     network = first_position(config.network)
 
     def one(batch: Batch, rows: Array) -> Array:
-        return logits(params, equilibrium(network, params, batch).rates[network.readouts[-1]])[0]
+        return _shared(
+            batch, lambda share: logits(params, equilibrium(network, params, share).rates[network.readouts[-1]])[0]
+        )
 
     return by_batches(examples, one, size, config.bert.pad_token_id, "rate map")
 
@@ -134,7 +141,7 @@ def predict_spikes(
     examples: Examples,
     t_conv: Sequence[int],
     rule: Rule = "inst",
-    size: int = 32,
+    size: int = 16,
     activity: bool = True,
 ) -> dict[int, SpikingResult]:
     """Class scores by spikes after several numbers of timesteps, from one simulation.
@@ -147,7 +154,7 @@ def predict_spikes(
     t_conv : sequence of int
     rule : {"inst", "running"}
     size : int
-        Batch size.
+        Batch size; more sentences at once do not fit the caches and take longer.
     activity : bool
         Whether firing rates are wanted: without them only what class scores depend on is simulated.
 

@@ -157,13 +157,19 @@ class Result:
         return f"{self.case}[{self.dtype}]"
 
 
-def load_adapter(name: str) -> Any:
+#: The functions of the contract, of which an adapter has some.
+CONTRACT = ("neurons", "asr", "op", "pullback", "current", "rate_map", "simulate", "gradients", "update")
+
+
+def load_adapter(name: str, functions: Sequence[str] = CONTRACT) -> Any:
     """Import a backend's adapter by the name of its module.
 
     Parameters
     ----------
     name : str
         ``package.module``, or ``package.module:object``.
+    functions : sequence of str
+        It must have one of these.
 
     Returns
     -------
@@ -172,7 +178,7 @@ def load_adapter(name: str) -> Any:
     Raises
     ------
     InputError
-        It cannot be imported, or has none of the contract's functions.
+        It cannot be imported, or has none of the functions.
     """
     module, _, attribute = name.partition(":")
     try:
@@ -181,7 +187,6 @@ def load_adapter(name: str) -> Any:
             adapter = getattr(adapter, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"the adapter {name} cannot be imported ({error}); name a module on the Python path") from None
-    functions = ("neurons", "asr", "op", "pullback", "current", "rate_map", "simulate", "gradients", "update")
     if not any(callable(getattr(adapter, function, None)) for function in functions):
         raise InputError(
             f"{name} has none of the functions {', '.join(functions)}; docs/test-your-backend.md shows how"
