@@ -85,4 +85,5 @@ def test_sets_of_sentences_give_the_logits_of_padded_batches(kind):
 def test_scaling_is_drawn(tmp_path):
     plot({axis: [(1, 0.1, 10.0), (2, 0.3, 20.0)] for axis in ("t", "batch", "positions", "width")}, tmp_path / "s.svg")
     picture = (tmp_path / "s.svg").read_text()
-    assert "timesteps T" in picture and "seconds of a simulation" in picture
+    assert "timesteps T" in picture and "seconds of a simulation" in picture and ">0.1<" in picture
+    assert "mathdefault" not in picture

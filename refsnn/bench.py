@@ -32,7 +32,7 @@ import numpy as np
 from .config import BertConfig
 from .conformance.run import load_adapter
 from .errors import InputError
-from .figures import COLOUR, figure_legend, figure_style, new_figure
+from .figures import COLOUR, figure_legend, figure_style, log_axis, new_figure
 from .files import atomic
 from .network import Batch, initial_parameters, network_shapes, spiking_bert
 from .neurons import Neuron, fire
@@ -410,6 +410,8 @@ def plot(measured: Mapping[str, Sequence[Sequence[float]]], path: str | os.PathL
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.minorticks_off()
             axes.set_xlabel(titles[axis])
+        every = [float(row[1]) for rows in measured.values() for row in rows]
+        log_axis(figure.axes[0].yaxis, min(every), max(every))
         figure.axes[0].set_ylabel("seconds of a simulation")
         figure_legend(figure)
         with atomic(path) as temporary:

@@ -138,6 +138,11 @@ def convert(
     -------
     notes : list of str
         What was assumed, left out or made up; and what the other program has to be told.
+
+    Raises
+    ------
+    InputError
+        The source is not what the format asks for, options do not fit it, or something is there already.
     """
     source, folder = Path(source), Path(destination)
     taken = [name for name in ("run.json", "config.json", *WEIGHTS) if (folder / name).exists()]

@@ -614,6 +614,11 @@ def dev_sample(
     examples : Examples
     batch : Batch
         All of them, padded to the longest.
+
+    Raises
+    ------
+    InputError
+        `samples` is not positive, or the data cannot be read.
     """
     if samples < 1:
         raise InputError(f"{samples} sentences were asked for; take at least one")

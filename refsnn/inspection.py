@@ -212,6 +212,11 @@ def read_sentence(
     -------
     task : Task
     sentence : Sentence
+
+    Raises
+    ------
+    InputError
+        There is no text, or more or less of it than the task has, or no such example.
     """
     task = TASKS[read_json(existing(run / "run.json", "the run's settings"))["settings"]["recipe"]["task"]]
     tokenizer = run_tokenizer(run, config)

@@ -99,6 +99,11 @@ def checked_batch(batch: Batch, config: BertConfig) -> Batch:
     Returns
     -------
     batch : Batch
+
+    Raises
+    ------
+    InputError
+        They do not.
     """
     if len({a.shape for a in batch}) != 1 or batch.input_ids.ndim != 2 or not batch.input_ids.size:
         raise InputError(f"input_ids, token_type_ids and attention_mask have shapes {[a.shape for a in batch]}, "
@@ -737,6 +742,11 @@ def dropout_masks(
     -------
     masks : dict
         To be given to a reading together with the parameters, ``params | masks``.
+
+    Raises
+    ------
+    InputError
+        The probability is not in [0, 1).
 
     Examples
     --------

@@ -125,6 +125,11 @@ def layer_pairs(student_layers: int, teacher_layers: int) -> list[int]:
     -------
     layers : list of N + 1 ints
 
+    Raises
+    ------
+    InputError
+        N does not divide M.
+
     Examples
     --------
     >>> layer_pairs(2, 6)

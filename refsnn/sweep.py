@@ -100,6 +100,11 @@ def settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
     -------
     settings : list of Setting
 
+    Raises
+    ------
+    InputError
+        An axis is unknown.
+
     Examples
     --------
     >>> [str(setting) for setting in settings(Neuron(), ["rule"])]

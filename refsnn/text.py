@@ -271,6 +271,11 @@ def column_names(task: Task, pairs: Sequence[str]) -> dict[str, str]:
     columns : dict
         Name here -> name in the files.
 
+    Raises
+    ------
+    InputError
+        A pair is none, or its name is not one of the task.
+
     Examples
     --------
     >>> column_names(TASKS["sst2"], ["sentence=review", "label=stars > 3"])
