@@ -5,7 +5,6 @@ counts is the ratio of their medians. The *floor* is the time of the same matrix
 nothing else, on all cores: no program that multiplies these matrices is faster.
 
 A backend is named by its adapter (`refsnn.conformance`). Of the contract's functions ``gradients`` and ``neurons``
-A backend is named by its adapter (`refsnn.conformance`). Of the contract's functions ``gradients`` and ``neurons``
 are timed, and for simulations ``rates_after(config, params, batch, t_conv, rule, dtype) -> {population: rates}``,
 which need not keep spikes; an adapter without it is timed by ``simulate``. An evaluation gives it batches of 32
 sentences, all padded to the limit of length, as the official programs do. A teacher is timed by
@@ -116,7 +115,10 @@ def _model(work: Work) -> tuple[BertConfig, dict[str, Array], Batch]:
     rng = np.random.default_rng(0)
     shapes = network_shapes(config) | {"fit.weight": (work.width, work.width), "fit.bias": (work.width,)}
     ids = rng.integers(1, 1000, (work.batch, work.positions))
-    return config, initial_parameters(shapes, rng, 0.05), Batch(ids, np.zeros_like(ids), np.ones_like(ids))
+    params = initial_parameters(shapes, rng, 0.05)
+    if work.kind in ("evaluate", "teacher"):
+        params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
+    return config, params, Batch(ids, np.zeros_like(ids), np.ones_like(ids))
 
 
 def _targets(work: Work, config: BertConfig) -> dict[str, list[Array]]:
@@ -138,10 +140,8 @@ def _ours(work: Work) -> Callable[[], Any]:
         return lambda: fire(current, Neuron())
     config, params, batch = _model(work)
     if work.kind == "teacher":
-        params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
         return lambda: predict_teacher(config, params, _sentences(work))
     if work.kind == "evaluate":
-        params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
         student = StudentConfig(config, work.width, 2)
         return lambda: predict_spikes(student, params, _sentences(work), [work.t], activity=False)[work.t].logits
     network = spiking_bert(config)
@@ -170,7 +170,6 @@ def _theirs(work: Work, adapter: Any) -> Callable[[], Any] | None:
         targets, gradients = _targets(work, config), getattr(adapter, "gradients", None)
         return gradients and (lambda: gradients(described, params, batch, targets, None, "float32"))
     if work.kind == "teacher":
-        params |= initial_parameters(head_shapes(config, 2), np.random.default_rng(3), 0.05)
         classify = getattr(adapter, "teacher", None)
         examples = _sentences(work)
         batches = [examples.batch(rows)._asdict() for rows in length_batches(examples.lengths, 32)]

@@ -170,7 +170,7 @@ def calibrated(
     Returns
     -------
     images : dict
-        Population -> Affine; of `context`, a mean of values, it is theirs.
+        Population -> Affine. `context`, a mean of values, has that of its values and is not listed.
     student : StudentConfig
         With the thresholds.
     """

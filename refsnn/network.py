@@ -160,9 +160,12 @@ class Projection(Protocol):
         """Return the current with an a-priori bound of how far a correct program's may lie from it."""
 
 
-def _kept(params: Mapping[str, Array], mask: str, positions: int) -> Array | float:
-    """Return the dropout mask of that name, if there is one, for the first positions."""
-    return params[mask][..., :positions, :] if mask in params else 1.0
+def _dropped(params: Mapping[str, Array], mask: str, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Apply the dropout mask of that name, if there is one, to the positions that x has; and its pullback."""
+    if mask not in params:
+        return x, lambda dy: dy
+    kept = params[mask][..., : x.shape[-2], :]
+    return x * kept, lambda dy: dy * kept
 
 
 def _spectral_norm(x: Array) -> float:
@@ -294,12 +297,12 @@ class Attention:
     def __call__(self, params, reads, mask):
         scores, scores_pullback = self.scores(params, reads, mask)
         weights, softmax_pullback = ops.softmax(scores)
-        kept = _kept(params, self.dropout, scores.shape[-2])
-        y, mix_pullback = ops.mix(weights * kept, reads[2])
+        seen, dropout_pullback = _dropped(params, self.dropout, weights)
+        y, mix_pullback = ops.mix(seen, reads[2])
 
         def pullback(dy: Array) -> Cotangents:
             dweights, dvalue = mix_pullback(dy)
-            (dh, dkey, _), dparams = scores_pullback(softmax_pullback(dweights * kept))
+            (dh, dkey, _), dparams = scores_pullback(softmax_pullback(dropout_pullback(dweights)))
             return (dh, dkey, dvalue), dparams
 
         return y, pullback
@@ -355,13 +358,13 @@ class AddNorm:
     def __call__(self, params, reads, mask):
         a, residual = reads
         linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
-        kept = _kept(params, self.dropout, linear.shape[-2])
+        kept, dropout_pullback = _dropped(params, self.dropout, linear)
         gamma, beta = f"{self.norm}.weight", f"{self.norm}.bias"
-        y, norm_pullback = ops.layer_norm(linear * kept + residual, params[gamma], params[beta], self.eps)
+        y, norm_pullback = ops.layer_norm(kept + residual, params[gamma], params[beta], self.eps)
 
         def pullback(dy: Array) -> Cotangents:
             dsum, dgamma, dbeta = norm_pullback(dy)
-            (da,), dparams = linear_pullback(dsum * kept)
+            (da,), dparams = linear_pullback(dropout_pullback(dsum))
             return (da, dsum), {**dparams, gamma: dgamma, beta: dbeta}
 
         return y, pullback
@@ -436,10 +439,10 @@ class Embeddings:
         p, position_pullback = ops.embedding(positions, params[position])  # (N, D)
         k, kind_pullback = ops.embedding(batch.token_type_ids, params[kind])  # (B, N, D)
         x, norm_pullback = ops.layer_norm(w + p + k, params[gamma], params[beta], self.eps)
-        kept = _kept(params, self.dropout, x.shape[-2])
+        kept, dropout_pullback = _dropped(params, self.dropout, x)
 
         def pullback(dx: Array) -> Params:
-            dsum, dgamma, dbeta = norm_pullback(dx * kept)
+            dsum, dgamma, dbeta = norm_pullback(dropout_pullback(dx))
             return {
                 word: word_pullback(dsum),
                 position: position_pullback(dsum.sum(axis=0)),
@@ -448,7 +451,7 @@ class Embeddings:
                 beta: dbeta,
             }
 
-        return x * kept, pullback
+        return kept, pullback
 
     def operations(self, width: int) -> Operations:
         """All scalar operations of one token: three rows of tables, the words' in the large memory, are normalised."""
@@ -621,14 +624,21 @@ def _transformer(
     d, eps = config.hidden_size, config.layer_norm_eps
     outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
     drive = Drive("feedback.weight") if feedback else Drive()
-    populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, neuron)]
+
+    def units(name: str) -> Neuron | None:
+        if neuron is None or name not in thresholds:
+            return neuron
+        return replace(neuron, vth=neuron.vth * thresholds[name])
+
+    populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, units("embeddings"))]
     h = "embeddings"
     for e in range(config.num_hidden_layers):
         prefix = f"encoder.layer.{e}"
 
         def add(name: str, projection: Projection, reads: tuple[str, ...], width: int = d, e: int = e) -> str:
-            populations.append(Population(f"encoder.{e}.{name}", projection, reads, width, neuron))
-            return populations[-1].name
+            full = f"encoder.{e}.{name}"
+            populations.append(Population(full, projection, reads, width, units(full)))
+            return full
 
         def add_norm(name: str, prefix: str = prefix) -> AddNorm:
             return AddNorm(f"{prefix}.{name}.dense", f"{prefix}.{name}.LayerNorm", eps)
@@ -644,12 +654,7 @@ def _transformer(
         raise InputError(f"there are thresholds for {', '.join(unknown)}, but the network has no such population")
     return Network(
         drive=Embeddings(eps, config.pad_token_id),
-        populations=tuple(
-            replace(p, neuron=replace(p.neuron, vth=p.neuron.vth * thresholds[p.name]))
-            if p.neuron is not None and p.name in thresholds
-            else p
-            for p in populations
-        ),
+        populations=tuple(populations),
         readouts=("embeddings", *outputs),
         contexts=tuple(f"encoder.{e}.context" for e in range(config.num_hidden_layers)),
     )
