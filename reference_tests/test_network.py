@@ -16,7 +16,7 @@ from refsnn.equilibrium import rate_map, scores
 from refsnn.errors import InputError
 from refsnn.network import INPUT, attention_mask, dropout_masks, first_position, spiking_bert
 from refsnn.neurons import Neuron, asr, fire_loop
-from refsnn.simulate import simulate, spike_blocks
+from refsnn.simulate import simulate, spike_blocks, spike_steps
 
 CONFIGS = st.builds(
     lambda heads, d, layers, m: BertConfig(
@@ -165,6 +165,34 @@ def test_rates_read_at_several_times_are_those_of_the_spike_record(leak):
     for t, rates in found.items():
         for name, rate in rates.items():
             np.testing.assert_allclose(rate, asr(blocks[0][name][:t], leak), atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", ["inst", "running"])
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("block", [1, 4, 23])
+def test_steps_are_those_of_the_blocks_with_the_rates_up_to_then(rule, feedback, block):
+    network, t_conv = spiking_bert(SMALL, feedback=feedback), 23  # the last block of four is cut short
+    params, batch = random_parameters(SMALL, 2, feedback), random_batch(SMALL, 2)
+    blocks = [dict(spikes) for _, spikes in spike_blocks(network, params, batch, t_conv, rule, block)]
+    record = {name: np.concatenate([spikes[name] for spikes in blocks]) for name in blocks[0]}
+    read = simulate(network, params, batch, [1, 4, 6, 23], rule, block)
+    steps = list(spike_steps(network, params, batch, t_conv, rule, block))  # kept: none may be written over
+    assert [t for t, _, _ in steps] == list(range(1, t_conv + 1))
+    for t, spikes, rates in steps:
+        assert list(spikes) == list(rates) == list(record)
+        for name in record:
+            np.testing.assert_array_equal(spikes[name], record[name][t - 1], err_msg=f"{name}, t = {t}")
+            np.testing.assert_allclose(rates[name], asr(record[name][:t]), atol=1e-14, err_msg=f"{name}, t = {t}")
+            if t in read:
+                np.testing.assert_allclose(rates[name], read[t][name], atol=1e-14, err_msg=f"{name}, t = {t}")
+
+
+def test_rates_of_single_precision_spikes_are_counted_in_double():
+    params = {name: value.astype(np.float32) for name, value in random_parameters(SMALL, 2).items()}
+    for t, spikes, rates in spike_steps(spiking_bert(SMALL), params, random_batch(SMALL, 2), 3):
+        for name, rate in rates.items():
+            assert spikes[name].dtype == np.float32 and rate.dtype == np.float64
+            assert np.isin(rate, np.arange(t + 1) / t).all()  # a third is that of float64
 
 
 def test_memory_does_not_grow_with_t():

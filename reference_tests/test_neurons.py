@@ -88,6 +88,19 @@ def test_starting_at_half_the_threshold_removes_the_bias_of_the_rate():
     assert errors[0.5].mean() == pytest.approx(0, abs=1.2e-3)  # rounding
 
 
+@pytest.mark.parametrize("vth", [0.5, 1.0, 1.7])
+@pytest.mark.parametrize("u0", [0.0, 0.5, 0.8])
+def test_the_quantised_rate_is_what_steps_of_a_constant_current_leave(vth, u0):
+    neuron = Neuron(vth, u0=u0)
+    currents = np.random.default_rng(0).uniform(-0.5, 1.5, 2000) * vth
+    for t_conv in (1, 7, 16, 100):
+        spikes, _ = fire(np.broadcast_to(currents, (t_conv, *currents.shape)), neuron)
+        quantised, pullback = rate(currents, neuron, t_conv=t_conv)
+        np.testing.assert_allclose(quantised, asr(spikes), rtol=0, atol=1e-15)
+        cotangent = np.random.default_rng(1).normal(size=currents.shape)
+        np.testing.assert_array_equal(pullback(cotangent), rate(currents, neuron)[1](cotangent))
+
+
 def test_leak_weighted_average_and_its_limit():
     spikes = (np.random.default_rng(0).random((60, 5)) < 0.3).astype(float)
     weights = [0.9 ** (60 - t) for t in range(1, 61)]  # Σ λ^(T−t) s[t] / Σ λ^(T−t)

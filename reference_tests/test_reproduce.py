@@ -19,7 +19,7 @@ from refsnn.distill import distill, load_student
 from refsnn.errors import InputError
 from refsnn.files import read_json
 from refsnn.paper import GLUE
-from refsnn.reproduce import duration, read_plan, reproduce, text_table, time_left
+from refsnn.reproduce import _over_seeds, duration, read_plan, reproduce, text_table, time_left
 
 PLAN = """
 tasks = ["sst2", "rte"]
@@ -138,6 +138,11 @@ def test_the_table_is_what_the_runs_found(whole):
     for link in re.findall(r'href="([^#"]+)"', page):
         assert (whole / link).stat().st_size > 10_000
     assert f"{100 * results['tasks'][0]['rate']['mean']:.1f}" in text_table(results)
+
+
+def test_a_metric_that_a_seed_lacks_has_no_mean():
+    assert _over_seeds([0.5, None]) == {"mean": None, "least": None, "greatest": None, "values": [0.5, None]}
+    assert _over_seeds([0.5, 0.25]) == {"mean": 0.375, "least": 0.25, "greatest": 0.5, "values": [0.5, 0.25]}
 
 
 def test_the_stages_are_counted_and_logged(whole):

@@ -15,6 +15,7 @@ from refsnn.config import BertConfig
 from refsnn.distill import distill, load_student, read_split, run_tokenizer
 from refsnn.errors import NotConverged
 from refsnn.files import write_json
+from refsnn.metrics import spread
 from refsnn.neurons import Neuron
 from refsnn.predict import predict_rates, predict_spikes
 from refsnn.student import StudentConfig
@@ -346,7 +347,7 @@ def test_runs_that_differ_by_their_seed_are_put_together():
 
 
 def test_a_number_that_a_run_lacks_is_not_averaged():
-    assert np.isnan(sweep.spread([0.5, None])).all()
+    assert np.isnan(spread([0.5, None])).all()
     runs = [invented(0, 0.8, {4: 0.7}), invented(1, 0.8, {4: 0.7})]
     runs[1]["teacher"] = None
     assert np.isnan(sweep.spreads(runs)["teacher"].mean)

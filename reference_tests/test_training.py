@@ -14,14 +14,16 @@ from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
 from refsnn.config import BertConfig
-from refsnn.distill import Recipe, distill, load_student
+from refsnn.distill import Recipe, _forward, distill, load_student
+from refsnn.equilibrium import sweep
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
-from refsnn.files import save_tensors, write_json
+from refsnn.files import json_lines, save_tensors, write_json
 from refsnn.network import initial_parameters, network_shapes, spiking_bert
+from refsnn.neurons import Neuron
 from refsnn.optim import BertAdam, linear_warmup
 from refsnn.parallel import in_shares
-from refsnn.student import internal_gradients, layer_pairs, prediction_gradients
+from refsnn.student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
 from refsnn.text import Examples
 from refsnn.training import Stage, train
 
@@ -181,8 +183,8 @@ def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path
     assert list(dict.fromkeys(stages)) == ["teacher", "general", "internal", "prediction"]
 
 
-@pytest.mark.parametrize("mode", ["released", "simulated"])
-def test_simulated_forward_values_and_true_labels(tmp_path, mode):
+@pytest.mark.parametrize("mode", ["quantised", "released", "simulated"])
+def test_other_forward_values_and_true_labels(tmp_path, mode):
     from dataclasses import replace
 
     data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
@@ -190,6 +192,42 @@ def test_simulated_forward_values_and_true_labels(tmp_path, mode):
     distill(recipe, data, teacher, tmp_path / "run")
     config, _ = load_student(tmp_path / "run")
     assert config.neuron.u0 == 0.5
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_learning_rate_of_the_internal_stage_follows_its_schedule(tmp_path, schedule):
+    from dataclasses import replace
+
+    data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
+    recipe = replace(RECIPE, schedule_internal=schedule, epochs_teacher=1, epochs_general=0, epochs_prediction=0)
+    distill(recipe, data, teacher, tmp_path / "run")
+    log = json_lines(tmp_path / "run" / "log.jsonl")
+    rates = [entry["lr"] / recipe.lr_internal for entry in log if entry["stage"] == "internal"]
+    steps = len(rates)
+    wanted = [1.0] * steps if schedule == "constant" else [linear_warmup(step / steps) for step in range(steps)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_quantised_training_takes_values_and_gradient_at_the_quantised_rates():
+    student = StudentConfig(SMALL, SMALL.hidden_size, 2, Neuron(u0=0.5))
+    network, rng = student.network, np.random.default_rng(0)
+    params = {name: rng.normal(0, 0.5, shape) for name, shape in student.shapes.items()}
+    batch = random_batch(SMALL, 0)
+    recipe = Recipe("sst2", 2, mode="quantised", t_conv=8, u0=0.5)
+    tokens, layers = batch.input_ids.shape, SMALL.num_hidden_layers
+    hidden = [rng.normal(size=(*tokens, SMALL.hidden_size)) for _ in range(layers + 1)]
+    scores = [rng.normal(size=(tokens[0], SMALL.num_attention_heads, *2 * tokens[1:])) for _ in range(layers)]
+    rates = sweep(network, params, batch, t_conv=8)[0]
+    for name in network.readouts:
+        np.testing.assert_allclose(8 * rates[name], np.rint(8 * rates[name]), atol=1e-12)
+    ours = internal_gradients(network, params, batch, hidden, scores, **_forward(recipe, student)(params, batch))
+    theirs = internal_gradients(network, params, batch, hidden, scores, simulated=rates, at="simulated")
+    plain = internal_gradients(network, params, batch, hidden, scores)
+    assert ours[0] == theirs[0] != plain[0]
+    for name, gradient in theirs[1].items():
+        np.testing.assert_allclose(ours[1][name], gradient, rtol=1e-12, atol=1e-14, err_msg=name)
+    with pytest.raises(InputError, match=r"leak is 0\.9"):
+        Recipe("sst2", 2, mode="quantised", leak=0.9)
 
 
 def test_a_run_with_other_settings_is_not_overwritten(tmp_path):

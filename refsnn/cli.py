@@ -44,12 +44,13 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     helps = {
         "seed": "one seed fixes everything",
         "max_length": "limit in tokens (default: the task's, 64 for CoLA and SST-2, 128 otherwise)",
+        "schedule_internal": "learning rate of the internal stage: constant, or warm-up and linear decay",
         "attention_weight": "weight of the attention loss in the general and internal stages",
         "labels": "what the prediction stage learns; STS-B always the true scores",
         "temperature": "temperature of the soft labels",
-        "mode": "forward values and gradient at the equilibrium; simulated values, gradient there (released); or both "
-        "at simulated rates",
-        "t_conv": "timesteps of the simulated modes",
+        "mode": "forward values and gradient at the equilibrium, of rates as they are or quantised; simulated values, "
+        "gradient there (released); or both at simulated rates",
+        "t_conv": "timesteps of the quantised and simulated modes",
         "rule": "integration rule of the simulated modes",
         "init": "where the student starts: at random, with the teacher's weights, or with these converted so that its "
         "rates are images of the teacher's activities",
@@ -63,8 +64,9 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
         "u0": "initial membrane potential, in units of the threshold",
     }
     choices = {
+        "schedule_internal": ("constant", "linear"),
         "labels": ("soft", "true"),
-        "mode": ("equilibrium", "released", "simulated"),
+        "mode": ("equilibrium", "quantised", "released", "simulated"),
         "rule": ("inst", "running"),
         "init": ("random", "teacher", "converted"),
     }

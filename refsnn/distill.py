@@ -81,6 +81,11 @@ class Recipe:
     epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
         0 leaves a stage out.
     lr_teacher, lr_general, lr_internal, lr_prediction : float
+        Peak learning rates.
+    schedule_internal : {"constant", "linear"}
+        Of the internal stage: a constant learning rate, as in the authors' program, or warm-up and linear decay, as in
+        the other stages. A student that starts near its teacher needs the latter: BertAdam's first steps are three
+        times the learning rate, and lead away from there.
     attention_weight : float
         Weight of the attention loss beside the hidden-state loss; 1 in the paper.
     labels : {"soft", "true"}
@@ -88,12 +93,13 @@ class Recipe:
         learns the true ones in either case.
     temperature : float
         τ of the soft labels.
-    mode : {"equilibrium", "released", "simulated"}
-        Forward values of the read-outs and where the gradient is taken: both at the equilibrium of the rate map;
-        simulated values and the gradient at that equilibrium, as in the authors' program; both at the simulated
-        rates. Simulation is some t_conv times dearer.
+    mode : {"equilibrium", "quantised", "released", "simulated"}
+        Forward values of the read-outs and where the gradient is taken: both at the equilibrium of the rate map; both
+        there with every rate quantised, as t_conv steps of a constant current would leave it; simulated values and
+        the gradient at the equilibrium, as in the authors' program; both at the simulated rates. Simulation is
+        some t_conv times dearer, quantisation costs nothing.
     t_conv : int
-        Timesteps of the simulated modes.
+        Timesteps of the quantised and the simulated modes.
     rule : {"inst", "running"}
         Integration rule of the simulated modes.
     init : {"random", "teacher", "converted"}
@@ -123,10 +129,11 @@ class Recipe:
     lr_general: float = 3e-4
     lr_internal: float = 3e-4
     lr_prediction: float = 1e-4
+    schedule_internal: Literal["constant", "linear"] = "constant"
     attention_weight: float = 1.0
     labels: Literal["soft", "true"] = "soft"
     temperature: float = 1.0
-    mode: Literal["equilibrium", "released", "simulated"] = "equilibrium"
+    mode: Literal["equilibrium", "quantised", "released", "simulated"] = "equilibrium"
     t_conv: int = 32
     rule: Rule = "inst"
     init: Initialisation = "teacher"
@@ -156,24 +163,26 @@ class Recipe:
                 raise InputError(f"feedback is {value}, but a spectral norm is 0 (no feedback) or a positive number")
             if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
                 raise InputError(f"{name} is {value}, but it must be a positive number")
+        if self.mode == "quantised" and self.leak != 1:
+            raise InputError(f"leak is {self.leak}, but only the rates of IF neurons (leak 1) can be quantised")
 
     @property
     def neuron(self) -> Neuron:
         """The constants of every population."""
         return Neuron(self.vth, self.leak, self.u0)
 
-    def stage(self, name: str, schedule: Literal["linear", "constant"] = "linear") -> Stage:
+    def stage(self, name: str) -> Stage:
         """Epochs, batch size and learning rate of a stage.
 
         Parameters
         ----------
         name : {"teacher", "general", "internal", "prediction"}
-        schedule : {"linear", "constant"}
 
         Returns
         -------
         stage : Stage
         """
+        schedule = self.schedule_internal if name == "internal" else "linear"
         return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
 
 
@@ -261,7 +270,7 @@ def distill(
         objective = _internal_objective(recipe, student, config, origin, pairs)
         params = run_stage(recipe.stage("general"), 2, params, examples if packed is None else packed, objective)
     objective = _internal_objective(recipe, student, config, tuned, pairs)
-    params = run_stage(recipe.stage("internal", "constant"), 3, params, examples, objective)
+    params = run_stage(recipe.stage("internal"), 3, params, examples, objective)
     objective = _prediction_objective(run, recipe, student, config, tuned, examples)
     params = run_stage(recipe.stage("prediction"), 4, params, examples, objective)
     save_model(run, student.to_dict(), params, folder)
@@ -440,6 +449,8 @@ def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch]
     network, t_conv = student.network, recipe.t_conv
     if recipe.mode == "equilibrium":
         return lambda params, batch: {"search": TRAINING, "solve": TRAINING}
+    if recipe.mode == "quantised":
+        return lambda params, batch: {"search": TRAINING | {"t_conv": t_conv}, "solve": TRAINING}
     at = "simulated" if recipe.mode == "simulated" else "equilibrium"
     return lambda params, batch: {
         "simulated": simulate(network, params, batch, t_conv, recipe.rule)[t_conv],

@@ -45,6 +45,7 @@ def activity(
     reads: tuple[Array, ...],
     mask: Array,
     edge_derivative: float = 0.0,
+    t_conv: int | None = None,
 ) -> tuple[Array, LocalPullback]:
     """Rate of one population from the rates it reads: ``a = σ(f(reads)/V_th)``, or ``a = f(reads)`` for analogue units.
 
@@ -56,6 +57,8 @@ def activity(
     mask : array
     edge_derivative : float
         See `refsnn.ops.clip`.
+    t_conv : int, optional
+        Steps that the rate is quantised for; see `refsnn.neurons.rate`.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def activity(
     current, projection_pullback = population.projection(params, reads, mask)
     if population.neuron is None:
         return current, projection_pullback
-    a, rate_pullback = rate(current, population.neuron, edge_derivative)
+    a, rate_pullback = rate(current, population.neuron, edge_derivative, t_conv)
     return a, lambda da: projection_pullback(rate_pullback(da))
 
 
@@ -154,6 +157,7 @@ def sweep(
     fed_back: Mapping[str, Array] | None = None,
     at: Mapping[str, Array] | None = None,
     edge_derivative: float = 0.0,
+    t_conv: int | None = None,
 ) -> tuple[Rates, Linearisation]:
     """Evaluate the rate map once, population after population in firing order.
 
@@ -169,6 +173,8 @@ def sweep(
         linearisation that of F at these rates, which may be simulated ones.
     edge_derivative : float
         Derivative of the clip at exactly 0 and 1; see `refsnn.ops.clip`.
+    t_conv : int, optional
+        Steps that every rate is quantised for; see `refsnn.neurons.rate`.
 
     Returns
     -------
@@ -183,7 +189,7 @@ def sweep(
     for population in network.populations:
         known = {**(fed_back or {}), **rates} if at is None else {**at, INPUT: x}
         reads = tuple(known[name] for name in population.reads)
-        rates[population.name], pull = activity(population, params, reads, mask, edge_derivative)
+        rates[population.name], pull = activity(population, params, reads, mask, edge_derivative, t_conv)
         tape.append((population, pull))
     return rates, Linearisation(tuple(tape), network.fed_back, drive_pullback)
 
@@ -301,6 +307,7 @@ def equilibrium(
     start: Mapping[str, Array] | None = None,
     edge_derivative: float = 0.0,
     on_failure: Literal["raise", "warn"] = "raise",
+    t_conv: int | None = None,
 ) -> Equilibrium:
     """Find the rates at which the network is in equilibrium, ``a* = F(a*)``.
 
@@ -322,6 +329,9 @@ def equilibrium(
         Rates of the fed-back populations to start from; 0 by default.
     edge_derivative : float
     on_failure : {"raise", "warn"}
+    t_conv : int, optional
+        Steps that every rate is quantised for (`refsnn.neurons.rate`). With feedback, rounding may leave no fixed
+        point to be found.
 
     Returns
     -------
@@ -355,7 +365,7 @@ def equilibrium(
         if evaluations >= max_evaluations:
             raise _Enough
         evaluations += 1
-        rates, linearisation = sweep(network, params, batch, z, edge_derivative=edge_derivative)
+        rates, linearisation = sweep(network, params, batch, z, edge_derivative=edge_derivative, t_conv=t_conv)
         image = {name: rates[name] for name in z}
         trace.append(float(residual(z, image).max(initial=0)))
         if trace[-1] < best[0]:
@@ -389,7 +399,9 @@ def equilibrium(
             if isinstance(error, InputError):
                 raise
     _, state, evaluated = best
-    rates, linearisation = evaluated or sweep(network, params, batch, state, edge_derivative=edge_derivative)
+    rates, linearisation = evaluated or sweep(
+        network, params, batch, state, edge_derivative=edge_derivative, t_conv=t_conv
+    )
     found = residual(state, rates) if state else np.zeros(len(x))
     solution = Solution(state, found, trace, evaluations, bool((found <= tolerance).all()), method)
     if not solution.converged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import sys
@@ -17,10 +16,10 @@ from .distill import dev_sample, load_student, load_teacher, read_split, run_tok
 from .energy import Counts, Energies, by_kind, count, full_count
 from .errors import InputError
 from .files import write_json
-from .metrics import accuracy, measure, pearson, title
+from .metrics import accuracy, defined, hundredfold, title
 from .network import Params, network_shapes
 from .ops import Array
-from .predict import decide, predict_rates, predict_spikes, predict_teacher
+from .predict import agreement, decide, predict_rates, predict_spikes, predict_teacher, task_metrics
 from .records import network_config, record, write_record
 from .simulate import Rule
 from .student import StudentConfig
@@ -131,10 +130,6 @@ def _measure(
     neurons = sum(population.width for population in network.populations)
     tokens = float(examples.lengths.mean())
 
-    def metrics(logits: Array) -> dict[str, float | None]:
-        found = measure(task.metrics, decide(logits), examples.labels)
-        return {metric: _defined(value) for metric, value in found.items()}
-
     def right(logits: Array) -> float | None:
         return accuracy(decide(logits), examples.labels) if task.labels else None
 
@@ -143,21 +138,20 @@ def _measure(
         energy = count(network, result.firing_rates, t, tokens, rule)
         full = full_count(network, result.firing_rates, tokens, config.classes, rule)
         firing = sum(result.firing_rates[p.name] * p.width for p in network.populations) / neurons
-        agreement = (accuracy if task.labels else pearson)(decide(result.logits), decide(rates))
         spikes.append(
             {
                 "t": t,
                 "accuracy": right(result.logits),
-                "metrics": metrics(result.logits),
-                "agreement": _defined(agreement),
+                "metrics": task_metrics(task, result.logits, examples.labels),
+                "agreement": agreement(result.logits, rates),
                 "firing_rate": firing,
                 "firing_rates": result.firing_rates,
                 "norm_ops": energy.norm_ops,
                 "energy_gain": energy.gain,
-                "break_even": _defined(energy.break_even(t)),
+                "break_even": defined(energy.break_even(t)),
                 "full": {
-                    "gain": _defined(full.gain(t, charged)),
-                    "break_even": _defined(full.break_even(charged)),
+                    "gain": defined(full.gain(t, charged)),
+                    "break_even": defined(full.break_even(charged)),
                     **_priced(full.spiking(t), charged),
                 },
             }
@@ -167,7 +161,10 @@ def _measure(
         "mean_tokens": tokens,
         "teacher_accuracy": right(teacher),
         "rate_accuracy": right(rates),
-        "metrics": {"teacher": metrics(teacher), "rate": metrics(rates)},
+        "metrics": {
+            "teacher": task_metrics(task, teacher, examples.labels),
+            "rate": task_metrics(task, rates, examples.labels),
+        },
         "spikes": spikes,
         "ordinary": _priced(full.ordinary, charged),  # the same at every T
     }
@@ -180,11 +177,6 @@ def _priced(counts: Counts, energies: Energies) -> dict[str, Any]:
         kind: {term: energies.of(numbers) for term, numbers in terms.items()} for kind, terms in operations.items()
     }
     return {"picojoules": energy, "operations": operations}
-
-
-def _defined(value: float) -> float | None:
-    """Write a number that JSON knows: it has neither NaN nor infinity."""
-    return value if math.isfinite(value) else None
 
 
 def _peak_memory_mb() -> float:
@@ -214,13 +206,13 @@ def table(results: dict[str, Any]) -> str:
             "",
             f"{'':24}{_cells(map(title, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}{'full':>9}",
             f"{'':24}{_cells(percent)}{'x100' if regression else '%':>9}{'rate':>9}{'':>10}{'gain':>9}{'gain':>9}",
-            f"{'teacher (BERT)':24}{_cells(map(_hundredfold, part['metrics']['teacher'].values()))}",
-            f"{'student, rate map':24}{_cells(map(_hundredfold, part['metrics']['rate'].values()))}",
+            f"{'teacher (BERT)':24}{_cells(map(hundredfold, part['metrics']['teacher'].values()))}",
+            f"{'student, rate map':24}{_cells(map(hundredfold, part['metrics']['rate'].values()))}",
         ]
         for row in part["spikes"]:
             name = f"student, T = {row['t']}"
             lines.append(
-                f"{name:24}{_cells(map(_hundredfold, row['metrics'].values()))}{_hundredfold(row['agreement']):>9}"
+                f"{name:24}{_cells(map(hundredfold, row['metrics'].values()))}{hundredfold(row['agreement']):>9}"
                 f"{row['firing_rate']:9.3f}{row['norm_ops']:10.2f}{row['energy_gain']:8.2f}x"
                 f"{_times(row['full']['gain']):>9}"
             )
@@ -263,10 +255,6 @@ def _times(gain: float | None) -> str:
 
 def _cells(cells: Iterable[str]) -> str:
     return "".join(f"{cell:>10}" for cell in cells)
-
-
-def _hundredfold(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def record_run(

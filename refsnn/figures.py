@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import ops
 from .equilibrium import equilibrium
 from .files import require
 from .metrics import title
 from .network import Batch, Params
 from .ops import Array
-from .simulate import Rule, spike_blocks
+from .predict import answer
+from .simulate import Rule, spike_steps
 from .student import StudentConfig, logits
 from .text import LARGEST_SCORE
 
@@ -208,30 +208,21 @@ def follow(
     rates = equilibrium(network, params, batch).rates
     last = network.readouts[-1]
     shown = ("embeddings", network.contexts[-1], last)
-    totals: dict[str, Array] = {}
-    distance: dict[str, list[Array]] = {population.name: [] for population in network.populations}
+    distance: dict[str, list[float]] = {population.name: [] for population in network.populations}
     cls: list[Array] = []
-    spikes: dict[str, list[Array]] = {name: [] for name in shown}
-    for t, block in spike_blocks(network, params, batch, t_conv, rule):
-        for name, s in block.items():
-            summed = np.cumsum(s, axis=0, dtype=np.float64) + totals.get(name, 0.0)
-            totals[name] = summed[-1]
-            asr = summed / np.arange(t - len(s) + 1, t + 1)[:, None, None, None]
-            distance[name].append(np.abs(asr - rates[name]).mean(axis=(1, 2, 3)))
-            if name == last:
-                cls.append(asr[:, 0, :1])  # (steps, 1, D): [CLS] is all that the classifier reads
-            if name in shown and t - len(s) < RASTER_STEPS:
-                spikes[name].append(s[:, 0].astype(bool))
-
-    def read(readout: Array) -> Array:
-        z = logits(params, readout)[0]
-        return ops.softmax(z)[0] if config.classes > 1 else z
-
+    raster: dict[str, list[Array]] = {name: [] for name in shown}
+    for t, spikes, asr in spike_steps(network, params, batch, t_conv, rule):
+        for name, rate in asr.items():
+            distance[name].append(np.abs(rate - rates[name]).mean())
+        cls.append(asr[last][0, :1])  # (1, D): [CLS] is all that the classifier reads
+        if t <= RASTER_STEPS:
+            for name in shown:
+                raster[name].append(spikes[name][0, :RASTER_TOKENS].astype(bool))
     return Trace(
-        {name: np.concatenate(parts) for name, parts in distance.items()},
-        read(np.concatenate(cls)),
-        read(rates[last])[0],
-        {name: _sample(np.concatenate(parts)[:RASTER_STEPS, :RASTER_TOKENS]) for name, parts in spikes.items()},
+        {name: np.array(values) for name, values in distance.items()},
+        answer(logits(params, np.array(cls))[0]),
+        answer(logits(params, rates[last])[0])[0],
+        {name: _sample(np.array(steps)) for name, steps in raster.items()},
     )
 
 

@@ -20,6 +20,7 @@ from .ops import Array
 __all__ = [
     "atomic",
     "existing",
+    "json_lines",
     "load_tensors",
     "new_folder",
     "read_json",
@@ -183,6 +184,31 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a JSON {type(value).__name__}, but an object with named fields was expected")
     return value
+
+
+def json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Read a log of one JSON object a line; half a line, as a kill leaves it, is skipped.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    entries : list of dict
+        Empty where there is no such file.
+    """
+    if not (path := Path(path)).exists():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries
 
 
 def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:

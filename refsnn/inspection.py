@@ -42,7 +42,8 @@ from .files import existing, read_json, write_text
 from .network import Batch, Params
 from .ops import Array
 from .pages import document, live, picture, table
-from .simulate import Rule, spike_blocks
+from .predict import answer
+from .simulate import Rule, spike_steps
 from .student import StudentConfig, layer_pairs, logits
 from .teacher import classify, encode
 from .text import LARGEST_SCORE, TASKS, Task
@@ -291,30 +292,25 @@ def observe(
     names = [population.name for population in network.populations]
     count = min(MOST, max(FEWEST, ROWS // len(ids)))
     chosen = {name: _sample(rates[name][0], count) for name in names}
-    sums = {name: np.zeros_like(rates[name], np.float64) for name in names}
-    distance: dict[str, list[Array]] = {name: [] for name in names}
-    firing: dict[str, list[Array]] = {name: [] for name in names}
-    spikes: dict[str, list[Array]] = {name: [] for name in names}
+    distance: dict[str, list[float]] = {name: [] for name in names}
+    firing: dict[str, list[float]] = {name: [] for name in names}
+    raster: dict[str, list[Array]] = {name: [] for name in names}
     cls: list[Array] = []
-    for t, block in spike_blocks(network, params, batch, t_conv, rule):
-        for name, s in block.items():
-            summed = np.cumsum(s, axis=0, dtype=np.float64) + sums[name]  # (steps, 1, N, width)
-            sums[name] = summed[-1]
-            asr = summed / np.arange(t - len(s) + 1, t + 1)[:, None, None, None]
-            distance[name].append(np.abs(asr - rates[name]).mean(axis=(1, 2, 3)))
-            firing[name].append(asr.mean(axis=(1, 2, 3)))
-            spikes[name].append(s[:, 0][..., chosen[name]].astype(bool))
-            if name == last:
-                cls.append(asr[:, 0, :1])  # (steps, 1, D): [CLS] is all that the classifier reads
+    for _, spikes, asr in spike_steps(network, params, batch, t_conv, rule):
+        for name in names:
+            distance[name].append(np.abs(asr[name] - rates[name]).mean())
+            firing[name].append(asr[name].mean())
+            raster[name].append(spikes[name][0][:, chosen[name]].astype(bool))
+        cls.append(asr[last][0, :1])  # (1, D): [CLS] is all that the classifier reads
     return Observation(
-        {name: np.concatenate(parts) for name, parts in distance.items()},
-        {name: np.concatenate(parts) for name, parts in firing.items()},
+        {name: np.array(values) for name, values in distance.items()},
+        {name: np.array(values) for name, values in firing.items()},
         {name: float(rates[name].mean()) for name in names},
-        {name: np.concatenate(parts) for name, parts in spikes.items()},
+        {name: np.array(steps) for name, steps in raster.items()},
         {name: rates[name][0][:, chosen[name]] for name in names},
-        _answer(logits(params, np.concatenate(cls))[0]),
-        _answer(logits(params, rates[last])[0])[0],
-        _answer(classify(teacher_config, teacher_params, batch)[0])[0],
+        answer(logits(params, np.array(cls))[0]),
+        answer(logits(params, rates[last])[0])[0],
+        answer(classify(teacher_config, teacher_params, batch)[0])[0],
         [ops.softmax(score)[0][0] for score in scores(network, params, rates, batch)[0]],
         [ops.softmax(theirs[layer - 1])[0][0] for layer in layers],
         layers,
@@ -325,11 +321,6 @@ def _sample(rates: Array, count: int) -> Array:
     """Choose neurons at evenly spaced ranks of their mean rate, the busiest first."""
     ranked = np.argsort(-rates.mean(axis=0), kind="stable")
     return ranked[np.linspace(0, len(ranked), min(count, len(ranked)), endpoint=False).astype(int)]
-
-
-def _answer(scores: Array) -> Array:
-    """Class probabilities; of a regression the score."""
-    return ops.softmax(scores)[0] if scores.shape[-1] > 1 else scores
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""GLUE's metrics: numbers that say how good predictions are.
+"""GLUE's metrics: numbers that say how good predictions are, and how such numbers are written and put together.
 
 Pure functions of predictions and truth, one-dimensional arrays of equal length. Where a metric is 0/0 they agree with
 the usual programs: F1 and Matthews' correlation are 0, as in scikit-learn, and the other correlations NaN, as in SciPy.
@@ -6,14 +6,29 @@ the usual programs: F1 and Matthews' correlation are 0, as in scikit-learn, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import InputError
 from .ops import Array
 
-__all__ = ["METRICS", "accuracy", "f1", "matthews", "measure", "pearson", "spearman", "title"]
+__all__ = [
+    "METRICS",
+    "Spread",
+    "accuracy",
+    "defined",
+    "f1",
+    "hundredfold",
+    "matthews",
+    "measure",
+    "pearson",
+    "spearman",
+    "spread",
+    "title",
+]
 
 
 def _pair(predicted: Array, truth: Array) -> tuple[Array, Array]:
@@ -210,3 +225,80 @@ def title(name: str) -> str:
     ['accuracy', 'F1', 'Matthews', 'Pearson', 'Spearman']
     """
     return name if name == "accuracy" else name.capitalize()
+
+
+def defined(value: float | None) -> float | None:
+    """Turn a number into one that JSON knows: it has neither NaN nor infinity.
+
+    Parameters
+    ----------
+    value : float or None
+
+    Returns
+    -------
+    value : float or None
+        None where it is undefined.
+
+    Examples
+    --------
+    >>> [defined(value) for value in (0.5, float("nan"), float("inf"), None)]
+    [0.5, None, None, None]
+    """
+    return None if value is None or not math.isfinite(value) else value
+
+
+def hundredfold(value: float | None) -> str:
+    """Write a metric for the terminal: times 100, a dash where it is undefined.
+
+    Parameters
+    ----------
+    value : float or None
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> [hundredfold(value) for value in (0.9266, -0.25, None)]
+    ['92.7', '-25.0', '-']
+    """
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+class Spread(NamedTuple):
+    """Mean and range of a number over runs.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        NaN where a run lacks the number.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """Mean and range.
+
+    Parameters
+    ----------
+    values : sequence of float or None
+
+    Returns
+    -------
+    spread : Spread
+
+    Examples
+    --------
+    >>> spread([0.5, 0.75, 1.0])
+    Spread(mean=0.75, low=0.5, high=1.0)
+    >>> spread([0.5, None])
+    Spread(mean=nan, low=nan, high=nan)
+    """
+    if any(value is None for value in values):
+        return Spread(math.nan, math.nan, math.nan)
+    numbers = [float(value) for value in values if value is not None]
+    return Spread(math.fsum(numbers) / len(numbers), min(numbers), max(numbers))

@@ -206,11 +206,16 @@ def asr(spikes: Array, leak: float = 1.0) -> Array:
     return np.tensordot(weights, spikes, axes=(0, 0)) / weights.sum()
 
 
-def rate(current: Array, neuron: Neuron, edge_derivative: float = 0.0) -> tuple[Array, Callable[[Array], Array]]:
+def rate(
+    current: Array, neuron: Neuron, edge_derivative: float = 0.0, t_conv: int | None = None
+) -> tuple[Array, Callable[[Array], Array]]:
     """Rate of a neuron under a constant current, as T → ∞: ``a = σ(I/V_th)``, ``σ(x) = min(max(x, 0), 1)``.
 
     The surrogate equilibrium is made of this map. For IF neurons the average spiking rate tends to it like 1/T; for
     LIF neurons it is the map that the authors' program differentiates, though the rate itself keeps a bias.
+
+    After a number T of steps an IF neuron has fired ``⌊T·σ(I/V_th) + u₀⌋`` times. With `t_conv` the rate is that
+    number over T (*quantised*), and its derivative still the one of σ, as if the rounding were not there.
 
     Parameters
     ----------
@@ -218,6 +223,8 @@ def rate(current: Array, neuron: Neuron, edge_derivative: float = 0.0) -> tuple[
     neuron : Neuron
     edge_derivative : float
         Derivative of σ at exactly 0 and 1; see `refsnn.ops.clip`.
+    t_conv : int, optional
+        T, the number of steps that the rate is quantised for.
 
     Returns
     -------
@@ -230,6 +237,10 @@ def rate(current: Array, neuron: Neuron, edge_derivative: float = 0.0) -> tuple[
     >>> a, pullback = rate(np.array([0.3, 2.0]), Neuron(vth=2.0))
     >>> a, pullback(np.ones(2))
     (array([0.15, 1.  ]), array([0.5, 0. ]))
+    >>> rate(np.array([0.3, 2.0]), Neuron(vth=2.0), t_conv=8)[0]
+    array([0.125, 1.   ])
     """
     a, clip_pullback = clip(current / neuron.vth, edge_derivative)
+    if t_conv is not None:
+        a = np.floor(t_conv * a + neuron.u0) / t_conv
     return a, lambda da: clip_pullback(da) / neuron.vth

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from .network import Batch, Params, accumulate
+from .network import Batch, Params
 from .ops import Array
 
-__all__ = ["cores", "in_shares", "map_shares", "threads"]
+__all__ = ["cores", "each", "in_shares", "map_shares", "threads"]
 
 #: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.
 SHARES = 2
@@ -40,6 +40,29 @@ def threads() -> int:
         The cores if ``OPENBLAS_NUM_THREADS`` is 1, else 1.
     """
     return cores() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
+
+
+def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Apply a function to every item, on all cores that there are threads for.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item; nothing that it changes may be another item's.
+    items : sequence
+
+    Returns
+    -------
+    results : list
+        One for each item, in their order.
+
+    Examples
+    --------
+    >>> each(abs, [-1, 2])
+    [1, 2]
+    """
+    with ThreadPoolExecutor(threads()) as pool:
+        return list(pool.map(function, items))
 
 
 def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: int, workers: int) -> list[Any]:
@@ -82,19 +105,28 @@ def in_shares(objective):
 
     def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
         def one(share: Batch, places: Array):
-            weight = len(places) / len(rows)
-            parts = objective(params, share, rows[places])
-            return [{name: value * weight for name, value in part.items()} for part in parts]
+            return len(places) / len(rows), objective(params, share, rows[places])
 
-        losses, gradients, statistics = zip(*map_shares(one, batch, SHARES, threads()), strict=True)
-        return _total(losses), _total(gradients), _total(statistics)
+        weights, parts = zip(*map_shares(one, batch, SHARES, threads()), strict=True)
+        losses, gradients, statistics = (_mean(weights, dicts) for dicts in zip(*parts, strict=True))
+        return losses, gradients, statistics
 
     return whole
 
 
-def _total(parts) -> dict[str, Any]:
-    total: dict[str, Any] = {}
-    for part in parts:
-        for name, value in part.items():
-            accumulate(total, name, value)
-    return total
+def _mean(weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up what the shares found, name by name, in the arrays of the parts: these are nobody else's."""
+    names = list(dict.fromkeys(name for part in parts for name in part))
+
+    def one(name: str) -> Any:
+        terms = [(weight, part[name]) for weight, part in zip(weights, parts, strict=True) if name in part]
+        total: Any = None
+        for weight, term in terms:
+            term *= weight
+            if total is None:
+                total = term
+            else:
+                total += term
+        return total
+
+    return dict(zip(names, each(one, names), strict=True))

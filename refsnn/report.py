@@ -5,7 +5,6 @@ The page is drawn from the run's folder alone. The same folder gives the same by
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -38,7 +37,7 @@ from .figures import (
     spent,
     training_figure,
 )
-from .files import existing, read_json, write_text
+from .files import existing, json_lines, read_json, write_text
 from .metrics import title
 from .pages import document, picture, table
 from .paper import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
@@ -116,13 +115,11 @@ def read_log(run: Path) -> dict[str, list[dict[str, float]]]:
         a kill leaves it, is skipped.
     """
     log: dict[str, list[dict[str, float]]] = {}
-    path = run / "log.jsonl"
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for entry in json_lines(run / "log.jsonl"):
         try:
-            entry = json.loads(line)
             stage, step = str(entry.pop("stage")), float(entry.pop("step"))
             log.setdefault(stage, []).append({"step": step} | {name: float(value) for name, value in entry.items()})
-        except (ValueError, TypeError, AttributeError, KeyError):
+        except (ValueError, TypeError, KeyError):
             continue
     return log
 

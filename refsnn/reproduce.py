@@ -12,7 +12,6 @@ kill or an interruption, goes on where it was.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 import tomllib
@@ -30,8 +29,8 @@ from .corpora import paragraphs, sentiment, train_vocabulary, write_corpus, writ
 from .distill import Announce, Recipe, distill, distill_general, settings, versions
 from .errors import InputError
 from .evaluate import evaluate_run
-from .files import new_folder, read_json, write_json, write_text
-from .metrics import title
+from .files import json_lines, new_folder, read_json, write_json, write_text
+from .metrics import defined, spread, title
 from .pages import document, table
 from .paper import GLUE
 from .report import read_log, write_report
@@ -366,7 +365,7 @@ class Progress:
 
     def __init__(self, out: Path, steps: Sequence[Step]) -> None:
         self.log, self.steps = out / "log.jsonl", list(steps)
-        entries = _entries(self.log)
+        entries = json_lines(self.log)
         write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in entries))  # without half a line
         for entry in entries:
             self._learn(entry["title"], entry["steps"], entry["work"])
@@ -408,16 +407,6 @@ class Progress:
         entry |= {"steps": step.steps, "work": step.work, "seconds_left": round(seconds, 1), "unknown": unknown}
         with open(self.log, "a", encoding="utf-8") as log:
             log.write(json.dumps(entry | {"at": round(time.time(), 1)}) + "\n")
-
-
-def _entries(log: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # half a line, from a kill while writing
-    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -653,9 +642,9 @@ def summary(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
             {
                 "rule": rule,
                 "t": row["t"],
-                **_spread([run["spikes"][i]["metrics"][metric] for run in runs]),
-                "firing_rate": _spread([run["spikes"][i]["firing_rate"] for run in runs])["mean"],
-                "energy_gain": _spread([run["spikes"][i]["energy_gain"] for run in runs])["mean"],
+                **_over_seeds([run["spikes"][i]["metrics"][metric] for run in runs]),
+                "firing_rate": spread([run["spikes"][i]["firing_rate"] for run in runs]).mean,
+                "energy_gain": spread([run["spikes"][i]["energy_gain"] for run in runs]).mean,
             }
             for rule, runs in found.items()
             for i, row in enumerate(runs[0]["spikes"])
@@ -667,8 +656,8 @@ def summary(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
                 "metric": metric,
                 "split": first[0]["split"],
                 "examples": first[0]["examples"],
-                "teacher": _spread([run["metrics"]["teacher"][metric] for run in first]),
-                "rate": _spread([run["metrics"]["rate"][metric] for run in first]),
+                "teacher": _over_seeds([run["metrics"]["teacher"][metric] for run in first]),
+                "rate": _over_seeds([run["metrics"]["rate"][metric] for run in first]),
                 "spikes": spikes,
                 "published": None if made else GLUE.get(name),
                 "seeds": plan.seeds,
@@ -687,11 +676,9 @@ def summary(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
     }
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, Any]:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return {"mean": None, "least": None, "greatest": None, "values": list(values)}
-    return {"mean": math.fsum(known) / len(known), "least": min(known), "greatest": max(known), "values": known}
+def _over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
+    mean, least, greatest = map(defined, spread(values))
+    return {"mean": mean, "least": least, "greatest": greatest, "values": list(values)}
 
 
 def _seconds(run: Path) -> float:
@@ -713,14 +700,14 @@ def _head(results: Mapping[str, Any]) -> list[str]:
     return ["task", "metric", "rule", "teacher", "rate map", *times, *published, "seeds", "time"]
 
 
-def _rows(results: Mapping[str, Any], spread: str) -> list[list[str]]:
-    """Lay out a line for each task and rule; `spread` says how a mean and its range are written."""
+def _rows(results: Mapping[str, Any], form: str) -> list[list[str]]:
+    """Lay out a line for each task and rule; `form` says how a mean and its range are written."""
 
     def cell(row: Mapping[str, Any], value: Mapping[str, Any]) -> str:
         if value["mean"] is None:
             return "–"
         mean, *ends = (f"{100 * value[key]:.1f}" for key in ("mean", "least", "greatest"))
-        return spread.format(mean, "–".join(ends)) if len(row["seeds"]) > 1 else mean
+        return form.format(mean, "–".join(ends)) if len(row["seeds"]) > 1 else mean
 
     lines = []
     for row in results["tasks"]:

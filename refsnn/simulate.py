@@ -21,7 +21,7 @@ from .neurons import fire
 from .ops import Array
 from .parallel import map_shares
 
-__all__ = ["Rule", "simulate", "spike_blocks"]
+__all__ = ["Rule", "simulate", "spike_blocks", "spike_steps"]
 
 Rule = Literal["inst", "running"]
 
@@ -122,6 +122,64 @@ def _neuron(population: Population):
     if population.neuron is None:
         raise InputError(f"population {population.name} has analogue units, so there is nothing to simulate")
     return population.neuron
+
+
+def spike_steps(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    t_conv: int,
+    rule: Rule = "inst",
+    block: int = 4,
+) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
+    """Simulate a network, yielding after every timestep its spikes and its average spiking rates up to then.
+
+    ``a[t] = (s[1] + … + s[t]) / t``, the plain mean of `refsnn.neurons.asr`.
+
+    Parameters
+    ----------
+    network, params, batch, t_conv, rule, block
+        As in `spike_blocks`.
+
+    Yields
+    ------
+    t : int
+        The time, counted from 1.
+    spikes : dict
+        Population name -> (B, N, width) array of 0 and 1.
+    asr : dict
+        Population name -> (B, N, width) array of float64, in [0, 1].
+
+    Raises
+    ------
+    InputError
+        As in `spike_blocks`.
+
+    Examples
+    --------
+    Two neurons, driven by half the threshold and by a quarter of it:
+
+    >>> from refsnn.config import BertConfig
+    >>> from refsnn.network import initial_parameters, network_shapes, spiking_bert
+    >>> config = BertConfig(vocab_size=5, hidden_size=2, num_hidden_layers=1, num_attention_heads=1,
+    ...                     intermediate_size=4, max_position_embeddings=1)
+    >>> params = initial_parameters(network_shapes(config), np.random.default_rng(0), dtype=np.float64)
+    >>> params |= {"embeddings.LayerNorm.weight": np.zeros(2), "embeddings.LayerNorm.bias": np.array([0.5, 0.25])}
+    >>> batch = Batch(np.array([[3]]), np.array([[0]]), np.array([[1]]))
+    >>> for t, spikes, asr in spike_steps(spiking_bert(config), params, batch, t_conv=4):
+    ...     print(t, spikes["embeddings"][0, 0], asr["embeddings"][0, 0].round(2))
+    1 [0. 0.] [0. 0.]
+    2 [1. 0.] [0.5 0. ]
+    3 [0. 0.] [0.33 0.  ]
+    4 [1. 1.] [0.5  0.25]
+    """
+    counts: dict[str, Array] = {}  # spikes so far
+    for end, record in spike_blocks(network, params, batch, t_conv, rule, block):
+        steps = len(next(iter(record.values())))
+        for i, t in enumerate(range(end - steps + 1, end + 1)):
+            spikes = {name: s[i] for name, s in record.items()}
+            counts = {name: np.add(counts.get(name, 0.0), s, dtype=np.float64) for name, s in spikes.items()}
+            yield t, spikes, {name: count / t for name, count in counts.items()}
 
 
 def simulate(

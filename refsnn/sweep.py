@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +25,11 @@ from .anytime import confidences, curve
 from .distill import load_student, load_teacher, read_split, run_tokenizer, versions
 from .errors import InputError, NotConverged
 from .files import existing, read_json, write_json
-from .metrics import accuracy, measure, pearson, title
+from .metrics import Spread, defined, hundredfold, spread, title
 from .network import Params
 from .neurons import Neuron
 from .ops import Array
-from .predict import decide, predict_rates, predict_spikes, predict_teacher
+from .predict import agreement, predict_rates, predict_spikes, predict_teacher, task_metrics
 from .simulate import Rule
 from .student import StudentConfig
 from .text import TASKS, Examples, Task, tokenise
@@ -38,14 +38,12 @@ __all__ = [
     "AXES",
     "TIMES",
     "Setting",
-    "Spread",
     "comparison",
     "group",
     "own_setting",
     "setting_title",
     "settings",
     "shown_times",
-    "spread",
     "spreads",
     "sweep",
     "sweep_run",
@@ -178,7 +176,9 @@ def sweep_run(
         bert, tuned = load_teacher(run)
         weights.append(_digest(tuned.values(), bert.to_dict()))
         inputs = {"weights": weights[1], **known}
-        teacher = _once(kept, inputs, lambda: _metrics(task, predict_teacher(bert, tuned, examples), examples))
+        teacher = _once(
+            kept, inputs, lambda: task_metrics(task, predict_teacher(bert, tuned, examples), examples.labels)
+        )
     _forget(kept, weights)
     found = []
     chosen = settings(config.neuron, over)
@@ -228,14 +228,11 @@ def _simulate(
     spikes = predict_spikes(config, params, examples, times, setting.rule)
     rows = []
     for t, result in spikes.items():
-        agreement = None
-        if rates is not None:
-            agreement = (accuracy if task.labels else pearson)(decide(result.logits), decide(rates))
         rows.append(
             {
                 "t": t,
-                "metrics": _metrics(task, result.logits, examples),
-                "agreement": _defined(agreement),
+                "metrics": task_metrics(task, result.logits, examples.labels),
+                "agreement": None if rates is None else agreement(result.logits, rates),
                 "firing_rate": sum(result.firing_rates[p.name] * p.width for p in populations) / neurons,
                 "firing_rates": result.firing_rates,
             }
@@ -243,27 +240,17 @@ def _simulate(
     logits = np.stack([result.logits for result in spikes.values()])  # (times, n, classes)
     early = {
         name: [
-            {key: _defined(value) for key, value in asdict(point).items()}
+            {key: defined(value) for key, value in asdict(point).items()}
             for point in curve(logits, times, examples.labels, task.metrics[0], confidence)
         ]
         for name, confidence in confidences(logits, times).items()
     }
     return {
-        "rate": None if rates is None else _metrics(task, rates, examples),
+        "rate": None if rates is None else task_metrics(task, rates, examples.labels),
         "rows": rows,
         "early": early,
         "seconds": round(time.monotonic() - started, 1),
     }
-
-
-def _metrics(task: Task, logits: Array, examples: Examples) -> dict[str, float | None]:
-    found = measure(task.metrics, decide(logits), examples.labels)
-    return {metric: _defined(value) for metric, value in found.items()}
-
-
-def _defined(value: float | None) -> float | None:
-    """Write a number that JSON knows: it has no NaN."""
-    return None if value is None or math.isnan(value) else value
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -381,42 +368,6 @@ def group(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
         label = ", ".join(f"{key} {description.get(key, '–')}" for key in apart)
         found.setdefault(label or result["task"], []).append(result)
     return found
-
-
-class Spread(NamedTuple):
-    """Mean and range of a number over runs.
-
-    Attributes
-    ----------
-    mean, low, high : float
-        NaN where a run lacks the number.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-
-def spread(values: Sequence[float | None]) -> Spread:
-    """Mean and range.
-
-    Parameters
-    ----------
-    values : sequence of float or None
-
-    Returns
-    -------
-    spread : Spread
-
-    Examples
-    --------
-    >>> spread([0.5, 0.75, 1.0])
-    Spread(mean=0.75, low=0.5, high=1.0)
-    """
-    if any(value is None for value in values):
-        return Spread(math.nan, math.nan, math.nan)
-    numbers = [float(value) for value in values if value is not None]
-    return Spread(math.fsum(numbers) / len(numbers), min(numbers), max(numbers))
 
 
 def spreads(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -543,10 +494,10 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['run']}: {result['task']} {result['split']}, {result['examples']} examples, trained with {constants}"
     ]
     if result["teacher"]:
-        lines.append(f"teacher (BERT): {title(metric)} {_hundredfold(result['teacher'][metric])}")
+        lines.append(f"teacher (BERT): {title(metric)} {hundredfold(result['teacher'][metric])}")
     blocks: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
-        (f"{title(metric)} after T steps", lambda row: _hundredfold(row["metrics"][metric])),
-        ("agrees with the rate map", lambda row: _hundredfold(row["agreement"])),
+        (f"{title(metric)} after T steps", lambda row: hundredfold(row["metrics"][metric])),
+        ("agrees with the rate map", lambda row: hundredfold(row["agreement"])),
         ("spikes per neuron and step", lambda row: f"{row['firing_rate']:.3f}"),
     ]
     for number, (name, cell) in enumerate(blocks):
@@ -554,14 +505,14 @@ def table(result: Mapping[str, Any]) -> str:
         lines += ["", f"{name:28}" + "".join(f"{t:>7}" for t in times) + f"{last:>10}".rstrip()]
         for setting in found:
             cells = "".join(f"{cell(row):>7}" for row in setting["rows"] if row["t"] in times)
-            rate = _hundredfold((setting["rate"] or {}).get(metric)) if last else ""
+            rate = hundredfold((setting["rate"] or {}).get(metric)) if last else ""
             lines.append(f"{setting_title(setting, own):28}{cells}{rate:>10}".rstrip())
     lines += ["", f"{'early stopping':28}{'level':>9}{'mean T':>9}{title(metric):>10}{'fixed T':>10}"]
     for setting in filter(None, (own_setting(result, rule) for rule in ("inst", "running"))):
         for name, points in setting["early"].items():
             means = np.array([point["mean_t"] for point in points])
             for i in dict.fromkeys(int(np.abs(np.log(means / t)).argmin()) for t in times):
-                cells = "".join(f"{_hundredfold(points[i][key]):>10}" for key in ("value", "fixed"))
+                cells = "".join(f"{hundredfold(points[i][key]):>10}" for key in ("value", "fixed"))
                 who = f"{setting['rule']}, {name}"
                 lines.append(f"{who:28}{points[i]['level']:9.3g}{means[i]:9.1f}{cells}")
     agrees = "Pearson's correlation with" if result["regression"] else "same answer as"
@@ -605,7 +556,3 @@ def _range(found: Spread) -> str:
     if found.low == found.high:
         return f"{100 * found.mean:.1f}"
     return f"{100 * found.mean:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
-
-
-def _hundredfold(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

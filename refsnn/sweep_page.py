@@ -20,8 +20,9 @@ from .figures import (
     population_title,
 )
 from .files import atomic, write_text
+from .metrics import Spread
 from .pages import document, picture, table
-from .sweep import Spread, group, own_setting, setting_title, shown_times, spreads
+from .sweep import group, own_setting, setting_title, shown_times, spreads
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import InputError
-from .files import load_tensors, read_json, require, save_tensors, write_json, write_text
+from .files import json_lines, load_tensors, read_json, require, save_tensors, write_json, write_text
 from .network import Batch, Params
 from .ops import Array
 from .optim import BertAdam, linear_warmup
@@ -189,15 +189,8 @@ def _drop_log_after(run: Path, stage: Stage, step: int) -> None:
     path = run / "log.jsonl"
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # half a line, from a kill while writing
-        if entry["stage"] != stage.name or entry["step"] <= step:
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
+    kept = [entry for entry in json_lines(path) if entry["stage"] != stage.name or entry["step"] <= step]
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 def _timings(run: Path) -> dict[str, float]:
