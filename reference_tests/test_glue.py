@@ -20,7 +20,7 @@ from refsnn.files import load_tensors, save_tensors
 from refsnn.metrics import METRICS
 from refsnn.report import write_report
 from refsnn.submit import submit
-from refsnn.text import HUB, TASKS, column_names, read_task, splits
+from refsnn.text import HUB, TASKS, Task, column_names, read_task, splits
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Official files
@@ -138,6 +138,22 @@ def test_tasks_are_glue_s():
     assert {name: task.max_length for name, task in TASKS.items() if task.max_length != 128} == {"cola": 64, "sst2": 64}
     assert {metric for task in TASKS.values() for metric in task.metrics} == set(METRICS)
     assert [TASKS[name].outputs for name in ("stsb", "sst2", "mnli")] == [1, 2, 3]
+
+
+def test_classes_are_called_as_the_hub_calls_them():
+    assert {name: task.classes for name, task in TASKS.items()} == {
+        "cola": ("unacceptable", "acceptable"),
+        "sst2": ("negative", "positive"),
+        "mrpc": ("not_equivalent", "equivalent"),
+        "stsb": (),
+        "qqp": ("not_duplicate", "duplicate"),
+        "mnli": ("entailment", "neutral", "contradiction"),
+        "qnli": ("entailment", "not_entailment"),
+        "rte": ("entailment", "not_entailment"),
+        "wnli": ("not_entailment", "entailment"),
+    }
+    assert Task("Mine").classes == ("class 0", "class 1")
+    assert Task("News", labels=("world", "sport")).classes == ("world", "sport")
 
 
 BROKEN = {
@@ -497,12 +513,16 @@ def test_both_submissions_of_mnli(mnli, tmp_path, capsys):
 
 
 def test_cola_by_its_correlation_from_files_of_one_s_own(tmp_path, capsys):
-    """The run remembers how the columns are called; predictions on the dev texts are those that were evaluated."""
+    """The run remembers how the columns are called; predictions on the dev texts are those that were evaluated.
+
+    A record of other files takes their columns' names.
+    """
     sst2 = write_task(tmp_path / "sst2", 16)
     for split in ("train", "dev"):
         texts = read_task(sst2, TASKS["sst2"], split)
         rows = [{"review": text, "fine": label} for text, label in rows_of(texts)]
         write_own(tmp_path / f"{split}.jsonl", rows)
+    write_own(tmp_path / "others.jsonl", [{"opinion": row["review"], "good": row["fine"]} for row in rows])
     run, train, dev = tmp_path / "run", tmp_path / "train.jsonl", tmp_path / "dev.jsonl"
     options = "--encoders 1 --max-length 16 --epochs-teacher 1 --epochs-general 0 --epochs-internal 1".split()
     words = ["distill", "--task", "cola", "--data", str(train), "--teacher", str(write_teacher(tmp_path / "bert"))]
@@ -526,6 +546,16 @@ def test_cola_by_its_correlation_from_files_of_one_s_own(tmp_path, capsys):
     assert main(["evaluate", str(run), "--data", str(dev), "--columns", "label=stars", "sentence=review"]) == 2
     said = complaints(capsys)
     assert len(said) == 2 and all("label was expected" in line for line in said)
+    record = ["record", str(run), "--samples", "3", "--t-conv", "2", "--data"]
+    columns = ["--columns", "sentence=opinion", "label=good"]
+    assert main([*record, str(dev), "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert main([*record, str(tmp_path / "others.jsonl"), *columns, "--out", str(tmp_path / "b.safetensors")]) == 0
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert len(load_tensors(tmp_path / "a.safetensors")[0]["input_ids"]) == 3
+    assert main([*record, str(tmp_path / "others.jsonl"), "--out", str(tmp_path / "c.safetensors")]) == 2
+    assert main([*record, str(dev), "--out", str(tmp_path / "c.safetensors"), "--samples", "0"]) == 2
+    said = complaints(capsys)
+    assert "sentence, label was expected" in said[0] and "take at least one" in said[1]
 
 
 def test_the_loss_against_the_truth_keeps_the_precision_of_the_scores():

@@ -196,6 +196,14 @@ def test_tokens_are_spelled_in_the_raster(page):
     assert all(f">{token}</text>" in raster for token in ("[CLS]", "the", "is", "[SEP]"))
 
 
+def test_classes_go_by_their_names(evaluated, page):
+    label = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))["example"]["label"]
+    true, other = ("positive", "negative") if label == "1" else ("negative", "positive")
+    answer = page[page.index('<figure id="probabilities">') : page.index('<figure id="energy">')]
+    assert f">{true} (true)</text>" in answer and f">{other}</text>" in answer
+    assert f"the label is <i>{true}</i>." in answer and "class 0" not in page and "class 1" not in page
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What may be missing or fail
 

@@ -248,7 +248,7 @@ def test_without_data_text_and_teacher_are_made(tmp_path, capsys):
 # Plans
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "converted", "tiny"])
+@pytest.mark.parametrize("name", ["paper", "small", "converted", "deep", "tiny"])
 def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
     plan = read_plan(name)
     assert replace(plan, source="") == replace(read_plan(f"{name}.toml"), source="")

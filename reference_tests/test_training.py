@@ -15,16 +15,17 @@ from conftest import SMALL, random_batch, random_parameters
 from refsnn import ops
 from refsnn.config import BertConfig
 from refsnn.distill import Recipe, _forward, distill, load_student
-from refsnn.equilibrium import sweep
+from refsnn.equilibrium import equilibrium, sweep
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import json_lines, save_tensors, write_json
-from refsnn.network import initial_parameters, network_shapes, spiking_bert
+from refsnn.network import Batch, initial_parameters, network_shapes, spiking_bert
 from refsnn.neurons import Neuron
 from refsnn.optim import BertAdam, linear_warmup
 from refsnn.parallel import in_shares
-from refsnn.student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
-from refsnn.text import Examples
+from refsnn.predict import predict_rates, solve_rates
+from refsnn.student import StudentConfig, internal_gradients, layer_pairs, logits, prediction_gradients
+from refsnn.text import Examples, length_batches
 from refsnn.training import Stage, train
 
 GOOD, BAD = "good fine great lovely".split(), "bad poor awful dull".split()
@@ -308,6 +309,10 @@ def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
     assert (tmp_path / "run" / "report.html").exists()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["rule"] == "running" and 0 <= results["rate_accuracy"] <= 1
+    solved = results["equilibrium"]
+    assert 0 < solved["residual"] <= 1e-5 and solved["sweeps"] >= 2
+    said = f"rate map: residual up to {solved['residual']:.1e}, {solved['sweeps']:.1f} sweeps on average\n"
+    assert said in capsys.readouterr().out
     assert main(["solvers", str(tmp_path / "run"), "--data", str(data)]) == 0
     out = capsys.readouterr().out
     for method in ("gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense", "unrolled"):
@@ -317,6 +322,33 @@ def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
     distill(replace(short, feedback=0.0), data, teacher, tmp_path / "plain")
     assert main(["solvers", str(tmp_path / "plain"), "--data", str(data)]) == 2
     assert "no feedback" in capsys.readouterr().err
+    results = evaluate_run(tmp_path / "plain", data, [2])
+    assert results["equilibrium"] is None and "sweeps" not in table(results)
+
+
+def test_rates_are_solved_as_well_as_is_said(examples):
+    """Residuals computed anew at the rates found, sweeps counted, of every half of a batch by itself."""
+    config = StudentConfig(SMALL, 7, 3, feedback=True)
+    params = random_parameters(SMALL, 5, True, extra={"classifier.weight": (3, 12), "classifier.bias": (3,)})
+    params["feedback.weight"] *= 0.2
+    z, solved = solve_rates(config, params, examples, size=8)
+    residuals, sweeps, (last,) = [], [], config.network.fed_back
+    for rows in length_batches(examples.lengths, 8):
+        batch = examples.batch(rows)
+        for half in np.array_split(np.arange(len(rows)), 2):
+            share = Batch(*(ids[half] for ids in batch))
+            found = equilibrium(config.network, params, share)
+            at = found.solution.state[last]
+            again = sweep(config.network, params, share, {last: at})[0][last]
+            residuals += [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(at, again, strict=True)]
+            sweeps.append(found.solution.evaluations)
+            np.testing.assert_array_equal(z[rows[half]], logits(params, found.rates[last])[0])
+    assert len(set(sweeps)) > 1 and min(residuals) < max(residuals)
+    assert solved == {
+        "residual": pytest.approx(max(residuals), rel=1e-6, abs=0),
+        "sweeps": pytest.approx(np.mean(sweeps)),
+    }
+    np.testing.assert_array_equal(predict_rates(config, params, examples, size=8), z)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

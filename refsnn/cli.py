@@ -184,7 +184,7 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
         "--config",
         required=True,
         metavar="PLAN",
-        help="paper, small, converted or tiny, or a TOML file of the same kind",
+        help="paper, small, converted, deep or tiny, or a TOML file of the same kind",
     )
     reproduce.add_argument("--out", required=True, metavar="RUN", help="folder for everything")
     reproduce.add_argument("--data", metavar="DATA", help="folder with one of each task, or hub (default: the plan's)")
@@ -310,7 +310,7 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
         epilog="example: refsnn record runs/sst2 --data glue/SST-2 --t-conv 32 --out spikes.safetensors",
     )
     record.add_argument("run_folder", metavar="RUN", help="folder that `refsnn distill --out` filled")
-    record.add_argument("--data", required=True, metavar="DIR", help="folder of the official dev.tsv")
+    _data_options(record, "dev")
     record.add_argument("--out", required=True, metavar="FILE", help="the record, a safetensors file")
     record.add_argument("--samples", type=int, default=4, metavar="N", help="sentences (default: %(default)s)")
     record.add_argument("--t-conv", type=int, default=32, metavar="T", help="timesteps (default: %(default)s)")
@@ -550,7 +550,8 @@ def _parity(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace) -> int:
     from .evaluate import record_run
 
-    record_run(options.run_folder, options.data, options.out, options.samples, options.t_conv, options.rule)
+    names = ("data", "out", "samples", "t_conv", "rule", "columns")
+    record_run(options.run_folder, **{name: getattr(options, name) for name in names})
     print(f"wrote {options.out}; next: refsnn certify {options.out}")
     return 0
 

@@ -610,7 +610,7 @@ def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
 
 
 def dev_sample(
-    run: str | os.PathLike, data: str | os.PathLike, config: StudentConfig, samples: int
+    run: str | os.PathLike, data: str | os.PathLike, config: StudentConfig, samples: int, columns: Sequence[str] = ()
 ) -> tuple[Examples, Batch]:
     """Read the first sentences of a run's dev split.
 
@@ -619,6 +619,8 @@ def dev_sample(
     run, data : path
     config : StudentConfig
     samples : int
+    columns : sequence of str
+        As of `read_split`.
 
     Returns
     -------
@@ -633,7 +635,7 @@ def dev_sample(
     """
     if samples < 1:
         raise InputError(f"{samples} sentences were asked for; take at least one")
-    task, parts = read_split(run, data, "dev")
+    task, parts = read_split(run, data, "dev", columns)
     dataset = next(iter(parts.values()))
     examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, run_tokenizer(run, config))
     return examples, examples.batch(np.arange(len(examples)), config.bert.pad_token_id)

@@ -19,7 +19,7 @@ from .files import write_json
 from .metrics import accuracy, defined, hundredfold, title
 from .network import Params, network_shapes
 from .ops import Array
-from .predict import agreement, decide, predict_rates, predict_spikes, predict_teacher, task_metrics
+from .predict import agreement, decide, predict_spikes, predict_teacher, solve_rates, task_metrics
 from .records import network_config, record, write_record
 from .simulate import Rule
 from .student import StudentConfig
@@ -65,7 +65,7 @@ def evaluate_run(
         firing rate of every population, Norm#OPS, the energy gain and the break-even T of the paper's count, the same
         of the full count (``"full"``) with its operations and their energy per token, and how often spikes and rate
         map agree, or, of a regression, their correlation. ``"ordinary"`` has the full count of the same network with
-        analogue units.
+        analogue units, ``"equilibrium"`` how well the rate map was solved (`refsnn.predict.solve_rates`).
 
     Raises
     ------
@@ -125,7 +125,7 @@ def _measure(
 ) -> dict[str, Any]:
     """Metrics, firing rates and energy on one set of examples."""
     teacher = predict_teacher(teacher_config, teacher_params, examples)
-    rates = predict_rates(config, params, examples)
+    rates, solved = solve_rates(config, params, examples)
     network = config.network
     neurons = sum(population.width for population in network.populations)
     tokens = float(examples.lengths.mean())
@@ -165,6 +165,7 @@ def _measure(
             "teacher": task_metrics(task, teacher, examples.labels),
             "rate": task_metrics(task, rates, examples.labels),
         },
+        "equilibrium": solved,
         "spikes": spikes,
         "ordinary": _priced(full.ordinary, charged),  # the same at every T
     }
@@ -216,7 +217,10 @@ def table(results: dict[str, Any]) -> str:
                 f"{row['firing_rate']:9.3f}{row['norm_ops']:10.2f}{row['energy_gain']:8.2f}x"
                 f"{_times(row['full']['gain']):>9}"
             )
-        lines += [f"break-even, firing as in those {row['t']} steps: {break_even(row)}", ""]
+        lines.append(f"break-even, firing as in those {row['t']} steps: {break_even(row)}")
+        if solved := part["equilibrium"]:
+            lines.append(f"rate map: residual up to {solved['residual']:.1e}, {solved['sweeps']:.1f} sweeps on average")
+        lines.append("")
     agrees = "Pearson's correlation with the rate map" if regression else "same class as the rate map"
     lines += [
         f"agrees: {agrees}. firing rate: spikes per neuron and step. energy gain: against the",
@@ -258,7 +262,13 @@ def _cells(cells: Iterable[str]) -> str:
 
 
 def record_run(
-    run: str | os.PathLike, data: str | os.PathLike, out: str | os.PathLike, samples: int, t_conv: int, rule: Rule
+    run: str | os.PathLike,
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    samples: int,
+    t_conv: int,
+    rule: Rule,
+    columns: Sequence[str] = (),
 ) -> None:
     """Simulate the student of a run on a few dev sentences and write every spike.
 
@@ -267,10 +277,17 @@ def record_run(
     run, data, out : path
     samples, t_conv : int
     rule : {"inst", "running"}
+    columns : sequence of str
+        Pairs ``name=column``; by default those that the run was distilled with.
+
+    Raises
+    ------
+    InputError
+        `samples` is not positive, the run is not finished or the data cannot be read.
     """
     config, params = load_student(run)
     params = {name: params[name] for name in network_shapes(config.bert, config.feedback)}
-    _, batch = dev_sample(run, data, config, samples)
+    _, batch = dev_sample(run, data, config, samples, columns)
     spikes = record(config.network, params, batch, t_conv, rule)
     described = network_config(config.bert, config.neuron, config.feedback, config.thresholds)
     write_record(out, described, batch, spikes, rule, "float32", params)

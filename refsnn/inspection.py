@@ -50,15 +50,6 @@ from .text import LARGEST_SCORE, TASKS, Task
 
 __all__ = ["Observation", "Sentence", "inspect_run", "observe", "read_sentence"]
 
-#: What the labels of tasks that number them stand for.
-MEANINGS = {
-    "cola": ("unacceptable", "acceptable"),
-    "sst2": ("negative", "positive"),
-    "mrpc": ("no paraphrase", "paraphrase"),
-    "qqp": ("different", "duplicate"),
-    "wnli": ("not entailed", "entailed"),
-}
-
 #: Neurons shown of each population, at least and at most; and rows of a raster that is not too tall.
 FEWEST, MOST, ROWS = 6, 12, 200
 
@@ -329,7 +320,7 @@ def _sample(rates: Array, count: int) -> Array:
 
 def _page(run: str, config: StudentConfig, task: Task, sentence: Sentence, seen: Observation, rule: Rule) -> str:
     steps = len(seen.answers)
-    classes = _classes(task)
+    classes = task.classes or ("score",)
     sections = {
         "The answer": _answers(task, sentence, seen, classes),
         "Spikes": _raster(sentence, seen),
@@ -369,12 +360,6 @@ CONTROLS = """
 <div id="now"></div>
 </div>
 """.strip()
-
-
-def _classes(task: Task) -> list[str]:
-    """Names of the classes; of a regression the one that is the score."""
-    meanings = MEANINGS.get(task.name)
-    return [meanings[i] if meanings else label for i, label in enumerate(task.labels)] or ["score"]
 
 
 def _tokens(sentence: Sentence) -> str:

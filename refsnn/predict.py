@@ -32,6 +32,7 @@ __all__ = [
     "predict_rates",
     "predict_spikes",
     "predict_teacher",
+    "solve_rates",
     "task_metrics",
 ]
 
@@ -190,14 +191,37 @@ def predict_rates(config: StudentConfig, params: Params, examples: Examples, siz
     -------
     logits : (n, classes) array
     """
+    return solve_rates(config, params, examples, size)[0]
+
+
+def solve_rates(
+    config: StudentConfig, params: Params, examples: Examples, size: int = 32
+) -> tuple[Array, dict[str, float] | None]:
+    """Class scores at the equilibrium of the rate map, and how well its equation was solved.
+
+    Parameters
+    ----------
+    config, params, examples, size
+        As of `predict_rates`.
+
+    Returns
+    -------
+    logits : (n, classes) array
+    solved : dict or None
+        Largest true relative ``"residual"`` of any example, and mean number of ``"sweeps"`` over the half batches that
+        are solved by themselves; None without feedback, where one sweep is exact.
+    """
     network = first_position(config.network)
+    solved: list[tuple[float, int]] = []
 
-    def one(batch: Batch, rows: Array) -> Array:
-        return _shared(
-            batch, lambda share: logits(params, equilibrium(network, params, share).rates[network.readouts[-1]])[0]
-        )
+    def scores(share: Batch) -> Array:
+        found = equilibrium(network, params, share)
+        solved.append((float(found.solution.residual.max()), found.solution.evaluations))
+        return logits(params, found.rates[network.readouts[-1]])[0]
 
-    return by_batches(examples, one, size, config.bert.pad_token_id, "rate map")
+    z = by_batches(examples, lambda batch, _: _shared(batch, scores), size, config.bert.pad_token_id, "rate map")
+    residuals, sweeps = zip(*solved, strict=True)
+    return z, {"residual": max(residuals), "sweeps": float(np.mean(sweeps))} if config.feedback else None
 
 
 @dataclass(frozen=True)

@@ -544,8 +544,7 @@ def _page(
     log: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> str:
     recipe, example = record["settings"]["recipe"], results["example"]
-    labels = TASKS[recipe["task"]].labels
-    classes = [f"class {label}" if label.isdigit() else label for label in labels]
+    labels, classes = TASKS[recipe["task"]].labels, TASKS[recipe["task"]].classes
     label = labels.index(example["label"]) if example.get("label") in labels else None
     tokens = _tokens(run, config, example["ids"])
     if is_regression(results):

@@ -145,7 +145,7 @@ def read_plan(config: str | os.PathLike, tasks: Sequence[str] = ()) -> Plan:
     Parameters
     ----------
     config : path or str
-        A TOML file; or ``paper``, ``small``, ``converted`` or ``tiny``, which come with the package.
+        A TOML file; or ``paper``, ``small``, ``converted``, ``deep`` or ``tiny``, which come with the package.
     tasks : sequence of str
         Instead of the plan's.
 

@@ -57,6 +57,8 @@ class Task:
     labels : tuple of str
         The labels as the official files spell them; their places are the class indices, in the order of the Hugging
         Face data set. None at all: the label is a score, and the task a regression.
+    names : tuple of str
+        What that data set calls the classes whose labels are numbers, in the same order.
     max_length : int
         Default limit in tokens, [CLS] and [SEP] included.
     metrics : tuple of str
@@ -74,6 +76,7 @@ class Task:
     folder: str
     sentences: tuple[str, ...] = ("sentence1", "sentence2")
     labels: tuple[str, ...] = ("0", "1")
+    names: tuple[str, ...] = ()
     max_length: int = 128
     metrics: tuple[str, ...] = ("accuracy",)
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -91,17 +94,28 @@ class Task:
         """Outputs of a classifier: one for each label, or one that is the score."""
         return len(self.labels) or 1
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What pages call the classes: names, or else labels, with numbers as "class 0"; empty for a regression."""
+        return self.names or tuple(f"class {label}" if label.isdigit() else label for label in self.labels)
+
 
 ENTAILMENT = ("entailment", "not_entailment")
 TASKS = {
     task.name: task
     for task in (
         Task(
-            "CoLA", ("sentence",), max_length=64, metrics=("matthews",), header=("source", "label", "mark", "sentence")
+            "CoLA",
+            ("sentence",),
+            names=("unacceptable", "acceptable"),
+            max_length=64,
+            metrics=("matthews",),
+            header=("source", "label", "mark", "sentence"),
         ),
-        Task("SST-2", ("sentence",), max_length=64),
+        Task("SST-2", ("sentence",), names=("negative", "positive"), max_length=64),
         Task(
             "MRPC",
+            names=("not_equivalent", "equivalent"),
             metrics=("accuracy", "f1"),
             aliases={"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
         ),
@@ -109,6 +123,7 @@ TASKS = {
         Task(
             "QQP",
             ("question1", "question2"),
+            names=("not_duplicate", "duplicate"),
             metrics=("accuracy", "f1"),
             aliases={"label": "is_duplicate", "index": "id"},
             unlabelled=("",),  # line ends within questions break rows of train.tsv in two
@@ -122,7 +137,7 @@ TASKS = {
         ),
         Task("QNLI", ("question", "sentence"), ENTAILMENT),
         Task("RTE", labels=ENTAILMENT),
-        Task("WNLI"),
+        Task("WNLI", names=ENTAILMENT[::-1]),
     )
 }
 
