@@ -13,14 +13,12 @@ import numpy as np
 
 from .network import Params
 from .ops import Array
-from .parallel import each
+from .parallel import each, threads
 
 __all__ = ["BertAdam", "clipped", "linear_warmup"]
 
 #: Elements per slice: 128 kB of float32, so that parameter, gradient, two moments and scratch fit a core's L2 cache.
 SLICE = 32768
-#: Elements that a thread takes at a time.
-TASK = 32 * SLICE
 
 
 def linear_warmup(progress: float, warmup: float = 0.1) -> float:
@@ -119,17 +117,12 @@ class BertAdam:
             decay = 0.0 if name.endswith(("bias", "LayerNorm.weight")) else self.weight_decay
             arrays = params[name], clipped(gradient, self.max_norm), state[f"m/{name}"], state[f"v/{name}"]
             flat = [array.reshape(-1) for array in arrays]  # views: the arrays are contiguous
-            for start in range(0, gradient.size, TASK):
-                tasks.append(([array[start : start + TASK] for array in flat], lr, decay))
-        each(self._update, tasks)
+            for start in range(0, gradient.size, SLICE):
+                tasks.append(([array[start : start + SLICE] for array in flat], lr, decay))
+        each(self._update, tasks, threads())
 
     def _update(self, task: tuple[list[Array], float, float]) -> None:
-        arrays, lr, decay = task
-        for start in range(0, arrays[0].size, SLICE):
-            self._update_slice([array[start : start + SLICE] for array in arrays], lr, decay)
-
-    def _update_slice(self, arrays: list[Array], lr: float, decay: float) -> None:
-        p, g, m, v = arrays
+        (p, g, m, v), lr, decay = task
         m *= self.beta1
         m += (1 - self.beta1) * g
         v *= self.beta2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+from operator import iadd, imul
 from typing import Any
 
 import numpy as np
@@ -42,14 +44,16 @@ def threads() -> int:
     return cores() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
 
 
-def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Apply a function to every item, on all cores that there are threads for.
+def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> list[Any]:
+    """Apply a function to every item, by several threads that take turns at the items.
 
     Parameters
     ----------
     function : callable
         Of one item; nothing that it changes may be another item's.
     items : sequence
+    workers : int
+        Threads.
 
     Returns
     -------
@@ -58,11 +62,18 @@ def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
     Examples
     --------
-    >>> each(abs, [-1, 2])
-    [1, 2]
+    >>> each(abs, [-1, 2, -3], 2)
+    [1, 2, 3]
     """
-    with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(function, items))
+    results: list[Any] = [None] * len(items)
+
+    def work(first: int) -> None:
+        # One call of the pool for each thread, not for each item: items may be small and many.
+        results[first::workers] = [function(item) for item in items[first::workers]]
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers)))  # the list raises what a thread raised
+    return results
 
 
 def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: int, workers: int) -> list[Any]:
@@ -82,8 +93,7 @@ def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: in
         One for each share, in their order.
     """
     places = np.array_split(np.arange(len(batch.input_ids)), min(shares, len(batch.input_ids)))
-    with ThreadPoolExecutor(min(workers, len(places))) as pool:
-        return list(pool.map(lambda rows: function(Batch(*(ids[rows] for ids in batch)), rows), places))
+    return each(lambda rows: function(Batch(*(ids[rows] for ids in batch)), rows), places, min(workers, len(places)))
 
 
 def in_shares(objective):
@@ -119,14 +129,6 @@ def _mean(weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> dict[str
     names = list(dict.fromkeys(name for part in parts for name in part))
 
     def one(name: str) -> Any:
-        terms = [(weight, part[name]) for weight, part in zip(weights, parts, strict=True) if name in part]
-        total: Any = None
-        for weight, term in terms:
-            term *= weight
-            if total is None:
-                total = term
-            else:
-                total += term
-        return total
+        return reduce(iadd, (imul(part[name], w) for w, part in zip(weights, parts, strict=True) if name in part))
 
-    return dict(zip(names, each(one, names), strict=True))
+    return dict(zip(names, each(one, names, threads()), strict=True))
