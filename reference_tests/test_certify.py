@@ -453,10 +453,11 @@ class Case:
     def __init__(self, path, t_conv=17, rule="running", feedback=True, **options):
         self.neuron = Neuron(vth=0.9, leak=0.9, u0=0.5)
         self.path, self.rule = path, rule
-        self.model = spiking_bert(SMALL, self.neuron, feedback)
+        own = {"encoder.0.intermediate": 0.8}, {"encoder.0.intermediate": 0.0}  # thresholds, initial potentials
+        self.model = spiking_bert(SMALL, self.neuron, feedback, *own)
         self.params, self.batch = random_parameters(SMALL, 6, feedback), random_batch(SMALL, 6)
         self.spikes = record(self.model, self.params, self.batch, t_conv, rule)
-        self.config = network_config(SMALL, self.neuron, feedback)
+        self.config = network_config(SMALL, self.neuron, feedback, *own)
         self.write(self.spikes)
 
     def write(self, spikes):
@@ -535,6 +536,15 @@ def test_a_flipped_record_fails_on_the_command_line(case, capsys):
     assert "the first wrong decision is of encoder.1.intermediate: at t = 13, index (1, 0, 19), the neuron" in said
 
 
+@pytest.mark.parametrize("what", ["thresholds", "initial_potentials"])
+def test_what_single_populations_have_of_their_own_is_part_of_a_record(case, what):
+    assert not any(verdict.wrong for verdict in certify_record(case.path)[1].values())
+    case.config = {name: value for name, value in case.config.items() if name != what}
+    case.write(case.spikes)
+    wrong = {name for name, verdict in certify_record(case.path)[1].items() if verdict.wrong}
+    assert wrong == {"encoder.0.intermediate"}
+
+
 def test_verdicts_are_written_as_json_and_as_a_picture(case, tmp_path, capsys):
     case.write(case.flip("embeddings", (3, 0, 0, 0)))
     files = tmp_path / "verdicts.json", tmp_path / "margins.svg"
@@ -591,6 +601,12 @@ SPOILED = {
     "threshold": (None, lambda c: said(c, config=c.config | {"vth": "one"}), "vth"),
     "no threshold": (None, lambda c: said(c, config=c.config | {"vth": 0.0}), "positive number"),
     "leak": (None, lambda c: said(c, config=c.config | {"leak": 1.5}), "leak is 1.5"),
+    "a list of thresholds": (None, lambda c: said(c, config=c.config | {"thresholds": [1]}), "thresholds are [1]"),
+    "no initial potential": (
+        None,
+        lambda c: said(c, config=c.config | {"initial_potentials": {"embeddings": None}}),
+        "initial_potentials are {'embeddings': None}",
+    ),
 }
 
 

@@ -153,6 +153,15 @@ def test_fewer_encoders_take_the_paired_layers():
     assert config.network["encoder.1.intermediate"].neuron.vth == config.thresholds["encoder.1.intermediate"]
 
 
+def test_membranes_of_sparse_populations_start_at_0_whatever_the_others_do():
+    params, text = teacher(7), batches(8)
+    student = StudentConfig(CONFIG, 12, 3, Neuron(u0=0.5))
+    config, _ = initial_student(student, CONFIG, params, "converted", 0, text)
+    starts = {population.name: population.neuron.u0 for population in config.network.populations}
+    assert {name for name, u0 in starts.items() if u0 == 0} == {f"encoder.{e}.intermediate" for e in range(4)}
+    assert set(starts.values()) == {0.0, 0.5}
+
+
 def test_thresholds_survive_the_configuration_file_and_scale_with_the_neurons():
     thresholds = {"encoder.2.intermediate": 2.5, "embeddings": 0.5}
     student = StudentConfig(CONFIG, 12, 3, Neuron(vth=2.0, u0=0.5), thresholds=thresholds)
@@ -163,6 +172,20 @@ def test_thresholds_survive_the_configuration_file_and_scale_with_the_neurons():
     assert again.network["encoder.1.intermediate"].neuron.vth == 2.0
     with pytest.raises(InputError, match=r"thresholds for encoder\.9\.output, but the network has no such population"):
         spiking_bert(CONFIG, thresholds={"encoder.9.output": 1.0})
+
+
+def test_initial_potentials_survive_the_configuration_file_and_are_told_apart():
+    potentials = {"encoder.2.intermediate": 0.0, "embeddings": 0.25}
+    student = StudentConfig(CONFIG, 12, 3, Neuron(u0=0.5), initial_potentials=potentials)
+    again = StudentConfig.from_dict(student.to_dict())
+    assert again == student
+    assert again.network["encoder.2.intermediate"].neuron == Neuron(u0=0.0)
+    assert again.network["embeddings"].neuron == Neuron(u0=0.25)
+    assert again.network["encoder.1.intermediate"].neuron == Neuron(u0=0.5)
+    with pytest.raises(InputError, match=r"initial potentials for encoder\.9\.output, but the network has no such"):
+        spiking_bert(CONFIG, initial_potentials={"encoder.9.output": 0.5})
+    with pytest.raises(InputError, match="u0 is 1"):
+        spiking_bert(CONFIG, initial_potentials={"embeddings": 1.0})
 
 
 def test_running_spikes_reach_a_converted_students_rates():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
 from refsnn.config import BertConfig
-from refsnn.distill import Recipe, _forward, distill, load_student
+from refsnn.distill import Recipe, _forward, _trained, distill, load_student
 from refsnn.equilibrium import equilibrium, sweep
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
@@ -186,8 +187,6 @@ def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path
 
 @pytest.mark.parametrize("mode", ["quantised", "released", "simulated"])
 def test_other_forward_values_and_true_labels(tmp_path, mode):
-    from dataclasses import replace
-
     data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
     recipe = replace(RECIPE, mode=mode, t_conv=8, labels="true", u0=0.5, epochs_internal=1, epochs_prediction=1)
     distill(recipe, data, teacher, tmp_path / "run")
@@ -197,8 +196,6 @@ def test_other_forward_values_and_true_labels(tmp_path, mode):
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_the_learning_rate_of_the_internal_stage_follows_its_schedule(tmp_path, schedule):
-    from dataclasses import replace
-
     data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
     recipe = replace(RECIPE, schedule_internal=schedule, epochs_teacher=1, epochs_general=0, epochs_prediction=0)
     distill(recipe, data, teacher, tmp_path / "run")
@@ -227,13 +224,13 @@ def test_quantised_training_takes_values_and_gradient_at_the_quantised_rates():
     assert ours[0] == theirs[0] != plain[0]
     for name, gradient in theirs[1].items():
         np.testing.assert_allclose(ours[1][name], gradient, rtol=1e-12, atol=1e-14, err_msg=name)
+    own = replace(student, initial_potentials={"encoder.0.intermediate": 0.0})
+    assert _trained(recipe, own) == network != own.network == _trained(replace(recipe, mode="simulated"), own)
     with pytest.raises(InputError, match=r"leak is 0\.9"):
         Recipe("sst2", 2, mode="quantised", leak=0.9)
 
 
 def test_a_run_with_other_settings_is_not_overwritten(tmp_path):
-    from dataclasses import replace
-
     data, teacher = write_task(tmp_path / "data", rows=16), write_teacher(tmp_path / "bert")
     short = replace(RECIPE, epochs_teacher=1, epochs_general=0, epochs_internal=1, epochs_prediction=1)
     distill(short, data, teacher, tmp_path / "run")
@@ -271,8 +268,6 @@ def test_killed_and_started_again_the_command_ends_with_the_same_bytes(tmp_path)
 
 
 def test_a_student_of_another_width_learns_under_dropout_and_is_evaluated(tmp_path):
-    from dataclasses import replace
-
     data, teacher = write_task(tmp_path / "data", rows=64), write_teacher(tmp_path / "bert")
     short = replace(RECIPE, epochs_general=0, init="random", hidden_size=12, intermediate_size=20)
     for name, dropout in (("without", 0.0), ("with", 0.2)):
@@ -294,8 +289,6 @@ def test_layers_that_do_not_divide_are_refused_with_what_would():
 
 
 def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
-    from dataclasses import replace
-
     from refsnn.cli import main
 
     data, teacher = write_task(tmp_path / "data", rows=40), write_teacher(tmp_path / "bert")

@@ -264,8 +264,8 @@ def distill(
     if not (start == "converted" and origin is tuned):  # then there is a classifier already
         params = centred(params)
     if general is not None:
-        thresholds, general_params = _general_student(general, student)
-        student, params = replace(student, thresholds=thresholds), params | general_params
+        special, general_params = _general_student(general, student)
+        student, params = replace(student, **special), params | general_params
     elif recipe.epochs_general:
         objective = _internal_objective(recipe, student, config, origin, pairs)
         params = run_stage(recipe.stage("general"), 2, params, examples if packed is None else packed, objective)
@@ -353,17 +353,18 @@ def _check_length(max_length: int, config: BertConfig) -> None:
         )
 
 
-def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[Mapping[str, float], Params]:
-    """Read thresholds and parameters of a general student that is to become this one, its classifier aside."""
+def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[dict[str, Any], Params]:
+    """Read constants and parameters of a general student that is to become this one, its classifier aside."""
     config, params = load_student(run)
     found = config.to_dict()
-    wanted = student.to_dict() | {name: found[name] for name in ("classes", "thresholds")}
+    special = {name: found[name] for name in ("thresholds", "initial_potentials")}
+    wanted = student.to_dict() | {"classes": found["classes"]} | special
     different = [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]
     if different:
         raise InputError(
             f"the general student in {run} has {', '.join(different)}; distil it again with the settings of the task"
         )
-    return config.thresholds, {name: value for name, value in params.items() if not name.startswith("classifier.")}
+    return special, {name: value for name, value in params.items() if not name.startswith("classifier.")}
 
 
 def _runner(
@@ -444,6 +445,16 @@ def _teacher_objective(config: BertConfig, examples: Examples) -> Objective:
     return objective
 
 
+def _trained(recipe: Recipe, student: StudentConfig) -> Network:
+    """Give the network that is trained; quantised rates are rounded alike in every population.
+
+    A membrane that starts at 0 cuts a rate of T steps off by half a spike, on the mean; T' of `t_conv` steps, a
+    fraction of T, would cut off so much more that the student would learn to make up for it.
+    """
+    potentials = {} if recipe.mode == "quantised" else student.initial_potentials
+    return replace(student, initial_potentials=potentials).network
+
+
 def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], dict[str, Any]]:
     """Forward values and place of the gradient of a batch, as `internal_gradients` wants them."""
     network, t_conv = student.network, recipe.t_conv
@@ -463,7 +474,7 @@ def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch]
 def _internal_objective(
     recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, pairs: list[int]
 ) -> Objective:
-    network, forward = student.network, _forward(recipe, student)
+    network, forward = _trained(recipe, student), _forward(recipe, student)
 
     def objective(params: Params, batch: Batch, rows: Array):
         target = encode(config, teacher, batch)
@@ -478,7 +489,7 @@ def _internal_objective(
 def _prediction_objective(
     run: Path, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
 ) -> Objective:
-    network, forward = student.network, _forward(recipe, student)
+    network, forward = _trained(recipe, student), _forward(recipe, student)
     soft = recipe.labels == "soft" and student.classes > 1 and not finished(run, recipe.stage("prediction"))
     # The teacher does not change any more: its soft labels are computed once, not once an epoch.
     target = predict_teacher(config, teacher, examples) if soft else None

@@ -289,5 +289,6 @@ def record_run(
     params = {name: params[name] for name in network_shapes(config.bert, config.feedback)}
     _, batch = dev_sample(run, data, config, samples, columns)
     spikes = record(config.network, params, batch, t_conv, rule)
-    described = network_config(config.bert, config.neuron, config.feedback, config.thresholds)
+    special = (config.thresholds, config.initial_potentials)
+    described = network_config(config.bert, config.neuron, config.feedback, *special)
     write_record(out, described, batch, spikes, rule, "float32", params)

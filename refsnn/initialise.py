@@ -154,10 +154,12 @@ def _activities(config: BertConfig, params: Mapping[str, Array], batches: Iterab
 def calibrated(
     student: StudentConfig, activities: Mapping[str, Array], clipped: float
 ) -> tuple[dict[str, Affine], StudentConfig]:
-    """Choose the image of every population, and the thresholds of those that GELU drives.
+    """Choose the image of every population, and the thresholds and initial potentials of those that GELU drives.
 
     GELU is not homogeneous, so its populations get no image but a threshold, above which a fraction `clipped` of the
-    activities lies. The read-outs share one image, so that one `fit` gives the teacher's hidden states back.
+    activities lies. Most of their neurons are silent, and a spike that a wrong current of the first steps causes is
+    never taken back: their membranes start at 0, whatever the others do. The read-outs share one image, so that one
+    `fit` gives the teacher's hidden states back.
 
     Parameters
     ----------
@@ -172,7 +174,7 @@ def calibrated(
     images : dict
         Population -> Affine. `context`, a mean of values, has that of its values and is not listed.
     student : StudentConfig
-        With the thresholds.
+        With the thresholds and initial potentials.
     """
     readouts = student.network.readouts
     images = dict.fromkeys(
@@ -188,7 +190,8 @@ def calibrated(
             images[name] = Affine.uniform(values.shape[1], 1 / threshold)
         elif kind in ("key", "value", "attention_output"):
             images[name] = Affine.into_unit_interval(values, clipped, uniform=kind == "attention_output")
-    return images, replace(student, thresholds=thresholds)
+    potentials = dict.fromkeys(thresholds, 0.0)
+    return images, replace(student, thresholds=thresholds, initial_potentials=potentials)
 
 
 def converted(
@@ -210,7 +213,7 @@ def converted(
     Returns
     -------
     student : StudentConfig
-        With a threshold for every population that GELU drives.
+        With a threshold and an initial potential for every population that GELU drives.
     params : dict
         In the teacher's precision: all but classifier and feedback; ``fit`` maps rates back to hidden states.
     """
@@ -388,7 +391,7 @@ def initial_student(
     Returns
     -------
     student : StudentConfig
-        With thresholds where converted.
+        With thresholds and initial potentials where converted.
     params : dict
 
     Raises

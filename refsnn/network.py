@@ -619,16 +619,21 @@ def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
 
 
 def _transformer(
-    config: BertConfig, neuron: Neuron | None, feedback: bool, thresholds: Mapping[str, float] = MappingProxyType({})
+    config: BertConfig,
+    neuron: Neuron | None,
+    feedback: bool,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+    initial_potentials: Mapping[str, float] = MappingProxyType({}),
 ) -> Network:
     d, eps = config.hidden_size, config.layer_norm_eps
     outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
     drive = Drive("feedback.weight") if feedback else Drive()
 
     def units(name: str) -> Neuron | None:
-        if neuron is None or name not in thresholds:
-            return neuron
-        return replace(neuron, vth=neuron.vth * thresholds[name])
+        if neuron is None:
+            return None
+        vth, u0 = neuron.vth * thresholds.get(name, 1.0), initial_potentials.get(name, neuron.u0)
+        return replace(neuron, vth=vth, u0=u0)
 
     populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, units("embeddings"))]
     h = "embeddings"
@@ -650,8 +655,9 @@ def _transformer(
         attended = add("attention_output", add_norm("attention.output"), (context, h))
         inner = add("intermediate", Gelu(f"{prefix}.intermediate.dense"), (attended,), config.intermediate_size)
         h = add("output", add_norm("output"), (inner, attended))
-    if unknown := sorted(thresholds.keys() - {p.name for p in populations}):
-        raise InputError(f"there are thresholds for {', '.join(unknown)}, but the network has no such population")
+    for what, own in (("thresholds", thresholds), ("initial potentials", initial_potentials)):
+        if unknown := sorted(own.keys() - {p.name for p in populations}):
+            raise InputError(f"there are {what} for {', '.join(unknown)}, but the network has no such population")
     return Network(
         drive=Embeddings(eps, config.pad_token_id),
         populations=tuple(populations),
@@ -665,6 +671,7 @@ def spiking_bert(
     neuron: Neuron = Neuron(),  # noqa: B008
     feedback: bool = False,
     thresholds: Mapping[str, float] = MappingProxyType({}),
+    initial_potentials: Mapping[str, float] = MappingProxyType({}),
 ) -> Network:
     """SpikingBERT's student: an embedding population and six populations of neurons per encoder.
 
@@ -677,6 +684,8 @@ def spiking_bert(
         Whether the last population is fed back to the embeddings by ``feedback.weight``, (D, D), without bias.
     thresholds : mapping
         V_th of single populations, by name, in units of the neuron's.
+    initial_potentials : mapping
+        u0 of single populations, by name, where it is not the neuron's: in units of their thresholds, in [0, 1).
 
     Returns
     -------
@@ -688,7 +697,7 @@ def spiking_bert(
     >>> len(network.populations), network.populations[3].name, network.populations[3].reads
     (25, 'encoder.0.context', ('embeddings', 'encoder.0.key', 'encoder.0.value'))
     """
-    return _transformer(config, neuron, feedback, thresholds)
+    return _transformer(config, neuron, feedback, thresholds, initial_potentials)
 
 
 def bert(config: BertConfig) -> Network:

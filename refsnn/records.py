@@ -51,6 +51,7 @@ def network_config(
     neuron: Neuron,
     feedback: bool = False,
     thresholds: Mapping[str, float] = MappingProxyType({}),
+    initial_potentials: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Describe a network by one flat dict: BERT's sizes, the neurons' constants, and whether there is feedback.
 
@@ -59,7 +60,7 @@ def network_config(
     config : BertConfig
     neuron : Neuron
     feedback : bool
-    thresholds : mapping
+    thresholds, initial_potentials : mappings
         As of `refsnn.network.spiking_bert`; the dict says nothing of them if there are none.
 
     Returns
@@ -72,7 +73,8 @@ def network_config(
     >>> values["vth"], values["leak"], values["feedback"], values["hidden_size"]
     (2.0, 1.0, False, 768)
     """
-    special = {"thresholds": dict(thresholds)} if thresholds else {}
+    special = {"thresholds": dict(thresholds), "initial_potentials": dict(initial_potentials)}
+    special = {name: own for name, own in special.items() if own}
     return {**config.to_dict(), **asdict(neuron), "feedback": feedback, **special}
 
 
@@ -100,10 +102,11 @@ def network_from(values: Mapping[str, Any]) -> tuple[Network, BertConfig]:
     feedback = values.get("feedback", False)
     if not isinstance(feedback, bool):
         raise InputError(f"feedback is {feedback!r}, but it is either true or false")
-    thresholds = values.get("thresholds", {})
-    if not isinstance(thresholds, dict) or not all(isinstance(v, (int, float)) for v in thresholds.values()):
-        raise InputError(f"thresholds are {thresholds!r}, but they are numbers by the names of populations")
-    return spiking_bert(config, Neuron(**constants), feedback, thresholds), config
+    special = {name: values[name] for name in ("thresholds", "initial_potentials") if name in values}
+    for name, own in special.items():
+        if not isinstance(own, dict) or not all(isinstance(v, (int, float)) for v in own.values()):
+            raise InputError(f"{name} are {own!r}, but they are numbers by the names of populations")
+    return spiking_bert(config, Neuron(**constants), feedback, **special), config
 
 
 def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Rule = "inst") -> dict[str, Array]:

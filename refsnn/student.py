@@ -54,6 +54,8 @@ class StudentConfig:
     feedback : bool
     thresholds : mapping
         V_th of single populations, by name, in units of the neuron's.
+    initial_potentials : mapping
+        u0 of single populations, by name, where it is not the neuron's.
     """
 
     bert: BertConfig
@@ -62,11 +64,12 @@ class StudentConfig:
     neuron: Neuron = field(default_factory=Neuron)
     feedback: bool = False
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    initial_potentials: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
         """The network that these numbers describe."""
-        return spiking_bert(self.bert, self.neuron, self.feedback, self.thresholds)
+        return spiking_bert(self.bert, self.neuron, self.feedback, self.thresholds, self.initial_potentials)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -108,6 +111,7 @@ class StudentConfig:
                 Neuron(**values["neuron"]),
                 values["feedback"],
                 dict(values.get("thresholds", {})),
+                dict(values.get("initial_potentials", {})),
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"this is not a student's configuration ({error}); a run's folder holds one") from None
