@@ -299,12 +299,48 @@ def test_first_position_leaves_feedback_alone():
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
-def test_threads_take_shares_of_the_sequences(threads):
+def test_threads_take_shares_of_the_sequences(threads, monkeypatch):
     params, batch = random_parameters(SMALL, 3), random_batch(SMALL, 4, size=5)
     network = spiking_bert(SMALL)
+    whole = simulate(network, params, batch, [3, 20])
+    monkeypatch.setattr("refsnn.simulate.SHARE", 2 * batch.input_ids.shape[1])  # two sequences at a time
     one, several = (simulate(network, params, batch, [3, 20], threads=n) for n in (1, threads))
     for t in (3, 20):
-        assert all(np.array_equal(one[t][name], several[t][name]) for name in one[t])
+        for name in one[t]:
+            np.testing.assert_array_equal(one[t][name], several[t][name], err_msg=name)
+            np.testing.assert_array_equal(one[t][name], whole[t][name], err_msg=name)
+
+
+def test_spikes_are_let_go_when_nobody_reads_them_any_more():
+    config = dataclasses.replace(SMALL, num_hidden_layers=8)
+    network, params, batch = spiking_bert(config), random_parameters(config, 0), random_batch(config, 0, 8, 9)
+    block = [spikes for _, spikes in spike_blocks(network, params, batch, 16, block=16)][0]
+    everything = sum(spikes.nbytes for spikes in block.values())
+    del block
+    tracemalloc.start()
+    simulate(network, params, batch, 16, block=16, keep=network.readouts[-1:])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * everything
+
+
+@pytest.mark.parametrize("rule", ["inst", "running"])
+def test_a_fed_back_population_may_be_read_by_any_map_before_and_after_it_fires(rule):
+    config = dataclasses.replace(SMALL, hidden_size=6, intermediate_size=6, num_hidden_layers=1)
+    network, params = spiking_bert(config, Neuron(vth=0.7, u0=0.5)), random_parameters(config, 5)
+    last, inner = "encoder.0.output", network["encoder.0.intermediate"]
+    early = dataclasses.replace(network["encoder.0.attention_output"], reads=("encoder.0.context", last))
+    late = dataclasses.replace(inner, name="late", reads=(last,))
+    populations = [early if p.name == early.name else p for p in network.populations]
+    network = dataclasses.replace(network, populations=(*populations, late))
+    assert network.fed_back == (last,)
+    batch = random_batch(config, 5, 2, 3)
+    expected = plain_simulation(network, params, batch, 12, rule)
+    blocks = [spikes for _, spikes in spike_blocks(network, params, batch, 12, rule)]
+    for name, record in expected.items():
+        ours = np.concatenate([spikes[name] for spikes in blocks])
+        np.testing.assert_array_equal(ours, record, err_msg=name)
+    assert 0 < expected["late"].mean() < 1
 
 
 def test_dropout_leaves_out_what_its_masks_say():

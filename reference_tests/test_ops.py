@@ -20,6 +20,7 @@ from refsnn.errors import InputError
 
 # Relative to the norm of the quantity. Some thousand roundings of 1.1e-16 stay below it, any wrong formula far above.
 EXACT = 1e-12
+EPS32 = float(np.finfo(np.float32).eps)
 # Relative, float32 against float64 at the same (float32) inputs: some hundred roundings of 6e-8.
 SINGLE = 2e-5
 # For quantities that are exactly 0 or 1 in exact arithmetic, relative to what cancels: some tens of roundings.
@@ -491,6 +492,22 @@ def test_gelu_in_float32_from_tail_to_tail():
     assert error.max() <= 2e-7, f"gelu in float32: off by {error.max():.2e}·max(1, |x|) at x = {x.flat[error.argmax()]}"
     error = np.abs(dx - reference_pullback(dy.astype(np.float64))) / np.maximum(1, np.abs(dy))
     assert error.max() <= 3e-7, f"gelu in float32, cotangent: off by {error.max():.2e} at x = {x.flat[error.argmax()]}"
+
+
+@strict()
+def test_softmax_in_float32_whatever_the_scores():
+    """Rows of every height are those of float64, and each is computed as if it were alone."""
+    rng = np.random.default_rng(18)
+    x = rng.normal(0, 3, size=(60, 9)) + rng.choice([-1e4, -200, -90, -1, 0, 1, 60, 90, 1e4], size=(60, 1))
+    x[::3, 4:] -= 1e4
+    x = x.astype(np.float32)
+    p, _ = ops.softmax(x)
+    assert p.dtype == np.float32
+    exact = to_float(oracles.softmax(x.astype(np.float64)))
+    assert np.all(np.abs(p - exact) <= 20 * EPS32 * exact + 1e-37)
+    alone = np.concatenate([ops.softmax(row[None])[0] for row in x])
+    assert np.all(np.abs(p - alone) <= 4 * EPS32 * exact + 1e-37)
+    assert np.isnan(ops.softmax(np.array([[0, np.nan], [1, 2]], np.float32))[0]).any(axis=-1).tolist() == [True, False]
 
 
 def test_relu_at_the_edge():

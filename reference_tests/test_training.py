@@ -20,11 +20,12 @@ from refsnn.equilibrium import equilibrium, sweep
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import json_lines, save_tensors, write_json
-from refsnn.network import Batch, initial_parameters, network_shapes, spiking_bert
+from refsnn.network import initial_parameters, network_shapes, spiking_bert
 from refsnn.neurons import Neuron
 from refsnn.optim import BertAdam, linear_warmup
-from refsnn.parallel import in_shares
-from refsnn.predict import predict_rates, solve_rates
+from refsnn.parallel import each, in_shares
+from refsnn.predict import predict_rates, predict_spikes, solve_rates
+from refsnn.simulate import simulate
 from refsnn.student import StudentConfig, internal_gradients, layer_pairs, logits, prediction_gradients
 from refsnn.text import Examples, length_batches
 from refsnn.training import Stage, train
@@ -320,28 +321,72 @@ def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
 
 
 def test_rates_are_solved_as_well_as_is_said(examples):
-    """Residuals computed anew at the rates found, sweeps counted, of every half of a batch by itself."""
+    """Residuals computed anew at the rates found, sweeps counted, of every batch by itself."""
     config = StudentConfig(SMALL, 7, 3, feedback=True)
     params = random_parameters(SMALL, 5, True, extra={"classifier.weight": (3, 12), "classifier.bias": (3,)})
     params["feedback.weight"] *= 0.2
-    z, solved = solve_rates(config, params, examples, size=8)
+    z, solved = solve_rates(config, params, examples, tokens=40)
     residuals, sweeps, (last,) = [], [], config.network.fed_back
-    for rows in length_batches(examples.lengths, 8):
+    for rows in length_batches(examples.lengths, len(examples), tokens=40):
         batch = examples.batch(rows)
-        for half in np.array_split(np.arange(len(rows)), 2):
-            share = Batch(*(ids[half] for ids in batch))
-            found = equilibrium(config.network, params, share)
-            at = found.solution.state[last]
-            again = sweep(config.network, params, share, {last: at})[0][last]
-            residuals += [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(at, again, strict=True)]
-            sweeps.append(found.solution.evaluations)
-            np.testing.assert_array_equal(z[rows[half]], logits(params, found.rates[last])[0])
+        found = equilibrium(config.network, params, batch)
+        at = found.solution.state[last]
+        again = sweep(config.network, params, batch, {last: at})[0][last]
+        residuals += [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(at, again, strict=True)]
+        sweeps += [found.solution.evaluations] * len(rows)
+        np.testing.assert_array_equal(z[rows], logits(params, found.rates[last])[0])
     assert len(set(sweeps)) > 1 and min(residuals) < max(residuals)
     assert solved == {
         "residual": pytest.approx(max(residuals), rel=1e-6, abs=0),
         "sweeps": pytest.approx(np.mean(sweeps)),
     }
-    np.testing.assert_array_equal(predict_rates(config, params, examples, size=8), z)
+    np.testing.assert_array_equal(predict_rates(config, params, examples, tokens=40), z)
+
+
+def test_predictions_do_not_depend_on_the_number_of_cores(examples, monkeypatch):
+    config = StudentConfig(SMALL, 7, 3)
+    params = random_parameters(SMALL, 5, extra={"classifier.weight": (3, 12), "classifier.bias": (3,)})
+    params = {name: value.astype(np.float32) for name, value in params.items()}
+    found = []
+    for count in (1, 3):
+        monkeypatch.setattr("refsnn.predict.threads", lambda count=count: count)
+        spikes = predict_spikes(config, params, examples, [3, 9], tokens=40)
+        found.append((spikes, predict_rates(config, params, examples, tokens=40)))
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    for t in (3, 9):
+        np.testing.assert_array_equal(found[0][0][t].logits, found[1][0][t].logits)
+        assert found[0][0][t].firing_rates == found[1][0][t].firing_rates
+
+
+def test_firing_rates_are_those_of_the_spikes_of_real_tokens(examples):
+    config = StudentConfig(SMALL, 7, 3)
+    params = random_parameters(SMALL, 5, extra={"classifier.weight": (3, 12), "classifier.bias": (3,)})
+    found = predict_spikes(config, params, examples, [4, 7], "running", tokens=40)
+    batch = examples.batch(np.arange(len(examples)))
+    real = batch.attention_mask.astype(bool)
+    for t, rates in simulate(config.network, params, batch, [4, 7], "running").items():
+        wanted = {name: rate[real].mean() for name, rate in rates.items()}
+        assert found[t].firing_rates == pytest.approx(wanted, rel=1e-12)
+        np.testing.assert_allclose(found[t].logits, logits(params, rates["encoder.1.output"])[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_each_item_is_taken_once_and_none_is_begun_after_an_error(workers):
+    seen = []
+
+    def square(item):
+        seen.append(item)
+        if item == 30:
+            raise InputError("thirty")
+        time.sleep(0.001)
+        return item * item
+
+    assert each(square, range(20), workers) == [item * item for item in range(20)]
+    assert sorted(seen) == list(range(20))
+    seen.clear()
+    with pytest.raises(InputError, match="thirty"):
+        each(square, range(30, 200), workers)
+    assert len(seen) < 2 * workers + 2
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

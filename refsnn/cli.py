@@ -12,6 +12,7 @@ from typing import Any
 
 from ._version import __version__
 from .errors import InputError
+from .process import prepare
 
 __all__ = ["main"]
 
@@ -675,8 +676,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status : int
         0; 1 where a check failed; 2 where the input cannot be used, after one sentence on standard error.
     """
-    # Before NumPy is loaded: sequences are shared among the cores, so each matrix product needs no more than one.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    prepare()
     arguments = sys.argv[1:] if arguments is None else arguments
     options: Any = parser(arguments).parse_args(arguments)
     status = 2

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import linalg, optimize
 
 from .errors import InputError, NotConverged
 from .network import INPUT, Attention, Batch, Network, Params, Population, accumulate, attention_mask
@@ -379,6 +378,8 @@ def equilibrium(
         return vectors.flat(step(state)) - z
 
     if state:
+        from scipy import linalg, optimize  # here, because most networks have no feedback and it takes 20 MB
+
         try:
             if method in ("simple", "damped"):
                 weight = 1.0 if method == "simple" else damping

@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.sparse import linalg as sparse
 
 from .equilibrium import Linearisation, Rates, Solution, Vectors, fail, sweep
 from .errors import InputError
@@ -215,6 +214,8 @@ def _run(
             if trace[-1] <= tolerance or not trace[-1] <= 1e12:
                 return x
             x = x + error
+    from scipy.sparse import linalg as sparse
+
     shape = (b.size, b.size)
     matrix = sparse.LinearOperator(shape, matvec=operator, dtype=b.dtype)
     options: dict[str, Any] = {"rtol": tolerance, "atol": 0.0}
@@ -468,6 +469,8 @@ def spectral_radius(transpose: Transpose, like: Mapping[str, Array], seed: int =
     if size <= 64:  # ARPACK wants room to work in
         matrix = np.stack([product(column) for column in np.eye(size)], axis=1)
         return float(np.abs(np.linalg.eigvals(matrix)).max(initial=0))
+    from scipy.sparse import linalg as sparse
+
     start = np.random.default_rng(seed).normal(size=size)
     operator = sparse.LinearOperator((size, size), matvec=product, dtype=float)
     try:

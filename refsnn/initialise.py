@@ -298,7 +298,7 @@ def refitted(
         states.append(
             (batch.attention_mask.astype(bool), attention_mask(batch, x.dtype), {INPUT: x}, {INPUT: original})
         )
-    readers = {name: population.name for population in network.populations for name in population.reads}
+    readers = network.last_readers
     for ours, theirs in zip(network.populations, analogue.populations, strict=True):
         if isinstance(ours.projection, AddNorm):
             first, second = ours.reads

@@ -519,6 +519,12 @@ class Network:
         return tuple(found)
 
 
+    @property
+    def last_readers(self) -> dict[str, str]:
+        """The population that reads each population, or the input, last: after it, nobody in this sweep needs it."""
+        return {read: population.name for population in self.populations for read in population.reads}
+
+
 @dataclass(frozen=True)
 class FirstPosition:
     """A projection whose current is asked for at the first position, [CLS], alone.

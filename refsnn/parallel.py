@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
@@ -45,7 +46,7 @@ def threads() -> int:
 
 
 def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> list[Any]:
-    """Apply a function to every item, by several threads that take turns at the items.
+    """Apply a function to every item, by several threads, each taking the next item as soon as it is free.
 
     Parameters
     ----------
@@ -65,14 +66,25 @@ def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> 
     >>> each(abs, [-1, 2, -3], 2)
     [1, 2, 3]
     """
+    if workers == 1:
+        return [function(item) for item in items]
     results: list[Any] = [None] * len(items)
 
-    def work(first: int) -> None:
+    waiting = iter(range(len(items)))
+
+    def work(_: int) -> None:
         # One call of the pool for each thread, not for each item: items may be small and many.
-        results[first::workers] = [function(item) for item in items[first::workers]]
+        try:
+            for i in waiting:
+                results[i] = function(items[i])
+        finally:
+            deque(waiting, 0)  # after an error nobody begins another item
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers)))  # the list raises what a thread raised
+        try:
+            list(pool.map(work, range(workers)))  # the list raises what a thread raised
+        finally:
+            deque(waiting, 0)  # nor after Ctrl-C, which comes to this thread
     return results
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from .files import require
 from .metrics import accuracy, defined, measure, pearson
 from .network import Batch, Params, first_position
 from .ops import Array
-from .parallel import SHARES, map_shares, threads
-from .simulate import Rule, simulate
+from .parallel import each, threads
+from .simulate import SHARE, Rule, simulate
 from .student import StudentConfig, logits
 from .teacher import classify
 from .text import Examples, Task, length_batches
@@ -125,36 +126,40 @@ def agreement(logits: Array, others: Array) -> float | None:
 
 
 def by_batches(
-    examples: Examples, function: Callable[[Batch, Array], Array], size: int, pad_token_id: int, label: str
-) -> Array:
-    """Apply a function to batches of like lengths and put the results back in the examples' order.
+    examples: Examples, function: Callable[[Batch], tuple[Array, ...]], tokens: int, pad_token_id: int, label: str
+) -> tuple[Array, ...]:
+    """Apply a function to batches of like lengths, one on each core, and put the results in the examples' order.
 
     Parameters
     ----------
     examples : Examples
     function : callable
-        ``function(batch, rows) -> (B, ...) array``.
-    size : int
+        ``function(batch) -> arrays (B, ...)``.
+    tokens : int
+        Positions in a batch at most. Batches are the same however many cores there are, and so are the results.
     pad_token_id : int
     label : str
         For the progress bar.
 
     Returns
     -------
-    results : (n, ...) array
+    results : tuple of (n, ...) arrays
     """
-    batches = length_batches(examples.lengths, size)
-    bar = require("tqdm").tqdm(batches, desc=f"{label:>10}", unit="batch", dynamic_ncols=True, leave=False)
-    results = np.concatenate([function(examples.batch(rows, pad_token_id), rows) for rows in bar])
-    return results[np.argsort(np.concatenate(batches), kind="stable")]
+    batches = length_batches(examples.lengths, len(examples), tokens)
+    order = np.argsort(np.concatenate(batches), kind="stable")
+    looks: Any = {"desc": f"{label:>10}", "unit": "batch", "dynamic_ncols": True, "leave": False}
+    with require("tqdm").tqdm(total=len(batches), **looks) as bar:
+
+        def one(rows: Array) -> tuple[Array, ...]:
+            found = function(examples.batch(rows, pad_token_id))
+            bar.update()
+            return found
+
+        parts = each(one, batches, threads())
+    return tuple(np.concatenate(part)[order] for part in zip(*parts, strict=True))
 
 
-def _shared(batch: Batch, function: Callable[[Batch], Array]) -> Array:
-    """Apply a function to shares of a batch, always as many, so that rounding does not depend on the cores."""
-    return np.concatenate(map_shares(lambda share, _: function(share), batch, SHARES, threads()))
-
-
-def predict_teacher(config: BertConfig, params: Params, examples: Examples, size: int = 32) -> Array:
+def predict_teacher(config: BertConfig, params: Params, examples: Examples, tokens: int = 512) -> Array:
     """Class scores of a fine-tuned teacher.
 
     Parameters
@@ -162,21 +167,21 @@ def predict_teacher(config: BertConfig, params: Params, examples: Examples, size
     config : BertConfig
     params : dict
     examples : Examples
-    size : int
-        Batch size.
+    tokens : int
+        Positions in a batch.
 
     Returns
     -------
     logits : (n, classes) array
     """
 
-    def one(batch: Batch, rows: Array) -> Array:
-        return _shared(batch, lambda share: classify(config, params, share)[0])
+    def one(batch: Batch) -> tuple[Array]:
+        return (classify(config, params, batch)[0],)
 
-    return by_batches(examples, one, size, config.pad_token_id, "teacher")
+    return by_batches(examples, one, tokens, config.pad_token_id, "teacher")[0]
 
 
-def predict_rates(config: StudentConfig, params: Params, examples: Examples, size: int = 32) -> Array:
+def predict_rates(config: StudentConfig, params: Params, examples: Examples, tokens: int = 512) -> Array:
     """Class scores at the equilibrium of the rate map.
 
     Parameters
@@ -184,44 +189,44 @@ def predict_rates(config: StudentConfig, params: Params, examples: Examples, siz
     config : StudentConfig
     params : dict
     examples : Examples
-    size : int
-        Batch size.
+    tokens : int
+        Positions in a batch.
 
     Returns
     -------
     logits : (n, classes) array
     """
-    return solve_rates(config, params, examples, size)[0]
+    return solve_rates(config, params, examples, tokens)[0]
 
 
 def solve_rates(
-    config: StudentConfig, params: Params, examples: Examples, size: int = 32
+    config: StudentConfig, params: Params, examples: Examples, tokens: int = 512
 ) -> tuple[Array, dict[str, float] | None]:
     """Class scores at the equilibrium of the rate map, and how well its equation was solved.
 
     Parameters
     ----------
-    config, params, examples, size
+    config, params, examples, tokens
         As of `predict_rates`.
 
     Returns
     -------
     logits : (n, classes) array
     solved : dict or None
-        Largest true relative ``"residual"`` of any example, and mean number of ``"sweeps"`` over the half batches that
-        are solved by themselves; None without feedback, where one sweep is exact.
+        Largest true relative ``"residual"`` of any example, and mean number of ``"sweeps"`` over the examples, which
+        are solved batch by batch; None without feedback, where one sweep is exact.
     """
     network = first_position(config.network)
-    solved: list[tuple[float, int]] = []
 
-    def scores(share: Batch) -> Array:
-        found = equilibrium(network, params, share)
-        solved.append((float(found.solution.residual.max()), found.solution.evaluations))
-        return logits(params, found.rates[network.readouts[-1]])[0]
+    def scores(batch: Batch) -> tuple[Array, ...]:
+        found = equilibrium(network, params, batch)
+        z = logits(params, found.rates[network.readouts[-1]])[0]
+        return z, found.solution.residual, np.full(len(z), found.solution.evaluations)
 
-    z = by_batches(examples, lambda batch, _: _shared(batch, scores), size, config.bert.pad_token_id, "rate map")
-    residuals, sweeps = zip(*solved, strict=True)
-    return z, {"residual": max(residuals), "sweeps": float(np.mean(sweeps))} if config.feedback else None
+    z, residuals, sweeps = by_batches(examples, scores, tokens, config.bert.pad_token_id, "rate map")
+    if not config.feedback:
+        return z, None
+    return z, {"residual": float(residuals.max()), "sweeps": float(sweeps.mean())}
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,7 @@ def predict_spikes(
     examples: Examples,
     t_conv: Sequence[int],
     rule: Rule = "inst",
-    size: int = 16,
+    tokens: int = SHARE,
     activity: bool = True,
 ) -> dict[int, SpikingResult]:
     """Class scores by spikes after several numbers of timesteps, from one simulation.
@@ -257,8 +262,8 @@ def predict_spikes(
     examples : Examples
     t_conv : sequence of int
     rule : {"inst", "running"}
-    size : int
-        Batch size; more sentences at once do not fit the caches and take longer.
+    tokens : int
+        Positions in a batch.
     activity : bool
         Whether firing rates are wanted: without them only what class scores depend on is simulated.
 
@@ -269,21 +274,20 @@ def predict_spikes(
     """
     network = config.network if activity else first_position(config.network)
     last = network.readouts[-1]
-    keep = [p.name for p in network.populations] if activity else [last]
+    counted = [p.name for p in network.populations] if activity else []
     times = sorted(set(t_conv))
-    spikes = {t: dict.fromkeys(keep if activity else (), 0.0) for t in times}
 
-    def one(batch: Batch, rows: Array) -> Array:
-        rates = simulate(network, params, batch, times, rule, keep=keep, threads=threads())
-        tokens = batch.attention_mask.astype(bool)
-        for t in times:
-            for name in spikes[t]:
-                spikes[t][name] += float(rates[t][name][tokens].mean(axis=-1, dtype=np.float64).sum())
-        return np.stack([logits(params, rates[t][last])[0] for t in times], axis=1)  # (B, times, classes)
+    def one(batch: Batch) -> tuple[Array, Array]:
+        rates = simulate(network, params, batch, times, rule, keep=counted or [last])
+        z = np.stack([logits(params, rates[t][last])[0] for t in times], axis=1)  # (B, times, classes)
+        fired = np.zeros((len(z), len(times), len(counted)))  # spikes per neuron, summed over the real tokens
+        for at in np.ndindex(*fired.shape[1:]):
+            per_token = rates[times[at[0]]][counted[at[1]]].mean(axis=-1, dtype=np.float64)  # (B, N)
+            fired[:, *at] = (per_token * batch.attention_mask).sum(axis=1)
+        return z, fired
 
-    found = by_batches(examples, one, size, config.bert.pad_token_id, "spikes")
-    tokens = int(examples.lengths.sum())
+    z, fired = by_batches(examples, one, tokens, config.bert.pad_token_id, "spikes")
+    firing = fired.sum(axis=0) / examples.lengths.sum()  # (times, populations)
     return {
-        t: SpikingResult(found[:, i], {name: total / tokens for name, total in spikes[t].items()})
-        for i, t in enumerate(times)
+        t: SpikingResult(z[:, i], dict(zip(counted, firing[i].tolist(), strict=True))) for i, t in enumerate(times)
     }

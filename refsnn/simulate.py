@@ -21,12 +21,16 @@ from .neurons import fire
 from .ops import Array
 from .parallel import map_shares
 
-__all__ = ["Rule", "simulate", "spike_blocks", "spike_steps"]
+__all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
 
 Rule = Literal["inst", "running"]
 
+#: Tokens taken through all timesteps together, and rows of a matrix product (tokens times steps of a block): enough
+#: for products to be fast, and no more, for what a block holds to stay in the caches.
+SHARE, ROWS = 64, 384
 
-def spike_blocks(
+
+def spike_stream(
     network: Network,
     params: Mapping[str, Array],
     batch: Batch,
@@ -34,8 +38,10 @@ def spike_blocks(
     rule: Rule = "inst",
     block: int = 4,
     stops: Sequence[int] = (),
-) -> Iterator[tuple[int, dict[str, Array]]]:
-    """Simulate a network, yielding the spikes of all populations a block of timesteps at a time.
+) -> Iterator[tuple[int, str, Array]]:
+    """Simulate a network, yielding the spikes of a block of timesteps population by population, in firing order.
+
+    Spikes are let go once the last population that reads them has fired, so only a few populations' are held at a time.
 
     Parameters
     ----------
@@ -57,9 +63,9 @@ def spike_blocks(
     ------
     t : int
         The time of the block's last step, counted from 1.
-    spikes : dict
-        Population name -> (steps, B, N, width) array of 0 and 1. The same dict comes with every block: copy it to keep
-        its arrays.
+    name : str
+        The population.
+    spikes : (steps, B, N, width) array of 0 and 1
 
     Raises
     ------
@@ -72,36 +78,88 @@ def spike_blocks(
         raise InputError(f"the integration rule is {rule!r}, but it must be 'inst' or 'running'")
     x, _ = network.drive(params, batch)
     mask = attention_mask(batch, x.dtype)
-    step = 1 if network.fed_back else block
+    fed_back, last_readers = network.fed_back, network.last_readers
     # s[0] = 0: what a population that reads a later one sees at the first step.
-    spikes = {p.name: np.zeros((1, *x.shape[:-1], p.width), x.dtype) for p in network.populations}
+    spikes = {name: np.zeros((1, *x.shape[:-1], network[name].width), x.dtype) for name in fed_back}
     charge: dict[str, Array] = {}
     means = _RunningMeans()
     integrals: dict[str, Array] = {}  # t·f(ā[t]) of each population at the end of the last block
+
+    def current(population: Population, times: Array) -> Array:
+        if rule == "inst" or population.projection.affine:
+            reads = tuple(x if read == INPUT else spikes[read] for read in population.reads)
+            inst, _ = population.projection(params, reads, mask)
+            return np.broadcast_to(inst, (len(times), *inst.shape[-3:]))
+        reads = tuple(x if read == INPUT else means.of(read, spikes[read]) for read in population.reads)
+        integral = times * population.projection(params, reads, mask)[0]  # t·f(ā[t])
+        steps = integral.copy()
+        steps[1:] -= integral[:-1]
+        if population.name in integrals:
+            steps[0] -= integrals[population.name]
+        integrals[population.name] = integral[-1].copy()  # not a view, which would keep the block alive
+        return steps
+
+    step = 1 if fed_back else block
     ends = sorted({*range(step, t_conv, step), *(s for s in stops if 0 < s < t_conv), t_conv})
     for t0, t1 in zip([0, *ends], ends, strict=False):
         times = np.arange(t0 + 1, t1 + 1, dtype=x.dtype).reshape(-1, 1, 1, 1)  # t of each step of the block
         means.start(times)
         for population in network.populations:
             name = population.name
-            if rule == "inst" or population.projection.affine:
-                reads = tuple(x if read == INPUT else spikes[read] for read in population.reads)
-                current, _ = population.projection(params, reads, mask)
-            else:
-                reads = tuple(x if read == INPUT else means.of(read, spikes[read]) for read in population.reads)
-                integral = times * population.projection(params, reads, mask)[0]  # t·f(ā[t])
-                current = np.diff(integral, axis=0, prepend=integrals.get(name, np.zeros_like(integral[0]))[None])
-                integrals[name] = integral[-1]
-            current = np.broadcast_to(current, (t1 - t0, *current.shape[-3:]))
-            spikes[name], charge[name] = fire(current, _neuron(population), charge.get(name))
-        yield t1, spikes
+            fired, charge[name] = fire(current(population, times), _neuron(population), charge.get(name))
+            for read in population.reads:
+                if last_readers[read] == name and read not in fed_back and read in spikes:
+                    del spikes[read]
+                    means.advance(read)
+            if name in last_readers:
+                means.advance(name)  # past the step before, where it is fed back
+                spikes[name] = fired
+            yield t1, name, fired
+            del fired
+
+
+def spike_blocks(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    t_conv: int,
+    rule: Rule = "inst",
+    block: int = 4,
+    stops: Sequence[int] = (),
+) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Simulate a network, yielding the spikes of all populations a block of timesteps at a time.
+
+    Parameters
+    ----------
+    network, params, batch, t_conv, rule, block, stops
+        As in `spike_stream`.
+
+    Yields
+    ------
+    t : int
+        The time of the block's last step, counted from 1.
+    spikes : dict
+        Population name -> (steps, B, N, width) array of 0 and 1.
+
+    Raises
+    ------
+    InputError
+        As in `spike_stream`.
+    """
+    spikes: dict[str, Array] = {}
+    for t, name, fired in spike_stream(network, params, batch, t_conv, rule, block, stops):
+        spikes[name] = fired
+        if name == network.populations[-1].name:
+            yield t, spikes
+            spikes = {}
 
 
 class _RunningMeans:
     """Running means ā[t] of the spikes of each population, carried from block to block."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Array] = {}
+        self.sums: dict[str, Array] = {}  # of all spikes before those that are read now
+        self.ends: dict[str, Array] = {}  # of these as well
         self.block: dict[str, Array] = {}
 
     def start(self, times: Array) -> None:
@@ -113,9 +171,16 @@ class _RunningMeans:
             total = np.cumsum(spikes, axis=0)
             if name in self.sums:
                 total += self.sums[name]
-            self.sums[name] = total[-1]
-            self.block[name] = total / self.times
+            self.ends[name] = total[-1].copy()  # not a view, which would keep the block alive
+            total /= self.times
+            self.block[name] = total
         return self.block[name]
+
+    def advance(self, name: str) -> None:
+        """Let go of spikes that are read no more."""
+        self.block.pop(name, None)
+        if name in self.ends:
+            self.sums[name] = self.ends.pop(name)
 
 
 def _neuron(population: Population):
@@ -188,7 +253,7 @@ def simulate(
     batch: Batch,
     t_conv: int | Sequence[int],
     rule: Rule = "inst",
-    block: int = 4,
+    block: int | None = None,
     leak: float = 1.0,
     keep: Sequence[str] | None = None,
     threads: int = 1,
@@ -198,51 +263,58 @@ def simulate(
     Parameters
     ----------
     network, params, batch
-        As in `spike_blocks`.
+        As in `spike_stream`.
     t_conv : int or sequence of int
         The times T at which the rates are read.
-    rule, block
-        As in `spike_blocks`.
+    rule
+        As in `spike_stream`.
+    block : int, optional
+        As in `spike_stream`; by default so many that a matrix product has 384 rows.
     leak : float
         Leak of the *average* (see `refsnn.neurons.asr`); 1, the plain mean, is what the authors' program uses.
     keep : sequence of str, optional
         The populations whose rates are wanted; all by default.
     threads : int
-        Sequences do not interact, so each thread takes its share of them through all timesteps. The matrix products
-        should then have one thread each (``OPENBLAS_NUM_THREADS=1``). Rates may differ in the last place where a
-        product of fewer rows rounds otherwise, and spikes where that decides them.
+        Sequences do not interact, so some of them at a time are taken through all timesteps, by each thread others.
+        The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). What is computed does not
+        depend on the number of threads.
 
     Returns
     -------
     rates : dict
-        T -> population name -> (B, N, width) array in [0, 1]. ``"input"`` is not among them.
+        T -> population name -> (B, N, width) array in [0, 1], in the parameters' precision. ``"input"`` is not among
+        them.
 
     Raises
     ------
     InputError
-        `t_conv` names no time or one below 1; and as in `spike_blocks`.
+        `t_conv` names no time or one below 1; and as in `spike_stream`.
     """
     times = sorted({t_conv} if isinstance(t_conv, int) else set(t_conv))
     if not times or times[0] < 1:
         raise InputError(f"t_conv is {t_conv!r}, but rates are read after one step or more")
     names = [p.name for p in network.populations] if keep is None else list(keep)
-    if threads > 1 and len(batch.input_ids) > 1:
+    sequences, positions = batch.input_ids.shape
+    shares = min(-(-batch.input_ids.size // SHARE), sequences)
+    block = block or max(ROWS // (-(-sequences // shares) * positions), 1)
 
-        def alone(share: Batch, _: Array) -> dict[int, Rates]:
-            return simulate(network, params, share, times, rule, block, leak, names)
+    def alone(share: Batch, _: Array) -> dict[int, Rates]:
+        rates: dict[int, Rates] = {t: {} for t in times}
+        sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
+        for t, name, spikes in spike_stream(network, params, share, times[-1], rule, block, stops=times):
+            if name not in names:
+                continue
+            decay = leak ** np.arange(len(spikes) - 1, -1, -1.0)
+            total = np.tensordot(decay.astype(spikes.dtype), spikes, axes=(0, 0))
+            if name in sums:
+                total += sums.pop(name) * leak ** len(spikes)
+            if t in times:
+                rates[t][name] = total / float((leak ** np.arange(t)).sum())
+            if t < times[-1]:
+                sums[name] = total
+        return rates
 
-        found = map_shares(alone, batch, threads, threads)
-        return {t: {name: np.concatenate([part[t][name] for part in found]) for name in names} for t in times}
-    sums: dict[str, Array] = {}
-    rates: dict[int, Rates] = {}
-    weight = 0.0  # Σ λ^(T−t)
-    for t, spikes in spike_blocks(network, params, batch, times[-1], rule, block, stops=times):
-        steps = len(spikes[names[0]])
-        decay = leak ** np.arange(steps - 1, -1, -1.0)
-        weight = weight * leak**steps + decay.sum()
-        for name in names:
-            new = np.tensordot(decay.astype(spikes[name].dtype), spikes[name], axes=(0, 0))
-            sums[name] = new if name not in sums else sums[name] * leak**steps + new
-        if t in times:
-            rates[t] = {name: sums[name] / weight for name in names}
-    return rates
+    found = map_shares(alone, batch, shares, threads)
+    if len(found) == 1:
+        return found[0]
+    return {t: {name: np.concatenate([part[t].pop(name) for part in found]) for name in names} for t in times}

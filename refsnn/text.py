@@ -622,20 +622,33 @@ def tokenise(dataset: Any, columns: Sequence[str], tokenizer: Any) -> Examples:
     return Examples(np.concatenate([*ids]), np.concatenate([*kinds]), starts, labels)
 
 
-def length_batches(lengths: Array, size: int) -> list[Array]:
+def length_batches(lengths: Array, size: int, tokens: int | None = None) -> list[Array]:
     """Cut examples into batches of like lengths, for evaluation: little padding, no randomness.
 
     Parameters
     ----------
     lengths : (n,) array
     size : int
+        Examples in a batch at most.
+    tokens : int, optional
+        Positions in a batch at most, padding included; an example that is longer is a batch by itself.
 
     Returns
     -------
     batches : list of integer arrays
+
+    Examples
+    --------
+    >>> length_batches(np.array([9, 2, 3, 3]), 3), length_batches(np.array([9, 2, 3, 3]), 3, tokens=6)
+    ([array([1, 2, 3]), array([0])], [array([1, 2]), array([3]), array([0])])
     """
     order = np.argsort(lengths, kind="stable")
-    return [order[i : i + size] for i in range(0, len(order), size)]
+    starts = [0]
+    for i, row in enumerate(order):
+        held = i - starts[-1]
+        if held == size or (held and tokens is not None and (held + 1) * lengths[row] > tokens):
+            starts.append(i)
+    return np.split(order, starts[1:]) if len(order) else []
 
 
 def epoch_batches(lengths: Array, size: int, seed: Sequence[int]) -> Iterator[Array]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .dense import Array
+from .fast import softmax_float32
 
 __all__ = ["attention", "attention_scores", "mix", "softmax", "split_heads"]
 
@@ -118,8 +119,13 @@ def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     >>> p, pullback(np.array([1.0, 0.0]))
     (array([0.25, 0.75]), array([ 0.1875, -0.1875]))
     """
-    p = np.exp(x - x.real.max(axis=-1, keepdims=True))
-    p /= p.sum(axis=-1, keepdims=True)
+
+    def shifted(x: Array) -> Array:
+        p = np.exp(x - x.real.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        return p
+
+    p = softmax_float32(x, shifted) if x.dtype == np.float32 else shifted(x)
 
     def pullback(dp: Array) -> Array:
         return p * (dp - (p * dp).sum(axis=-1, keepdims=True))

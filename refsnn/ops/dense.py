@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erfc
 
 from ..errors import InputError
 from .fast import TAIL, gelu_float32
@@ -197,13 +196,18 @@ def gelu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     (array([0.      , 0.841345]), array([0.5     , 1.083315]))
     """
     if x.dtype == np.float32:
-        y, cdf = gelu_float32(x)
-    else:  # erfc, because 1 + erf cancels where x is negative
-        cdf = 0.5 * erfc(x * -math.sqrt(0.5))
-        y = np.maximum(x, -TAIL) * cdf  # no infinite x meets a Φ of 0
+        y = gelu_float32(x)
+    else:
+        from scipy.special import erfc  # here, because float32 does without
+
+        # erfc, because 1 + erf cancels where x is negative; and no infinite x meets a Φ of 0
+        y = np.maximum(x, -TAIL) * (0.5 * erfc(x * -math.sqrt(0.5)))
 
     def pullback(dy: Array) -> Array:
         z = np.clip(x, -TAIL, TAIL)  # no square overflows
+        with np.errstate(invalid="ignore"):
+            cdf = np.minimum(y, TAIL) / z  # Φ = y/x
+        cdf[z == 0] = 0.5
         slope = z * z
         slope *= -0.5
         np.exp(slope, out=slope)
