@@ -168,9 +168,11 @@ class _RunningMeans:
 
     def of(self, name: str, spikes: Array) -> Array:
         if name not in self.block:  # several populations may read the same one
-            total = np.cumsum(spikes, axis=0)
-            if name in self.sums:
-                total += self.sums[name]
+            total = np.empty_like(spikes)
+            before: Array | float = self.sums.get(name, 0.0)
+            for now, fired in zip(total, spikes, strict=True):  # several times as fast as `cumsum` along the first axis
+                np.add(before, fired, out=now)
+                before = now
             self.ends[name] = total[-1].copy()  # not a view, which would keep the block alive
             total /= self.times
             self.block[name] = total
@@ -304,14 +306,15 @@ def simulate(
         for t, name, spikes in spike_stream(network, params, share, times[-1], rule, block, stops=times):
             if name not in names:
                 continue
-            decay = leak ** np.arange(len(spikes) - 1, -1, -1.0)
-            total = np.tensordot(decay.astype(spikes.dtype), spikes, axes=(0, 0))
-            if name in sums:
-                total += sums.pop(name) * leak ** len(spikes)
+            total = sums.setdefault(name, np.zeros_like(spikes[0]))
+            for fired in spikes:
+                if leak != 1:
+                    total *= leak
+                total += fired
             if t in times:
                 rates[t][name] = total / float((leak ** np.arange(t)).sum())
-            if t < times[-1]:
-                sums[name] = total
+            if t == times[-1]:
+                del sums[name]
         return rates
 
     found = map_shares(alone, batch, shares, threads)
