@@ -311,7 +311,8 @@ def test_threads_take_shares_of_the_sequences(threads, monkeypatch):
             np.testing.assert_array_equal(one[t][name], whole[t][name], err_msg=name)
 
 
-def test_spikes_are_let_go_when_nobody_reads_them_any_more():
+def test_spikes_are_let_go_when_nobody_reads_them_any_more(monkeypatch):
+    monkeypatch.setattr("refsnn.simulate.SHARE", 1000)  # all sequences at once
     config = dataclasses.replace(SMALL, num_hidden_layers=8)
     network, params, batch = spiking_bert(config), random_parameters(config, 0), random_batch(config, 0, 8, 9)
     block = [spikes for _, spikes in spike_blocks(network, params, batch, 16, block=16)][0]
@@ -321,7 +322,7 @@ def test_spikes_are_let_go_when_nobody_reads_them_any_more():
     simulate(network, params, batch, 16, block=16, keep=network.readouts[-1:])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 0.6 * everything
+    assert peak < 0.5 * everything
 
 
 @pytest.mark.parametrize("rule", ["inst", "running"])
@@ -329,14 +330,16 @@ def test_a_fed_back_population_may_be_read_by_any_map_before_and_after_it_fires(
     config = dataclasses.replace(SMALL, hidden_size=6, intermediate_size=6, num_hidden_layers=1)
     network, params = spiking_bert(config, Neuron(vth=0.7, u0=0.5)), random_parameters(config, 5)
     last, inner = "encoder.0.output", network["encoder.0.intermediate"]
+    params["encoder.layer.0.attention.output.LayerNorm.weight"] *= 0.2  # rates between 0 and 1, which small changes move
+    params["encoder.layer.0.attention.output.LayerNorm.bias"] += 0.3
     early = dataclasses.replace(network["encoder.0.attention_output"], reads=("encoder.0.context", last))
     late = dataclasses.replace(inner, name="late", reads=(last,))
     populations = [early if p.name == early.name else p for p in network.populations]
     network = dataclasses.replace(network, populations=(*populations, late))
     assert network.fed_back == (last,)
     batch = random_batch(config, 5, 2, 3)
-    expected = plain_simulation(network, params, batch, 12, rule)
-    blocks = [spikes for _, spikes in spike_blocks(network, params, batch, 12, rule)]
+    expected = plain_simulation(network, params, batch, 40, rule)
+    blocks = [spikes for _, spikes in spike_blocks(network, params, batch, 40, rule)]
     for name, record in expected.items():
         ours = np.concatenate([spikes[name] for spikes in blocks])
         np.testing.assert_array_equal(ours, record, err_msg=name)
