@@ -14,7 +14,7 @@ from refsnn.config import BertConfig
 from refsnn.energy import count
 from refsnn.equilibrium import rate_map, scores
 from refsnn.errors import InputError
-from refsnn.network import INPUT, attention_mask, dropout_masks, first_position, spiking_bert
+from refsnn.network import INPUT, Batch, attention_mask, dropout_masks, first_position, spiking_bert
 from refsnn.neurons import Neuron, asr, fire_loop
 from refsnn.simulate import simulate, spike_blocks, spike_steps
 
@@ -311,11 +311,19 @@ def test_threads_take_shares_of_the_sequences(threads, monkeypatch):
             np.testing.assert_array_equal(one[t][name], whole[t][name], err_msg=name)
 
 
+def test_no_sequences_have_no_rates():
+    batch = Batch(*(ids[:0] for ids in random_batch(SMALL, 4)))
+    rates = simulate(spiking_bert(SMALL), random_parameters(SMALL, 3), batch, 4, threads=2)[4]
+    assert {name: rate.shape[0] for name, rate in rates.items()} == dict.fromkeys(rates, 0) and len(rates) == 13
+    with pytest.raises(InputError, match="block 0"):
+        simulate(spiking_bert(SMALL), random_parameters(SMALL, 3), batch, 4, block=0)
+
+
 def test_spikes_are_let_go_when_nobody_reads_them_any_more(monkeypatch):
     monkeypatch.setattr("refsnn.simulate.SHARE", 1000)  # all sequences at once
     config = dataclasses.replace(SMALL, num_hidden_layers=8)
     network, params, batch = spiking_bert(config), random_parameters(config, 0), random_batch(config, 0, 8, 9)
-    block = [spikes for _, spikes in spike_blocks(network, params, batch, 16, block=16)][0]
+    (block,) = [spikes for _, spikes in spike_blocks(network, params, batch, 16, block=16)]
     everything = sum(spikes.nbytes for spikes in block.values())
     del block
     tracemalloc.start()
@@ -330,7 +338,8 @@ def test_a_fed_back_population_may_be_read_by_any_map_before_and_after_it_fires(
     config = dataclasses.replace(SMALL, hidden_size=6, intermediate_size=6, num_hidden_layers=1)
     network, params = spiking_bert(config, Neuron(vth=0.7, u0=0.5)), random_parameters(config, 5)
     last, inner = "encoder.0.output", network["encoder.0.intermediate"]
-    params["encoder.layer.0.attention.output.LayerNorm.weight"] *= 0.2  # rates between 0 and 1, which small changes move
+    # Rates between 0 and 1, which small changes move.
+    params["encoder.layer.0.attention.output.LayerNorm.weight"] *= 0.2
     params["encoder.layer.0.attention.output.LayerNorm.bias"] += 0.3
     early = dataclasses.replace(network["encoder.0.attention_output"], reads=("encoder.0.context", last))
     late = dataclasses.replace(inner, name="late", reads=(last,))

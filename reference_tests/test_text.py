@@ -71,7 +71,7 @@ def test_batches_hold_every_example_once_in_an_order_the_seed_decides(lengths, s
         assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
         assert all(0 < len(rows) <= size for rows in batches)
     for rows in length_batches(lengths, size, tokens=12):
-        assert len(rows) == 1 or len(rows) <= size and len(rows) * lengths[rows].max() <= 12
+        assert len(rows) == 1 or (len(rows) <= size and len(rows) * lengths[rows].max() <= 12)
     assert np.array_equal(np.concatenate(length_batches(lengths, size, 12)), np.argsort(lengths, kind="stable"))
     again = list(epoch_batches(lengths, size, [seed]))
     assert all(np.array_equal(a, b) for a, b in zip(again, epoch_batches(lengths, size, [seed]), strict=True))

@@ -69,7 +69,6 @@ def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> 
     if workers == 1:
         return [function(item) for item in items]
     results: list[Any] = [None] * len(items)
-
     waiting = iter(range(len(items)))
 
     def work(_: int) -> None:
@@ -104,7 +103,7 @@ def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: in
     results : list
         One for each share, in their order.
     """
-    places = np.array_split(np.arange(len(batch.input_ids)), min(shares, len(batch.input_ids)))
+    places = np.array_split(np.arange(len(batch.input_ids)), max(min(shares, len(batch.input_ids)), 1))
     return each(lambda rows: function(Batch(*(ids[rows] for ids in batch)), rows), places, min(workers, len(places)))
 
 

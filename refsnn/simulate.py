@@ -297,8 +297,9 @@ def simulate(
         raise InputError(f"t_conv is {t_conv!r}, but rates are read after one step or more")
     names = [p.name for p in network.populations] if keep is None else list(keep)
     sequences, positions = batch.input_ids.shape
-    shares = min(-(-batch.input_ids.size // SHARE), sequences)
-    block = block or max(ROWS // (-(-sequences // shares) * positions), 1)
+    shares = max(min(-(-batch.input_ids.size // SHARE), sequences), 1)
+    if block is None:
+        block = max(ROWS // max(-(-sequences // shares) * positions, 1), 1)
 
     def alone(share: Batch, _: Array) -> dict[int, Rates]:
         rates: dict[int, Rates] = {t: {} for t in times}
