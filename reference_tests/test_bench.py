@@ -17,8 +17,10 @@ from refsnn.teacher import classify, head_shapes
 
 def test_contestants_take_turns_and_are_compared(tmp_path, capsys):
     path = tmp_path / "times.json"
+    picture = tmp_path / "ratios.svg"
     arguments = ["bench", "neurons", "--against", "refsnn.conformance.reference", "--repetitions", "2"]
-    assert main([*arguments, "--json", str(path)]) == 0
+    assert main([*arguments, "--json", str(path), "--plot", str(picture)]) == 0
+    assert "neurons: reference" in picture.read_text() and "peak memory" in picture.read_text()
     assert "refsnn.conformance.reference" in capsys.readouterr().out
     outcomes = json.loads(path.read_text())["outcomes"]
     assert [o["contestant"] for o in outcomes] == ["refsnn", "refsnn.conformance.reference"]  # no products, so no floor

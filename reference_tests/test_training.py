@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -387,6 +388,20 @@ def test_each_item_is_taken_once_and_none_is_begun_after_an_error(workers):
     with pytest.raises(InputError, match="thirty"):
         each(square, range(30, 200), workers)
     assert len(seen) < 2 * workers + 2
+
+
+def test_an_error_in_one_thread_stops_the_others():
+    seen = []
+
+    def fail_in_other_threads_than_the_first(item):
+        seen.append(threading.get_ident())
+        time.sleep(0.005)
+        if threading.get_ident() != seen[0]:
+            raise InputError("not the first")
+
+    with pytest.raises(InputError, match="not the first"):
+        each(fail_in_other_threads_than_the_first, range(100), 2)
+    assert len(seen) < 20
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

@@ -43,7 +43,7 @@ from .student import StudentConfig, internal_gradients
 from .teacher import head_shapes
 from .text import Examples, length_batches
 
-__all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "products", "scaling", "table", "to_dict"]
+__all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "plot_ratios", "products", "scaling", "table", "to_dict"]
 
 #: The functions of an adapter that are timed.
 TIMED = ("neurons", "simulate", "rates_after", "gradients", "teacher")
@@ -418,6 +418,40 @@ def plot(measured: Mapping[str, Sequence[Sequence[float]]], path: str | os.PathL
         every = [float(row[1]) for rows in measured.values() for row in rows]
         log_axis(figure.axes[0].yaxis, min(every), max(every))
         figure.axes[0].set_ylabel("seconds of a simulation")
+        figure_legend(figure)
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="svg")
+
+
+def plot_ratios(outcomes: Sequence[Outcome], path: str | os.PathLike) -> None:
+    """Draw refsnn's time and memory relative to every other contestant's, a row for each.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    path : path
+        An ``.svg`` file.
+    """
+    from .figures import COLOUR, figure_legend, figure_style, new_figure
+
+    ours = {o.work: o for o in outcomes if o.contestant == OURS}
+    others = [o for o in outcomes if o.contestant != OURS][::-1]  # the first on top
+    time = [ours[o.work].median / o.median for o in others]
+    memory = [(ours[o.work].peak / o.peak, row) for row, o in enumerate(others) if o.contestant not in FLOORS]
+    with figure_style():
+        figure = new_figure(0.9 + 0.24 * max(len(others), 1))
+        axes = figure.subplots()
+        axes.axvline(1, color=COLOUR["grey"], lw=1)
+        axes.plot(time, range(len(others)), color=COLOUR["blue"], marker="o", ls="none", label="time")
+        axes.plot(*zip(*memory, strict=True), color=COLOUR["orange"], marker="s", ls="none", label="peak memory")
+        axes.set_xscale("log", base=2)
+        low, high = min([1.0, *time, *(x for x, _ in memory)]), max([1.0, *time, *(x for x, _ in memory)])
+        ticks = 2.0 ** np.arange(np.floor(np.log2(low)), np.ceil(np.log2(high)) + 1)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_yticks(range(len(others)), [f"{o.work}: {o.contestant.rpartition('.')[2]}" for o in others])
+        axes.set_ylim(-0.6, len(others) - 0.4)
+        axes.set_xlabel("refsnn relative to it: less is faster, or smaller")
         figure_legend(figure)
         with atomic(path) as temporary:
             figure.savefig(temporary, format="svg")

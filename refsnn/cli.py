@@ -387,6 +387,7 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
     bench.add_argument("--against", nargs="+", default=[], metavar="MODULE", help="adapters of backends")
     bench.add_argument("--repetitions", type=int, default=5, metavar="N", help="turns that count (default: 5)")
     bench.add_argument("--json", metavar="FILE", help="write every time as JSON")
+    bench.add_argument("--plot", metavar="FILE", help="draw the ratios as an SVG picture")
     bench.add_argument(
         "--scaling",
         metavar="FILE",
@@ -643,7 +644,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import WORKS, measure, plot, scaling, table, to_dict
+    from .bench import WORKS, measure, plot, plot_ratios, scaling, table, to_dict
     from .files import write_json
 
     if options.scaling:
@@ -660,6 +661,9 @@ def _bench(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, to_dict(outcomes))
         print(f"wrote {options.json}")
+    if options.plot:
+        plot_ratios(outcomes, options.plot)
+        print(f"wrote {options.plot}")
     return 0
 
 
