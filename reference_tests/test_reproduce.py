@@ -19,7 +19,7 @@ from refsnn.distill import distill, load_student
 from refsnn.errors import InputError
 from refsnn.files import read_json
 from refsnn.paper import GLUE
-from refsnn.reproduce import _over_seeds, duration, read_plan, reproduce, text_table, time_left
+from refsnn.reproduce import _over_seeds, _page, duration, read_plan, reproduce, text_table, time_left
 
 PLAN = """
 tasks = ["sst2", "rte"]
@@ -135,6 +135,9 @@ def test_the_table_is_what_the_runs_found(whole):
                 assert found["values"] == values and found["least"] == min(values)
     page = (whole / "report.html").read_text()
     assert page.count("report.html") == 8 and f"{GLUE['rte']:.1f}" in page
+    assert "on unlabelled text once" in page
+    results["recipes"]["general"]["epochs_general"] = 0
+    assert "on unlabelled text once" not in _page(results) and "a spiking student learnt" in _page(results)
     for link in re.findall(r'href="([^#"]+)"', page):
         assert (whole / link).stat().st_size > 10_000
     assert f"{100 * results['tasks'][0]['rate']['mean']:.1f}" in text_table(results)

@@ -455,7 +455,7 @@ def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str
         "heads": bert.num_attention_heads,
         "intermediate width": bert.intermediate_size,
         "parameters": _grouped(sum(int(np.prod(shape)) for shape in config.shapes.values())),
-        "threshold V_th": config.neuron.vth,
+        "threshold V_th": f"{config.neuron.vth}{'; some populations have their own' * bool(config.thresholds)}",
         "time steps T": steps,
         "text of the general stage": text if recipe.get("epochs_general") or general else "–",
     }

@@ -798,9 +798,10 @@ def _page(results: Mapping[str, Any]) -> str:
         + table("Versions", [], versions)
         + "\n</div>",
     }
+    general = results["recipes"]["general"].get("epochs_general") != 0
+    once = "a spiking student was distilled from a pretrained BERT on unlabelled text once; " if general else ""
     about = (
-        f"<p>A reproduction of SpikingBERT by the plan <code>{escape(Path(results['plan']).name)}</code>: a spiking "
-        "student was distilled from a pretrained BERT on unlabelled text once; for every task and seed, BERT was "
-        "fine-tuned, and the student learnt of it in two more stages.</p>"
+        f"<p>A reproduction of SpikingBERT by the plan <code>{escape(Path(results['plan']).name)}</code>: {once}"
+        f"for every task and seed BERT was fine-tuned; {'the' if general else 'a spiking'} student learnt of it.</p>"
     )
     return document("SpikingBERT, reproduced", about, sections)
