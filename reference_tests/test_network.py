@@ -319,6 +319,14 @@ def test_no_sequences_have_no_rates():
         simulate(spiking_bert(SMALL), random_parameters(SMALL, 3), batch, 4, block=0)
 
 
+def test_rates_are_those_that_are_asked_for():
+    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 3), random_batch(SMALL, 4)
+    wanted = ["encoder.0.output", "embeddings"]
+    assert list(simulate(network, params, batch, 4, keep=wanted)[4]) == wanted
+    with pytest.raises(KeyError, match="nothing"):
+        simulate(network, params, batch, 4, keep=["nothing"])
+
+
 def test_spikes_are_let_go_when_nobody_reads_them_any_more(monkeypatch):
     monkeypatch.setattr("refsnn.simulate.SHARE", 1000)  # all sequences at once
     config = dataclasses.replace(SMALL, num_hidden_layers=8)

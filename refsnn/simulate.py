@@ -307,7 +307,9 @@ def simulate(
         for t, name, spikes in spike_stream(network, params, share, times[-1], rule, block, stops=times):
             if name not in names:
                 continue
-            total = sums.setdefault(name, np.zeros_like(spikes[0]))
+            if name not in sums:
+                sums[name] = np.zeros_like(spikes[0])
+            total = sums[name]
             for fired in spikes:
                 if leak != 1:
                     total *= leak
@@ -319,6 +321,9 @@ def simulate(
         return rates
 
     found = map_shares(alone, batch, shares, threads)
-    if len(found) == 1:
-        return found[0]
-    return {t: {name: np.concatenate([part[t].pop(name) for part in found]) for name in names} for t in times}
+
+    def joined(t: int, name: str) -> Array:
+        parts = [part[t].pop(name) for part in found]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return {t: {name: joined(t, name) for name in names} for t in times}
