@@ -518,7 +518,6 @@ class Network:
             known.add(population.name)
         return tuple(found)
 
-
     @property
     def last_readers(self) -> dict[str, str]:
         """The population that reads each population, or the input, last: after it, nobody in this sweep needs it."""

@@ -288,6 +288,4 @@ def predict_spikes(
 
     z, fired = by_batches(examples, one, tokens, config.bert.pad_token_id, "spikes")
     firing = fired.sum(axis=0) / examples.lengths.sum()  # (times, populations)
-    return {
-        t: SpikingResult(z[:, i], dict(zip(counted, firing[i].tolist(), strict=True))) for i, t in enumerate(times)
-    }
+    return {t: SpikingResult(z[:, i], dict(zip(counted, firing[i].tolist(), strict=True))) for i, t in enumerate(times)}
