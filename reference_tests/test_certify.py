@@ -25,8 +25,8 @@ from refsnn.config import BertConfig
 from refsnn.errors import InputError
 from refsnn.network import INPUT, attention_mask, spiking_bert
 from refsnn.neurons import Neuron
+from refsnn.ops.rounding import OWN, PRECISIONS, Enclosed
 from refsnn.records import certify_record, network_config, record, write_record
-from refsnn.rounding import OWN, PRECISIONS, Enclosed
 from refsnn.simulate import spike_blocks
 
 RULES = ("inst", "running")

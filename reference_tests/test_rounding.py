@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from scipy.special import erf, erfc
 
-from refsnn import network, ops, rounding
+from refsnn import network, ops
 from refsnn.errors import InputError
 from refsnn.network import attention_mask, spiking_bert
-from refsnn.rounding import PRECISIONS, Enclosed, Precision
+from refsnn.ops import rounding
+from refsnn.ops.rounding import PRECISIONS, Enclosed, Precision
 
 ORDERS = ("sequential", "permuted", "pairwise", "numpy")
 VARIANCES = ("two passes", "centred again", "Welford", "moments")

@@ -8,7 +8,7 @@ potential from its *own* recorded spikes, and every decision is then checked by 
     wrong             the other answer, beyond E
 
 E bounds a priori, from unit round-off, fan-in and magnitudes, how far the membrane potential of any correct program of
-the record's precision may lie from ours (`refsnn.rounding`). Over time it grows as the membrane does,
+the record's precision may lie from ours (`refsnn.ops.rounding`). Over time it grows as the membrane does,
 
     E[t] = (1 + u)^{k+1}·(λ·E[t−1] + δI[t] + u·(|u[t]| + λ(k|v[t−1]| + V_th·s[t−1]))),        v = u − V_th·s,
 
@@ -30,7 +30,7 @@ from .errors import InputError
 from .network import INPUT, Batch, Network, Population, attention_mask
 from .neurons import Neuron, membrane_potential
 from .ops import Array
-from .rounding import OWN, Enclosed, Precision
+from .ops.rounding import OWN, Enclosed, Precision
 from .simulate import Rule
 
 __all__ = ["DECADES", "TIE", "Verdict", "WrongDecision", "certify", "certify_neurons"]

@@ -17,12 +17,12 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from . import ops, rounding
+from . import ops
 from .config import BertConfig, embedding_shapes, encoder_shapes
 from .errors import InputError
 from .neurons import Neuron
-from .ops import Array
-from .rounding import Enclosed, Precision
+from .ops import Array, rounding
+from .ops.rounding import Enclosed, Precision
 
 __all__ = [
     "INPUT",

@@ -26,7 +26,7 @@ from .files import METADATA, atomic, existing, load_tensors, require, save_tenso
 from .network import Batch, Network, Params, checked_batch, network_shapes, spiking_bert
 from .neurons import Neuron
 from .ops import Array
-from .rounding import Precision
+from .ops.rounding import Precision
 from .simulate import Rule, spike_blocks
 
 __all__ = [

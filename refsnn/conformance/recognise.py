@@ -21,8 +21,8 @@ from ..errors import InputError
 from ..network import INPUT, Attention, Batch, Drive, Network, Params, Population, attention_mask
 from ..neurons import Neuron, fire, rate
 from ..ops import Array
+from ..ops.rounding import PRECISIONS
 from ..records import network_from
-from ..rounding import PRECISIONS
 from . import reference
 from .cases import VANISHING, Arrays, Case, call, eight_bits, parts
 from .mistakes import recognise_neuron

@@ -25,8 +25,8 @@ from ..files import existing
 from ..network import Batch
 from ..neurons import Neuron
 from ..ops import Array
+from ..ops.rounding import PRECISIONS, Precision
 from ..records import network_from
-from ..rounding import PRECISIONS, Precision
 from . import reference
 from .cases import VANISHING, Arrays, Case, call, parts
 from .recognise import recognise

@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import ops
-from .errors import InputError
-from .ops import Array
+from .. import ops
+from ..errors import InputError
+from . import Array
 
 __all__ = ["PRECISIONS", "Enclosed", "Precision", "add", "gelu", "layer_norm", "linear", "mix", "scores", "softmax"]
 
