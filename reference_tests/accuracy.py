@@ -29,7 +29,7 @@ import scipy
 from oracles import MP, to_float
 
 from refsnn import ops
-from refsnn.neurons import Neuron, rate
+from refsnn.model.neurons import Neuron, rate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "accuracy.md"
 BEGIN, END = "<!-- table: made by reference_tests/accuracy.py --write -->", "<!-- end of table -->"

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refsnn.config import BertConfig
-from refsnn.network import Batch, initial_parameters, network_shapes
+from refsnn.model.batch import Batch
+from refsnn.model.parameters import initial_parameters
+from refsnn.model.shapes import BertConfig, network_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Scripts that made recorded values and constants, and backends: they need packages that the tests do not.

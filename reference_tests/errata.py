@@ -19,15 +19,18 @@ import numpy as np
 from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
-from refsnn.config import BertConfig
 from refsnn.energy import Energy
 from refsnn.equilibrium import equilibrium, rate_map
 from refsnn.implicit import adjoint, within_spectral_norm
-from refsnn.network import AddNorm, Attention, Batch, Embeddings, attention_mask, bert, network_shapes, spiking_bert
-from refsnn.neurons import Neuron, asr, fire
+from refsnn.model.batch import Batch, attention_mask
+from refsnn.model.families import bert, spiking_bert
+from refsnn.model.neurons import Neuron, asr, fire
+from refsnn.model.projections import AddNorm, Attention, Embeddings
+from refsnn.model.shapes import BertConfig, network_shapes
+from refsnn.model.student import StudentConfig
 from refsnn.optim import BertAdam, clipped
 from refsnn.simulate import simulate, spike_blocks
-from refsnn.student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
+from refsnn.student import internal_gradients, layer_pairs, prediction_gradients
 from refsnn.teacher import encode
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "errata.md"

@@ -9,10 +9,12 @@ from refsnn.bench import WORKS, Outcome, _floor, _model, _ours, _padded, _senten
 from refsnn.cli import main
 from refsnn.conformance import reference
 from refsnn.errors import InputError
-from refsnn.network import initial_parameters, spiking_bert
+from refsnn.model.families import spiking_bert
+from refsnn.model.parameters import initial_parameters
+from refsnn.model.shapes import head_shapes
 from refsnn.simulate import simulate
 from refsnn.student import logits
-from refsnn.teacher import classify, head_shapes
+from refsnn.teacher import classify
 
 
 def test_contestants_take_turns_and_are_compared(tmp_path, capsys):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from refsnn.files import save_tensors
-from refsnn.neurons import TIE, Neuron, fire
+from refsnn.model.neurons import TIE, Neuron, fire
 
 pytest.importorskip("safetensors")
 SOURCE = Path(__file__).parent / "backends" / "integrate_and_fire.c"

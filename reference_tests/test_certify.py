@@ -19,14 +19,18 @@ from hypothesis import strategies as st
 from test_rounding import ORDERS, VARIANCES, Program, bfloat16
 
 from refsnn import certify as certificates
-from refsnn import cli, network
+from refsnn import cli
 from refsnn.certify import certify, certify_neurons
-from refsnn.config import BertConfig
 from refsnn.errors import InputError
-from refsnn.network import INPUT, attention_mask, spiking_bert
-from refsnn.neurons import Neuron
+from refsnn.model import network
+from refsnn.model.batch import attention_mask
+from refsnn.model.families import spiking_bert
+from refsnn.model.network import INPUT
+from refsnn.model.neurons import Neuron
+from refsnn.model.shapes import BertConfig
+from refsnn.model.student import network_config
 from refsnn.ops.rounding import OWN, PRECISIONS, Enclosed
-from refsnn.records import certify_record, network_config, record, write_record
+from refsnn.records import certify_record, record, write_record
 from refsnn.simulate import spike_blocks
 
 RULES = ("inst", "running")

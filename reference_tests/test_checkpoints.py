@@ -12,16 +12,16 @@ from test_training import write_task, write_teacher
 
 from refsnn.checkpoints import bert_folder, load_bert, load_student, load_teacher, read_weights, save_model
 from refsnn.cli import main
-from refsnn.config import BertConfig
 from refsnn.convert import authors_names, convert
 from refsnn.equilibrium import rate_map
 from refsnn.errors import InputError
 from refsnn.files import load_tensors, read_json, save_tensors, write_json
-from refsnn.network import initial_parameters
-from refsnn.neurons import Neuron
+from refsnn.model.neurons import Neuron
+from refsnn.model.parameters import initial_parameters
+from refsnn.model.shapes import BertConfig, teacher_shapes
+from refsnn.model.student import StudentConfig
 from refsnn.parity import read_case
-from refsnn.student import StudentConfig, logits
-from refsnn.teacher import teacher_shapes
+from refsnn.student import logits
 from refsnn.torch_files import read_torch, write_torch
 
 

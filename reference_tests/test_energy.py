@@ -12,15 +12,17 @@ from conftest import ROOT, random_parameters
 from test_report import edit, evaluated, plain, run  # noqa: F401
 
 from refsnn.cli import main
-from refsnn.config import BertConfig
 from refsnn.distill import load_student
 from refsnn.energy import Energies, by_kind, count, full_count, read_energies
 from refsnn.equilibrium import rate_map
 from refsnn.errors import InputError
 from refsnn.evaluate import break_even, table
 from refsnn.figures import SPENT, spent
-from refsnn.network import INPUT, Batch, bert, spiking_bert
-from refsnn.neurons import Neuron
+from refsnn.model.batch import Batch
+from refsnn.model.families import bert, spiking_bert
+from refsnn.model.network import INPUT
+from refsnn.model.neurons import Neuron
+from refsnn.model.shapes import BertConfig
 from refsnn.report import write_report
 from refsnn.simulate import spike_blocks
 from refsnn.student import logits

@@ -8,7 +8,6 @@ from conftest import SMALL, random_batch, random_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refsnn.config import BertConfig
 from refsnn.equilibrium import equilibrium, rate_map, sweep
 from refsnn.errors import InputError, NotConverged
 from refsnn.implicit import (
@@ -20,8 +19,10 @@ from refsnn.implicit import (
     unrolled_gradient,
     within_spectral_norm,
 )
-from refsnn.network import INPUT, spiking_bert
-from refsnn.neurons import Neuron
+from refsnn.model.families import spiking_bert
+from refsnn.model.network import INPUT
+from refsnn.model.neurons import Neuron
+from refsnn.model.shapes import BertConfig
 from refsnn.simulate import simulate
 
 KRYLOV = ("gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr")
@@ -414,7 +415,7 @@ def test_running_integration_converges_like_one_over_t_in_every_population(feedb
 @pytest.mark.parametrize("leak", [0.9, 0.99])
 def test_what_remains_for_leaky_neurons_is_the_potential_left_over(leak):
     # a[T] − I/V_th = −v[T]·(1 − λ)/(V_th·(1 − λ^T)) + v[0] λ^T (1 − λ)/(V_th (1 − λ^T)), v the charge after the reset.
-    from refsnn.neurons import asr, fire
+    from refsnn.model.neurons import asr, fire
 
     current = np.random.default_rng(0).uniform(0.1, 0.9, 500)
     for t_conv, vth in ((50, 1.0), (2000, 0.8)):

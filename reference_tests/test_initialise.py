@@ -8,16 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refsnn import initialise
-from refsnn.config import BertConfig
 from refsnn.equilibrium import equilibrium, rate_map, scores
 from refsnn.errors import InputError
 from refsnn.initialise import Affine, absorb, converted, copied, initial_student
-from refsnn.network import Batch, bert, initial_parameters, spiking_bert
-from refsnn.neurons import Neuron
+from refsnn.model.batch import Batch
+from refsnn.model.families import bert, spiking_bert
+from refsnn.model.neurons import Neuron
+from refsnn.model.parameters import initial_parameters
+from refsnn.model.shapes import BertConfig, teacher_shapes
+from refsnn.model.student import StudentConfig
 from refsnn.ops import softmax
 from refsnn.simulate import simulate
-from refsnn.student import StudentConfig, layer_pairs, logits
-from refsnn.teacher import classify, encode, teacher_shapes
+from refsnn.student import layer_pairs, logits
+from refsnn.teacher import classify, encode
 
 CONFIG = BertConfig(
     hidden_size=12,

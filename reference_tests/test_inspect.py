@@ -18,17 +18,18 @@ from scipy.special import softmax
 from refsnn import inspection
 from refsnn.checkpoints import save_model
 from refsnn.cli import main
-from refsnn.config import BertConfig
 from refsnn.distill import Recipe
 from refsnn.equilibrium import scores
 from refsnn.errors import InputError
 from refsnn.files import read_json, write_json
 from refsnn.inspection import Sentence, inspect_run
-from refsnn.network import Batch, initial_parameters
+from refsnn.model.batch import Batch
+from refsnn.model.parameters import initial_parameters
+from refsnn.model.shapes import BertConfig, teacher_shapes
+from refsnn.model.student import StudentConfig
 from refsnn.pages import document, live
 from refsnn.simulate import simulate, spike_blocks
-from refsnn.student import StudentConfig
-from refsnn.teacher import encode, teacher_shapes
+from refsnn.teacher import encode
 from refsnn.text import TASKS
 
 T = 9

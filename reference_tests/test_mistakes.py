@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from refsnn.conformance.mistakes import NEURON_MISTAKES, recognise_neuron
-from refsnn.neurons import Neuron, fire
+from refsnn.model.neurons import Neuron, fire
 
 LIF = {"vth": 0.5, "leak": 0.75, "u0": 0.5, "tie": 1e-9}
 IF = {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 1e-9}

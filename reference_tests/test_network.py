@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refsnn.certify import certify
-from refsnn.config import BertConfig
 from refsnn.energy import count
 from refsnn.equilibrium import rate_map, scores
 from refsnn.errors import InputError
-from refsnn.network import INPUT, Batch, attention_mask, dropout_masks, first_position, spiking_bert
-from refsnn.neurons import Neuron, asr, fire_loop
+from refsnn.model.batch import Batch, attention_mask
+from refsnn.model.dropout import dropout_masks
+from refsnn.model.families import spiking_bert
+from refsnn.model.network import INPUT, first_position
+from refsnn.model.neurons import Neuron, asr, fire_loop
+from refsnn.model.shapes import BertConfig
 from refsnn.simulate import simulate, spike_blocks, spike_steps
 
 CONFIGS = st.builds(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refsnn.errors import InputError
-from refsnn.neurons import Neuron, asr, fire, fire_loop, membrane_potential, rate
+from refsnn.model.neurons import Neuron, asr, fire, fire_loop, membrane_potential, rate
 
 NEURONS = st.builds(
     Neuron,

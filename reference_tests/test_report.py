@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from refsnn import figures, pages, report
-from refsnn.config import BertConfig
 from refsnn.distill import Recipe, distill, load_student
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run
+from refsnn.model.shapes import BertConfig
 
 TIMES = [2, 8]
 NOUNS = ["film", "story", "plot", "cast", "music"]
@@ -319,7 +319,7 @@ def test_drawing_is_reproducible_and_leaves_the_settings_alone(evaluated):
 
 def test_distances_and_probabilities_are_those_of_the_simulation(evaluated):
     from refsnn.equilibrium import rate_map
-    from refsnn.network import Batch
+    from refsnn.model.batch import Batch
     from refsnn.ops import softmax
     from refsnn.simulate import simulate
     from refsnn.student import logits

@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from scipy.special import erf, erfc
 
-from refsnn import network, ops
+from refsnn import ops
 from refsnn.errors import InputError
-from refsnn.network import attention_mask, spiking_bert
+from refsnn.model import network
+from refsnn.model.batch import attention_mask
+from refsnn.model.families import spiking_bert
 from refsnn.ops import rounding
 from refsnn.ops.rounding import PRECISIONS, Enclosed, Precision
 

@@ -11,14 +11,14 @@ from test_training import RECIPE, write_task, write_teacher
 
 from refsnn import anytime, paper, report, sweep
 from refsnn.cli import main
-from refsnn.config import BertConfig
 from refsnn.distill import distill, load_student, read_split, run_tokenizer
 from refsnn.errors import NotConverged
 from refsnn.files import write_json
 from refsnn.metrics import spread
-from refsnn.neurons import Neuron
+from refsnn.model.neurons import Neuron
+from refsnn.model.shapes import BertConfig
+from refsnn.model.student import StudentConfig
 from refsnn.predict import predict_rates, predict_spikes
-from refsnn.student import StudentConfig
 from refsnn.sweep_page import write_sweep
 from refsnn.text import TASKS, tokenise
 

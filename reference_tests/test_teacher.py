@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from refsnn import ops
-from refsnn.checkpoints import check_parameters, load_bert
-from refsnn.config import BertConfig
+from refsnn.checkpoints import load_bert
 from refsnn.files import save_tensors, write_json
-from refsnn.network import Batch
-from refsnn.teacher import classify, encode, teacher_shapes
+from refsnn.model.batch import Batch
+from refsnn.model.parameters import check_parameters
+from refsnn.model.shapes import BertConfig, teacher_shapes
+from refsnn.teacher import classify, encode
 from refsnn.text import load_tokenizer
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_training import write_task, write_teacher
 
 from refsnn.errors import InputError
-from refsnn.network import attention_mask
+from refsnn.model.batch import attention_mask
 from refsnn.text import TASKS, Examples, epoch_batches, length_batches, load_tokenizer, read_corpus, read_task, tokenise
 
 

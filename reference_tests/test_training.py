@@ -15,21 +15,23 @@ import pytest
 from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
-from refsnn.config import BertConfig
 from refsnn.distill import Recipe, _forward, _trained, distill, load_student
 from refsnn.equilibrium import equilibrium, sweep
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import json_lines, save_tensors, write_json
-from refsnn.network import initial_parameters, network_shapes, spiking_bert
-from refsnn.neurons import Neuron
+from refsnn.model.families import spiking_bert
+from refsnn.model.neurons import Neuron
+from refsnn.model.parameters import initial_parameters
+from refsnn.model.shapes import BertConfig, network_shapes
+from refsnn.model.student import StudentConfig
 from refsnn.optim import BertAdam, linear_warmup
-from refsnn.parallel import each, in_shares
+from refsnn.parallel import each
 from refsnn.predict import predict_rates, predict_spikes, solve_rates
 from refsnn.simulate import simulate
-from refsnn.student import StudentConfig, internal_gradients, layer_pairs, logits, prediction_gradients
+from refsnn.student import internal_gradients, layer_pairs, logits, prediction_gradients
 from refsnn.text import Examples, length_batches
-from refsnn.training import Stage, train
+from refsnn.training import Stage, in_shares, train
 
 GOOD, BAD = "good fine great lovely".split(), "bad poor awful dull".split()
 

@@ -28,20 +28,22 @@ from typing import Any
 
 import numpy as np
 
-from .config import BertConfig
 from .errors import InputError
 from .files import atomic
-from .network import Batch, initial_parameters, network_shapes, spiking_bert
-from .neurons import Neuron, fire
+from .model.batch import Batch
+from .model.families import spiking_bert
+from .model.neurons import Neuron, fire
+from .model.parameters import initial_parameters
+from .model.shapes import BertConfig, head_shapes, network_shapes
+from .model.student import StudentConfig, network_config
 from .ops import Array
-from .parallel import cores, in_shares
+from .parallel import cores
 from .predict import predict_spikes, predict_teacher
 from .process import prepare
-from .records import network_config
 from .simulate import simulate
-from .student import StudentConfig, internal_gradients
-from .teacher import head_shapes
+from .student import internal_gradients
 from .text import Examples, length_batches
+from .training import in_shares
 
 __all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "plot_ratios", "products", "scaling", "table", "to_dict"]
 

@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .errors import InputError
-from .network import INPUT, Batch, Network, Population, attention_mask
-from .neurons import Neuron, membrane_potential
+from .model.batch import Batch, attention_mask
+from .model.network import INPUT, Network, Population
+from .model.neurons import Neuron, membrane_potential
 from .ops import Array
 from .ops.rounding import OWN, Enclosed, Precision
 from .simulate import Rule

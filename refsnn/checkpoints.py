@@ -15,18 +15,16 @@ from typing import Any
 import numpy as np
 
 from ._version import __version__
-from .config import BertConfig
 from .errors import InputError
 from .files import atomic, existing, load_tensors, read_json, require, save_tensors, write_json
-from .network import Params, network_shapes
+from .model.parameters import Params, check_parameters
+from .model.shapes import BertConfig, head_shapes, network_shapes, teacher_shapes
+from .model.student import StudentConfig
 from .ops import Array
-from .student import StudentConfig
-from .teacher import head_shapes, teacher_shapes
 from .torch_files import read_torch
 
 __all__ = [
     "bert_folder",
-    "check_parameters",
     "load_bert",
     "load_student",
     "load_teacher",
@@ -44,43 +42,6 @@ WEIGHTS = (
 
 #: Files that a tokenizer is loaded from.
 TOKENIZER = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
-
-
-def check_parameters(params: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]], source: object) -> Params:
-    """Pick the wanted parameters and make sure of their presence, shape, type and finiteness.
-
-    Parameters
-    ----------
-    params : mapping
-        What a checkpoint holds; names that are not wanted are left out.
-    shapes : mapping
-        What is wanted.
-    source : object
-        Names the checkpoint in messages.
-
-    Returns
-    -------
-    params : dict
-        In the order of `shapes`.
-
-    Raises
-    ------
-    InputError
-        One sentence about the first parameter that does not fit.
-    """
-    for name, shape in shapes.items():
-        if name not in params:
-            raise InputError(f"{source} lacks the parameter {name}; it holds {len(params)} others")
-        value = params[name]
-        if value.shape != shape:
-            raise InputError(f"{source}: {name} has shape {value.shape}, but the configuration asks for {shape}")
-        if value.dtype.kind != "f":
-            raise InputError(f"{source}: {name} is of type {value.dtype}, but parameters are floating-point numbers")
-        if not np.isfinite(value).all():
-            raise InputError(
-                f"{source}: {name} holds NaN or infinite values, so nothing computed from it would mean anything"
-            )
-    return {name: params[name] for name in shapes}
 
 
 def read_weights(source: str | os.PathLike) -> tuple[Path, dict[str, Array]]:

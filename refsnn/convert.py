@@ -20,7 +20,6 @@ from .checkpoints import (
     bert_folder,
     bert_names,
     bert_shapes,
-    check_parameters,
     load_student,
     read_weights,
     rows_of,
@@ -29,10 +28,10 @@ from .checkpoints import (
 )
 from .errors import InputError
 from .files import atomic, existing, new_folder, read_json, require, write_json
-from .network import Params, initial_parameters
-from .neurons import Neuron
+from .model.neurons import Neuron
+from .model.parameters import Params, check_parameters, initial_parameters
+from .model.student import StudentConfig
 from .ops import Array
-from .student import StudentConfig
 from .text import TASKS
 from .torch_files import write_torch
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from .config import BertConfig
 from .corpora import paragraphs, train_vocabulary, write_corpus, write_glue_layout
 from .distill import Recipe, distill
 from .evaluate import evaluate_run, table
 from .files import new_folder
+from .model.shapes import BertConfig
 from .report import write_report
 
 __all__ = ["demo"]

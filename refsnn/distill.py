@@ -24,19 +24,24 @@ import scipy
 from . import ops
 from ._version import __version__
 from .checkpoints import bert_folder, load_bert, load_student, load_teacher, save_model
-from .config import BertConfig
 from .errors import InputError
 from .files import existing, new_folder, read_json, write_json
 from .implicit import within_spectral_norm
 from .initialise import SEQUENCES, Initialisation, initial_student
-from .network import Batch, Network, Params, bert, dropout_masks, initial_parameters
-from .neurons import Neuron
+from .model.batch import Batch
+from .model.dropout import dropout_masks
+from .model.families import bert
+from .model.network import Network
+from .model.neurons import Neuron
+from .model.parameters import Params, initial_parameters
+from .model.shapes import BertConfig, head_shapes, teacher_shapes
+from .model.student import StudentConfig
 from .ops import Array
 from .packing import pack
 from .predict import predict_teacher
 from .simulate import Rule, simulate
-from .student import StudentConfig, internal_gradients, layer_pairs, prediction_gradients
-from .teacher import classify, encode, head_shapes, teacher_shapes
+from .student import internal_gradients, layer_pairs, prediction_gradients
+from .teacher import classify, encode
 from .text import TASKS, Examples, Task, column_names, load_tokenizer, read_corpus, read_task, splits, tokenise
 from .training import Objective, Stage, finished, train
 
@@ -109,11 +114,11 @@ class Recipe:
         Sizes of the student; the teacher's where None. Others need a random start. The number of heads is the
         teacher's, since attention is compared head by head.
     dropout_teacher, dropout_student : float
-        Probability of dropout while the one or the other is trained; see `refsnn.network.dropout_masks`.
+        Probability of dropout while the one or the other is trained; see `refsnn.model.dropout.dropout_masks`.
     feedback : float
         Largest spectral norm of the feedback matrix, which is projected back after every step; 0 for no feedback.
     vth, leak, u0 : float
-        See `refsnn.neurons.Neuron`.
+        See `refsnn.model.neurons.Neuron`.
     """
 
     task: str

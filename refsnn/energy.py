@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields, replace
 
 from .errors import InputError
 from .files import read_json
-from .network import INPUT, Network, Operations, Population
+from .model.network import INPUT, Network, Population
+from .model.projections import Operations
 from .simulate import Rule
 
 __all__ = [

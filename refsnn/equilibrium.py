@@ -16,8 +16,11 @@ from typing import Literal
 import numpy as np
 
 from .errors import InputError, NotConverged
-from .network import INPUT, Attention, Batch, Network, Params, Population, accumulate, attention_mask
-from .neurons import rate
+from .model.batch import Batch, attention_mask
+from .model.network import INPUT, Network, Population
+from .model.neurons import rate
+from .model.parameters import Params, accumulate
+from .model.projections import Attention
 from .ops import Array
 
 __all__ = [
@@ -57,7 +60,7 @@ def activity(
     edge_derivative : float
         See `refsnn.ops.clip`.
     t_conv : int, optional
-        Steps that the rate is quantised for; see `refsnn.neurons.rate`.
+        Steps that the rate is quantised for; see `refsnn.model.neurons.rate`.
 
     Returns
     -------
@@ -173,7 +176,7 @@ def sweep(
     edge_derivative : float
         Derivative of the clip at exactly 0 and 1; see `refsnn.ops.clip`.
     t_conv : int, optional
-        Steps that every rate is quantised for; see `refsnn.neurons.rate`.
+        Steps that every rate is quantised for; see `refsnn.model.neurons.rate`.
 
     Returns
     -------
@@ -329,7 +332,7 @@ def equilibrium(
     edge_derivative : float
     on_failure : {"raise", "warn"}
     t_conv : int, optional
-        Steps that every rate is quantised for (`refsnn.neurons.rate`). With feedback, rounding may leave no fixed
+        Steps that every rate is quantised for (`refsnn.model.neurons.rate`). With feedback, rounding may leave no fixed
         point to be found.
 
     Returns

@@ -11,18 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .config import BertConfig
 from .distill import dev_sample, load_student, load_teacher, read_split, run_tokenizer, versions
 from .energy import Counts, Energies, by_kind, count, full_count
 from .errors import InputError
 from .files import write_json
 from .metrics import accuracy, defined, hundredfold, title
-from .network import Params, network_shapes
+from .model.parameters import Params
+from .model.shapes import BertConfig, network_shapes
+from .model.student import StudentConfig, network_config
 from .ops import Array
 from .predict import agreement, decide, predict_spikes, predict_teacher, solve_rates, task_metrics
-from .records import network_config, record, write_record
+from .records import record, write_record
 from .simulate import Rule
-from .student import StudentConfig
 from .text import Examples, Task, tokenise
 
 __all__ = ["evaluate_run", "record_run", "table"]

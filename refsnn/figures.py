@@ -19,11 +19,13 @@ import numpy as np
 from .equilibrium import equilibrium
 from .files import require
 from .metrics import title
-from .network import Batch, Params
+from .model.batch import Batch
+from .model.parameters import Params
+from .model.student import StudentConfig
 from .ops import Array
 from .predict import answer
 from .simulate import Rule, spike_steps
-from .student import StudentConfig, logits
+from .student import logits
 from .text import LARGEST_SCORE
 
 if TYPE_CHECKING:

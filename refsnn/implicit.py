@@ -21,7 +21,9 @@ import numpy as np
 
 from .equilibrium import Linearisation, Rates, Solution, Vectors, fail, sweep
 from .errors import InputError
-from .network import INPUT, Batch, Network, Params, accumulate, attention_mask
+from .model.batch import Batch, attention_mask
+from .model.network import INPUT, Network
+from .model.parameters import Params, accumulate
 from .ops import Array
 
 __all__ = [

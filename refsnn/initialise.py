@@ -16,12 +16,17 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .config import BertConfig
 from .equilibrium import activity, equilibrium, rate_map
 from .errors import InputError
-from .network import INPUT, AddNorm, Batch, Params, attention_mask, bert, initial_parameters
+from .model.batch import Batch, attention_mask
+from .model.families import bert
+from .model.network import INPUT
+from .model.parameters import Params, initial_parameters
+from .model.projections import AddNorm
+from .model.shapes import BertConfig
+from .model.student import StudentConfig
 from .ops import Array
-from .student import StudentConfig, layer_pairs
+from .student import layer_pairs
 from .teacher import classify
 
 __all__ = ["Affine", "Initialisation", "absorb", "calibrated", "converted", "copied", "initial_student", "refitted"]

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .config import BertConfig
 from .distill import load_student, load_teacher, read_split, run_tokenizer
 from .equilibrium import equilibrium, scores
 from .errors import InputError
@@ -39,12 +38,15 @@ from .figures import (
     time_cursor,
 )
 from .files import existing, read_json, write_text
-from .network import Batch, Params
+from .model.batch import Batch
+from .model.parameters import Params
+from .model.shapes import BertConfig
+from .model.student import StudentConfig
 from .ops import Array
 from .pages import document, live, picture, table
 from .predict import answer
 from .simulate import Rule, spike_steps
-from .student import StudentConfig, layer_pairs, logits
+from .student import layer_pairs, logits
 from .teacher import classify, encode
 from .text import LARGEST_SCORE, TASKS, Task
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .network import Params
+from .model.parameters import Params
 from .ops import Array
 from .parallel import each, threads
 

@@ -1,4 +1,4 @@
-"""Threads over sequences, which do not interact: how many, and a training objective computed share by share."""
+"""Threads over pieces of work that do not interact, such as the sequences of a batch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
-from operator import iadd, imul
 from typing import Any
 
-import numpy as np
-
-from .network import Batch, Params
-from .ops import Array
-
-__all__ = ["cores", "each", "in_shares", "map_shares", "threads"]
-
-#: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.
-SHARES = 2
+__all__ = ["cores", "each", "threads"]
 
 
 def cores() -> int:
@@ -85,61 +75,3 @@ def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> 
         finally:
             deque(waiting, 0)  # nor after Ctrl-C, which comes to this thread
     return results
-
-
-def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: int, workers: int) -> list[Any]:
-    """Apply a function to shares of a batch's sequences, several at once.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(share, places)``: the share, and where its sequences are in the batch.
-    batch : Batch
-    shares, workers : int
-        Fewer where there are fewer sequences.
-
-    Returns
-    -------
-    results : list
-        One for each share, in their order.
-    """
-    places = np.array_split(np.arange(len(batch.input_ids)), max(min(shares, len(batch.input_ids)), 1))
-    return each(lambda rows: function(Batch(*(ids[rows] for ids in batch)), rows), places, min(workers, len(places)))
-
-
-def in_shares(objective):
-    """Compute a training objective on shares of the batch, several at once, and put the results together.
-
-    Every loss is a mean over the sequences of a batch, all padded to one length, so a share of b_i of b sequences adds
-    b_i/b of its loss and of its gradient.
-
-    Parameters
-    ----------
-    objective : callable
-        ``objective(params, batch, rows) -> (losses, gradients, statistics)``; see `refsnn.training.Objective`.
-
-    Returns
-    -------
-    objective : callable
-        The same mathematically; sums are rounded in another order.
-    """
-
-    def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
-        def one(share: Batch, places: Array):
-            return len(places) / len(rows), objective(params, share, rows[places])
-
-        weights, parts = zip(*map_shares(one, batch, SHARES, threads()), strict=True)
-        losses, gradients, statistics = (_mean(weights, dicts) for dicts in zip(*parts, strict=True))
-        return losses, gradients, statistics
-
-    return whole
-
-
-def _mean(weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up what the shares found, name by name, in the arrays of the parts: these are nobody else's."""
-    names = list(dict.fromkeys(name for part in parts for name in part))
-
-    def one(name: str) -> Any:
-        return reduce(iadd, (imul(part[name], w) for w, part in zip(weights, parts, strict=True) if name in part))
-
-    return dict(zip(names, each(one, names, threads()), strict=True))

@@ -18,14 +18,16 @@ import numpy as np
 
 from . import ops
 from .certify import certify
-from .checkpoints import check_parameters
-from .config import BertConfig
 from .convert import authors_names
 from .equilibrium import Rates, rate_map, scores
 from .errors import InputError
 from .files import existing
-from .network import Batch, Network, Params, checked_batch, network_shapes, spiking_bert
-from .neurons import Neuron
+from .model.batch import Batch, checked_batch
+from .model.families import spiking_bert
+from .model.network import Network
+from .model.neurons import Neuron
+from .model.parameters import Params, check_parameters
+from .model.shapes import BertConfig, network_shapes
 from .ops import Array
 from .student import internal_gradients, logits, prediction_gradients
 

@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .config import BertConfig
 from .equilibrium import equilibrium
 from .files import require
 from .metrics import accuracy, defined, measure, pearson
-from .network import Batch, Params, first_position
+from .model.batch import Batch
+from .model.network import first_position
+from .model.parameters import Params
+from .model.shapes import BertConfig
+from .model.student import StudentConfig
 from .ops import Array
 from .parallel import each, threads
 from .simulate import SHARE, Rule, simulate
-from .student import StudentConfig, logits
+from .student import logits
 from .teacher import classify
 from .text import Examples, Task, length_batches
 

@@ -13,18 +13,18 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from .certify import DECADES, Verdict, certify
-from .checkpoints import check_parameters
-from .config import BertConfig
 from .errors import InputError
 from .files import METADATA, atomic, existing, load_tensors, require, save_tensors, tensor
-from .network import Batch, Network, Params, checked_batch, network_shapes, spiking_bert
-from .neurons import Neuron
+from .model.batch import Batch, checked_batch
+from .model.network import Network
+from .model.parameters import Params, check_parameters
+from .model.shapes import network_shapes
+from .model.student import network_from
 from .ops import Array
 from .ops.rounding import Precision
 from .simulate import Rule, spike_blocks
@@ -33,8 +33,6 @@ __all__ = [
     "Record",
     "certify_record",
     "histogram",
-    "network_config",
-    "network_from",
     "plot",
     "record",
     "table",
@@ -44,69 +42,6 @@ __all__ = [
 
 #: Elements of the widest population that a block of timesteps may hold; some twenty arrays of that size are alive.
 BLOCK_ELEMENTS = 1 << 20
-
-
-def network_config(
-    config: BertConfig,
-    neuron: Neuron,
-    feedback: bool = False,
-    thresholds: Mapping[str, float] = MappingProxyType({}),
-    initial_potentials: Mapping[str, float] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Describe a network by one flat dict: BERT's sizes, the neurons' constants, and whether there is feedback.
-
-    Parameters
-    ----------
-    config : BertConfig
-    neuron : Neuron
-    feedback : bool
-    thresholds, initial_potentials : mappings
-        As of `refsnn.network.spiking_bert`; the dict says nothing of them if there are none.
-
-    Returns
-    -------
-    values : dict
-
-    Examples
-    --------
-    >>> values = network_config(BertConfig(), Neuron(vth=2.0))
-    >>> values["vth"], values["leak"], values["feedback"], values["hidden_size"]
-    (2.0, 1.0, False, 768)
-    """
-    special = {"thresholds": dict(thresholds), "initial_potentials": dict(initial_potentials)}
-    special = {name: own for name, own in special.items() if own}
-    return {**config.to_dict(), **asdict(neuron), "feedback": feedback, **special}
-
-
-def network_from(values: Mapping[str, Any]) -> tuple[Network, BertConfig]:
-    """Undo `network_config`; neurons' constants that are absent take their usual values.
-
-    Parameters
-    ----------
-    values : mapping
-
-    Returns
-    -------
-    network : Network
-    config : BertConfig
-
-    Raises
-    ------
-    InputError
-        Something is missing, or out of its range.
-    """
-    config = BertConfig.from_dict(values)
-    constants = {name: values[name] for name in ("vth", "leak", "u0", "tie") if name in values}
-    if not all(isinstance(v, (int, float)) or (v is None and k == "tie") for k, v in constants.items()):
-        raise InputError(f"the neurons' constants are {constants}, but vth, leak, u0 and tie are numbers")
-    feedback = values.get("feedback", False)
-    if not isinstance(feedback, bool):
-        raise InputError(f"feedback is {feedback!r}, but it is either true or false")
-    special = {name: values[name] for name in ("thresholds", "initial_potentials") if name in values}
-    for name, own in special.items():
-        if not isinstance(own, dict) or not all(isinstance(v, (int, float)) for v in own.values()):
-            raise InputError(f"{name} are {own!r}, but they are numbers by the names of populations")
-    return spiking_bert(config, Neuron(**constants), feedback, **special), config
 
 
 def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Rule = "inst") -> dict[str, Array]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .config import BertConfig
 from .distill import load_student
 from .errors import InputError
 from .evaluate import break_even
@@ -39,10 +38,10 @@ from .figures import (
 )
 from .files import existing, json_lines, read_json, write_text
 from .metrics import title
+from .model.shapes import BertConfig, teacher_shapes
+from .model.student import StudentConfig
 from .pages import document, picture, table
 from .paper import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
-from .student import StudentConfig
-from .teacher import teacher_shapes
 from .text import TASKS, load_tokenizer
 
 __all__ = ["write_report"]

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from .checkpoints import bert_folder
-from .config import BertConfig
 from .corpora import paragraphs, sentiment, train_vocabulary, write_corpus, write_glue_layout
 from .distill import Announce, Recipe, distill, distill_general, settings, versions
 from .errors import InputError
 from .evaluate import evaluate_run
 from .files import json_lines, new_folder, read_json, write_json, write_text
 from .metrics import defined, spread, title
+from .model.shapes import BertConfig
 from .pages import document, table
 from .paper import GLUE
 from .report import read_log, write_report

@@ -16,10 +16,10 @@ import numpy as np
 
 from .equilibrium import Rates
 from .errors import InputError
-from .network import INPUT, Batch, Network, Population, attention_mask
-from .neurons import fire
+from .model.batch import Batch, attention_mask, map_shares
+from .model.network import INPUT, Network, Population
+from .model.neurons import fire
 from .ops import Array
-from .parallel import map_shares
 
 __all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
 
@@ -201,7 +201,7 @@ def spike_steps(
 ) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
     """Simulate a network, yielding after every timestep its spikes and its average spiking rates up to then.
 
-    ``a[t] = (s[1] + … + s[t]) / t``, the plain mean of `refsnn.neurons.asr`.
+    ``a[t] = (s[1] + … + s[t]) / t``, the plain mean of `refsnn.model.neurons.asr`.
 
     Parameters
     ----------
@@ -226,8 +226,8 @@ def spike_steps(
     --------
     Two neurons, driven by half the threshold and by a quarter of it:
 
-    >>> from refsnn.config import BertConfig
-    >>> from refsnn.network import initial_parameters, network_shapes, spiking_bert
+    >>> from refsnn.model.shapes import BertConfig
+    >>> from refsnn.model.network import initial_parameters, network_shapes, spiking_bert
     >>> config = BertConfig(vocab_size=5, hidden_size=2, num_hidden_layers=1, num_attention_heads=1,
     ...                     intermediate_size=4, max_position_embeddings=1)
     >>> params = initial_parameters(network_shapes(config), np.random.default_rng(0), dtype=np.float64)
@@ -273,7 +273,7 @@ def simulate(
     block : int, optional
         As in `spike_stream`; by default so many that a matrix product has 384 rows.
     leak : float
-        Leak of the *average* (see `refsnn.neurons.asr`); 1, the plain mean, is what the authors' program uses.
+        Leak of the *average* (see `refsnn.model.neurons.asr`); 1, the plain mean, is what the authors' program uses.
     keep : sequence of str, optional
         The populations whose rates are wanted; all by default.
     threads : int

@@ -16,7 +16,7 @@ from .equilibrium import Equilibrium, Solution, equilibrium
 from .errors import InputError
 from .files import atomic, require
 from .implicit import AdjointMethod, adjoint, contraction_bound, spectral_radius, unrolled_gradient
-from .network import Params
+from .model.parameters import Params
 from .ops import Array
 from .student import logits
 

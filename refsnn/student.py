@@ -7,24 +7,22 @@ cotangent goes back through the rate map in either case.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
 from . import ops
-from .config import BertConfig
 from .equilibrium import Linearisation, Rates, equilibrium, sweep
 from .equilibrium import scores as attention_scores
 from .errors import InputError
 from .implicit import adjoint
-from .network import INPUT, Batch, Network, Params, accumulate, network_shapes, spiking_bert
-from .neurons import Neuron
+from .model.batch import Batch
+from .model.network import INPUT, Network
+from .model.parameters import Params, accumulate
 from .ops import Array
 
 __all__ = [
-    "StudentConfig",
     "internal_gradients",
     "internal_loss",
     "layer_pairs",
@@ -37,84 +35,6 @@ Linearise = Literal["equilibrium", "simulated"]
 
 #: Attention scores at or below this count as masked, and as 0 in the loss, on both sides.
 MASKED_SCORE = -100.0
-
-
-@dataclass(frozen=True)
-class StudentConfig:
-    """All that a student's `config.json` says.
-
-    Attributes
-    ----------
-    bert : BertConfig
-        Sizes; ``num_hidden_layers`` is the number of spiking encoders.
-    teacher_width : int
-        Width of the teacher's hidden states, to which `fit` maps the read-outs.
-    classes : int
-    neuron : Neuron
-    feedback : bool
-    thresholds : mapping
-        V_th of single populations, by name, in units of the neuron's.
-    initial_potentials : mapping
-        u0 of single populations, by name, where it is not the neuron's.
-    """
-
-    bert: BertConfig
-    teacher_width: int
-    classes: int
-    neuron: Neuron = field(default_factory=Neuron)
-    feedback: bool = False
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    initial_potentials: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def network(self) -> Network:
-        """The network that these numbers describe."""
-        return spiking_bert(self.bert, self.neuron, self.feedback, self.thresholds, self.initial_potentials)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all parameters: the network, the map `fit` to the teacher's width, the classifier."""
-        return network_shapes(self.bert, self.feedback) | {
-            "fit.weight": (self.teacher_width, self.bert.hidden_size),
-            "fit.bias": (self.teacher_width,),
-            "classifier.weight": (self.classes, self.bert.hidden_size),
-            "classifier.bias": (self.classes,),
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Contents of `config.json`: BERT's keys, and ours beside them.
-
-        Returns
-        -------
-        values : dict
-        """
-        rest = {name: value for name, value in asdict(self).items() if name != "bert"}
-        return {"model_type": "spiking_bert", **self.bert.to_dict(), **rest}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StudentConfig:
-        """Read the contents of a student's `config.json`.
-
-        Parameters
-        ----------
-        values : mapping
-
-        Returns
-        -------
-        config : StudentConfig
-        """
-        try:
-            return cls(
-                BertConfig.from_dict(values),
-                values["teacher_width"],
-                values["classes"],
-                Neuron(**values["neuron"]),
-                values["feedback"],
-                dict(values.get("thresholds", {})),
-                dict(values.get("initial_potentials", {})),
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"this is not a student's configuration ({error}); a run's folder holds one") from None
 
 
 def layer_pairs(student_layers: int, teacher_layers: int) -> list[int]:

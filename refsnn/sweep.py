@@ -26,12 +26,12 @@ from .distill import load_student, load_teacher, read_split, run_tokenizer, vers
 from .errors import InputError, NotConverged
 from .files import existing, read_json, write_json
 from .metrics import Spread, defined, hundredfold, spread, title
-from .network import Params
-from .neurons import Neuron
+from .model.neurons import Neuron
+from .model.parameters import Params
+from .model.student import StudentConfig
 from .ops import Array
 from .predict import agreement, predict_rates, predict_spikes, predict_teacher, task_metrics
 from .simulate import Rule
-from .student import StudentConfig
 from .text import TASKS, Examples, Task, tokenise
 
 __all__ = [
@@ -69,7 +69,7 @@ class Setting:
     ----------
     rule : {"inst", "running"}
     vth, leak, u0 : float
-        Of every neuron; see `refsnn.neurons.Neuron`.
+        Of every neuron; see `refsnn.model.neurons.Neuron`.
     """
 
     rule: Rule

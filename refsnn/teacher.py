@@ -1,4 +1,4 @@
-"""BERT, the teacher: the populations of `refsnn.network` as analogue units, with a pooler and a classifier."""
+"""BERT, the teacher: the populations of `refsnn.model.network` as analogue units, with a pooler and a classifier."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import ops
-from .config import BertConfig
 from .equilibrium import rate_map, scores
-from .network import Batch, Params, bert, first_position, network_shapes
+from .model.batch import Batch
+from .model.families import bert
+from .model.network import first_position
+from .model.parameters import Params
+from .model.shapes import BertConfig
 from .ops import Array
 
-__all__ = ["Encoding", "classify", "encode", "head_shapes", "teacher_shapes"]
+__all__ = [
+    "Encoding",
+    "classify",
+    "encode",
+]
 
 
 @dataclass(frozen=True)
@@ -30,42 +37,6 @@ class Encoding:
 
     hidden: list[Array]
     scores: list[Array]
-
-
-def head_shapes(config: BertConfig, classes: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the pooler and the classifier (one class: regression).
-
-    Parameters
-    ----------
-    config : BertConfig
-    classes : int
-
-    Returns
-    -------
-    shapes : dict
-    """
-    d = config.hidden_size
-    return {
-        "pooler.dense.weight": (d, d),
-        "pooler.dense.bias": (d,),
-        "classifier.weight": (classes, d),
-        "classifier.bias": (classes,),
-    }
-
-
-def teacher_shapes(config: BertConfig, classes: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all parameters of a teacher with a head.
-
-    Parameters
-    ----------
-    config : BertConfig
-    classes : int
-
-    Returns
-    -------
-    shapes : dict
-    """
-    return network_shapes(config) | head_shapes(config, classes)
 
 
 def encode(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> Encoding:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import existing, require
-from .network import Batch
+from .model.batch import Batch
 from .ops import Array
 
 __all__ = [

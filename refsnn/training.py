@@ -11,7 +11,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
+from operator import iadd, imul
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +21,20 @@ import numpy as np
 
 from .errors import InputError
 from .files import json_lines, load_tensors, read_json, require, save_tensors, write_json, write_text
-from .network import Batch, Params
+from .model.batch import Batch, map_shares
+from .model.parameters import Params
 from .ops import Array
 from .optim import BertAdam, linear_warmup
-from .parallel import in_shares
+from .parallel import each, threads
 from .text import Examples, epoch_batches
 
-__all__ = ["Objective", "Stage", "finished", "train"]
+__all__ = [
+    "Objective",
+    "Stage",
+    "finished",
+    "in_shares",
+    "train",
+]
 
 #: Losses by name, gradients of their sum, and statistics for the log.
 Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Params, dict[str, float]]]
@@ -199,3 +208,45 @@ def _timings(run: Path) -> dict[str, float]:
 
 def _add_timing(run: Path, stage: Stage, seconds: float) -> None:
     write_json(run / "timings.json", _timings(run) | {stage.name: round(seconds, 1)})
+
+
+#: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.
+SHARES = 2
+
+
+def in_shares(objective):
+    """Compute a training objective on shares of the batch, several at once, and put the results together.
+
+    Every loss is a mean over the sequences of a batch, all padded to one length, so a share of b_i of b sequences adds
+    b_i/b of its loss and of its gradient.
+
+    Parameters
+    ----------
+    objective : callable
+        ``objective(params, batch, rows) -> (losses, gradients, statistics)``; see `refsnn.training.Objective`.
+
+    Returns
+    -------
+    objective : callable
+        The same mathematically; sums are rounded in another order.
+    """
+
+    def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
+        def one(share: Batch, places: Array):
+            return len(places) / len(rows), objective(params, share, rows[places])
+
+        weights, parts = zip(*map_shares(one, batch, SHARES, threads()), strict=True)
+        losses, gradients, statistics = (_mean(weights, dicts) for dicts in zip(*parts, strict=True))
+        return losses, gradients, statistics
+
+    return whole
+
+
+def _mean(weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up what the shares found, name by name, in the arrays of the parts: these are nobody else's."""
+    names = list(dict.fromkeys(name for part in parts for name in part))
+
+    def one(name: str) -> Any:
+        return reduce(iadd, (imul(part[name], w) for w, part in zip(weights, parts, strict=True) if name in part))
+
+    return dict(zip(names, each(one, names, threads()), strict=True))

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..config import BertConfig
-from ..network import initial_parameters, network_shapes
-from ..neurons import Neuron, fire, membrane_potential
+from ..model.neurons import Neuron, fire, membrane_potential
+from ..model.parameters import initial_parameters
+from ..model.shapes import BertConfig, network_shapes
+from ..model.student import network_config
 from ..ops import Array
-from ..records import network_config
 from . import reference
 
 __all__ = ["SUITES", "VANISHING", "Case", "Level", "call", "cases", "parts"]

@@ -18,11 +18,14 @@ import numpy as np
 
 from .. import ops
 from ..errors import InputError
-from ..network import INPUT, Attention, Batch, Drive, Network, Params, Population, attention_mask
-from ..neurons import Neuron, fire, rate
+from ..model.batch import Batch, attention_mask
+from ..model.network import INPUT, Network, Population
+from ..model.neurons import Neuron, fire, rate
+from ..model.parameters import Params
+from ..model.projections import Attention, Drive
+from ..model.student import network_from
 from ..ops import Array
 from ..ops.rounding import PRECISIONS
-from ..records import network_from
 from . import reference
 from .cases import VANISHING, Arrays, Case, call, eight_bits, parts
 from .mistakes import recognise_neuron

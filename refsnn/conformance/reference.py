@@ -12,12 +12,14 @@ import numpy as np
 from .. import ops
 from .._version import __version__
 from ..equilibrium import equilibrium, scores
-from ..network import Batch, Network, attention_mask
-from ..neurons import Neuron, fire, rate
-from ..neurons import asr as average
+from ..model.batch import Batch, attention_mask
+from ..model.network import Network
+from ..model.neurons import Neuron, fire, rate
+from ..model.neurons import asr as average
+from ..model.student import network_from
 from ..ops import Array
 from ..optim import BertAdam
-from ..records import network_from, record
+from ..records import record
 from ..student import internal_gradients, prediction_gradients
 
 __all__ = [

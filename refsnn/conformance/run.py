@@ -22,11 +22,11 @@ import numpy as np
 from ..certify import certify, certify_neurons
 from ..errors import InputError
 from ..files import existing
-from ..network import Batch
-from ..neurons import Neuron
+from ..model.batch import Batch
+from ..model.neurons import Neuron
+from ..model.student import network_from
 from ..ops import Array
 from ..ops.rounding import PRECISIONS, Precision
-from ..records import network_from
 from . import reference
 from .cases import VANISHING, Arrays, Case, call, parts
 from .recognise import recognise

@@ -18,8 +18,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from .errors import InputError
-from .ops import Array, clip
+from ..errors import InputError
+from ..ops import Array, clip
 
 __all__ = ["Neuron", "asr", "fire", "fire_loop", "membrane_potential", "rate"]
 

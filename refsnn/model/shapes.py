@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .errors import InputError
+from ..errors import InputError
 
-__all__ = ["BertConfig", "embedding_shapes", "encoder_shapes"]
+__all__ = [
+    "BertConfig",
+    "embedding_shapes",
+    "encoder_shapes",
+    "head_shapes",
+    "network_shapes",
+    "teacher_shapes",
+]
 
 
 @dataclass(frozen=True)
@@ -150,3 +157,59 @@ def encoder_shapes(config: BertConfig, layer: int) -> dict[str, tuple[int, ...]]
             norm = f"encoder.layer.{layer}.{name.removesuffix('dense')}LayerNorm"
             shapes |= {f"{norm}.weight": (d,), f"{norm}.bias": (d,)}
     return shapes
+
+
+def network_shapes(config: BertConfig, feedback: bool = False) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all parameters of `spiking_bert` or `bert`, heads not included.
+
+    Parameters
+    ----------
+    config : BertConfig
+    feedback : bool
+
+    Returns
+    -------
+    shapes : dict
+    """
+    shapes = embedding_shapes(config)
+    for layer in range(config.num_hidden_layers):
+        shapes |= encoder_shapes(config, layer)
+    if feedback:
+        shapes["feedback.weight"] = (config.hidden_size, config.hidden_size)
+    return shapes
+
+
+def head_shapes(config: BertConfig, classes: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the pooler and the classifier (one class: regression).
+
+    Parameters
+    ----------
+    config : BertConfig
+    classes : int
+
+    Returns
+    -------
+    shapes : dict
+    """
+    d = config.hidden_size
+    return {
+        "pooler.dense.weight": (d, d),
+        "pooler.dense.bias": (d,),
+        "classifier.weight": (classes, d),
+        "classifier.bias": (classes,),
+    }
+
+
+def teacher_shapes(config: BertConfig, classes: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all parameters of a teacher with a head.
+
+    Parameters
+    ----------
+    config : BertConfig
+    classes : int
+
+    Returns
+    -------
+    shapes : dict
+    """
+    return network_shapes(config) | head_shapes(config, classes)

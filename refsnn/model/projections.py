@@ -1,56 +1,32 @@
-"""The network as data: populations of neurons, the projections that drive them, and the families built from both.
-
-A network is an ordered tuple of *populations*. Each names the populations whose spikes it reads and the *projection*
-that turns what it reads into its input current. Simulation, equilibrium, gradient, certificate and operation count are
-readings of this one description (see ``docs/architecture.md``), so each map below is written once.
-
-The order means: within a time step populations fire in order, so a population that reads an earlier one sees this
-step's spikes; one that reads a later one (feedback) sees the previous step's.
-"""
+"""Projections: the maps from what a population reads to its input current, each with its bound and its cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from . import ops
-from .config import BertConfig, embedding_shapes, encoder_shapes
-from .errors import InputError
-from .neurons import Neuron
-from .ops import Array, rounding
-from .ops.rounding import Enclosed, Precision
+from .. import ops
+from ..ops import Array, rounding
+from ..ops.rounding import Enclosed, Precision
+from .batch import Batch
+from .parameters import Params
+from .shapes import BertConfig, embedding_shapes
 
 __all__ = [
-    "INPUT",
     "AddNorm",
     "Attention",
-    "Batch",
     "Drive",
     "Embeddings",
     "FirstPosition",
     "Gelu",
     "Linear",
-    "Network",
     "Operations",
-    "Params",
-    "Population",
     "Projection",
-    "accumulate",
-    "attention_mask",
-    "bert",
-    "checked_batch",
-    "dropout_masks",
-    "first_position",
-    "initial_parameters",
-    "network_shapes",
-    "spiking_bert",
 ]
 
-Params = dict[str, Array]
 #: What a projection's pullback returns: the cotangents of what it read, in order, and of its parameters, by name.
 Cotangents = tuple[tuple[Array, ...], Params]
 
@@ -59,63 +35,6 @@ Operations = list[tuple[str, str, float]]
 
 #: Names of the embeddings' five parameters.
 EMBEDDINGS = tuple(embedding_shapes(BertConfig()))
-
-#: The name under which a population reads the constant embedding current.
-INPUT = "input"
-
-
-class Batch(NamedTuple):
-    """Token ids of B sequences padded to N positions; three (B, N) integer arrays."""
-
-    input_ids: Array
-    token_type_ids: Array
-    attention_mask: Array  # 1 on tokens, 0 on padding
-
-
-def attention_mask(batch: Batch, dtype: np.dtype) -> Array:
-    """Give what is added to attention scores: 0 on tokens, −10000 on padded keys.
-
-    Parameters
-    ----------
-    batch : Batch
-    dtype : dtype
-
-    Returns
-    -------
-    mask : (B, 1, 1, N) array
-        Broadcasts over heads and queries.
-    """
-    return ((1 - batch.attention_mask[:, None, None, :]) * -10000.0).astype(dtype)
-
-
-def checked_batch(batch: Batch, config: BertConfig) -> Batch:
-    """Return a batch whose shapes and ids fit a configuration, or say what does not.
-
-    Parameters
-    ----------
-    batch : Batch
-    config : BertConfig
-
-    Returns
-    -------
-    batch : Batch
-
-    Raises
-    ------
-    InputError
-        They do not.
-    """
-    if len({a.shape for a in batch}) != 1 or batch.input_ids.ndim != 2 or not batch.input_ids.size:
-        raise InputError(f"input_ids, token_type_ids and attention_mask have shapes {[a.shape for a in batch]}, "
-                         "but one shape (batch, positions) was expected")  # fmt: skip
-    limits = (config.vocab_size, config.type_vocab_size, 2)
-    for name, ids, limit in zip(Batch._fields, batch, limits, strict=True):
-        if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= limit:
-            raise InputError(f"{name} must hold integers in [0, {limit}), but it holds {ids.min()} … {ids.max()}")
-    if batch.input_ids.shape[1] > config.max_position_embeddings:
-        raise InputError(f"there are {batch.input_ids.shape[1]} positions, but only "
-                         f"{config.max_position_embeddings} are embedded")  # fmt: skip
-    return batch
 
 
 class Projection(Protocol):
@@ -475,56 +394,6 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
-class Population:
-    """Units with one projection. `neuron` None makes them analogue: they pass their current on, as in BERT."""
-
-    name: str
-    projection: Projection
-    reads: tuple[str, ...]
-    width: int
-    neuron: Neuron | None
-
-
-@dataclass(frozen=True)
-class Network:
-    """Populations in firing order, the input that drives them, and what is observed.
-
-    Attributes
-    ----------
-    drive : Embeddings
-        The constant current that populations read under the name ``"input"``.
-    populations : tuple of Population
-    readouts : tuple of str
-        Populations 0…N compared with the teacher's hidden states: the embeddings and the output of each encoder.
-    contexts : tuple of str
-        The population of each encoder whose attention scores are compared with the teacher's.
-    """
-
-    drive: Embeddings
-    populations: tuple[Population, ...]
-    readouts: tuple[str, ...]
-    contexts: tuple[str, ...]
-
-    def __getitem__(self, name: str) -> Population:
-        return next(population for population in self.populations if population.name == name)
-
-    @property
-    def fed_back(self) -> tuple[str, ...]:
-        """Populations that are read before they are evaluated; if any, the rates solve a true fixed-point equation."""
-        known = {INPUT}
-        found: dict[str, None] = {}
-        for population in self.populations:
-            found |= dict.fromkeys(name for name in population.reads if name not in known)
-            known.add(population.name)
-        return tuple(found)
-
-    @property
-    def last_readers(self) -> dict[str, str]:
-        """The population that reads each population, or the input, last: after it, nobody in this sweep needs it."""
-        return {read: population.name for population in self.populations for read in population.reads}
-
-
-@dataclass(frozen=True)
 class FirstPosition:
     """A projection whose current is asked for at the first position, [CLS], alone.
 
@@ -572,255 +441,3 @@ class FirstPosition:
     def enclose(self, params, reads, mask, precision):
         values, errors = (self._cut(part) for part in zip(*reads, strict=True))
         return self.projection.enclose(params, tuple(map(Enclosed, values, errors)), mask, precision)
-
-
-def first_position(network: Network) -> Network:
-    """Reduce a network to what class scores need: of the last encoder, only what [CLS] depends on.
-
-    Keys and values are needed everywhere, the populations after them at the first position alone, where they have the
-    shape (B, 1, width). With feedback, which needs them all, the network is returned as it is.
-
-    Parameters
-    ----------
-    network : Network
-
-    Returns
-    -------
-    network : Network
-
-    Examples
-    --------
-    >>> network = first_position(spiking_bert(BertConfig(num_hidden_layers=2)))
-    >>> [p.name for p in network.populations if isinstance(p.projection, FirstPosition)]
-    ['encoder.1.context', 'encoder.1.attention_output']
-    """
-    if network.fed_back:
-        return network
-    populations = []
-    first: set[str] = set()
-    for population in network.populations:
-        if population.name == network.contexts[-1] or first:
-            # The context reads its encoder's input there, for the query; what comes after reads all there.
-            cut = [read not in first for read in population.reads]
-            if not first:
-                cut = [True, False, False]
-            first.add(population.name)
-            if any(cut):
-                population = replace(population, projection=FirstPosition(population.projection, tuple(cut)))
-        populations.append(population)
-    return replace(network, populations=tuple(populations))
-
-
-def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
-    """Add a cotangent to those already gathered under a name, leaving the arrays themselves alone.
-
-    Parameters
-    ----------
-    total : dict of arrays
-    name : str
-    value : array
-    """
-    total[name] = total[name] + value if name in total else value
-
-
-def _transformer(
-    config: BertConfig,
-    neuron: Neuron | None,
-    feedback: bool,
-    thresholds: Mapping[str, float] = MappingProxyType({}),
-    initial_potentials: Mapping[str, float] = MappingProxyType({}),
-) -> Network:
-    d, eps = config.hidden_size, config.layer_norm_eps
-    outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
-    drive = Drive("feedback.weight") if feedback else Drive()
-
-    def units(name: str) -> Neuron | None:
-        if neuron is None:
-            return None
-        vth, u0 = neuron.vth * thresholds.get(name, 1.0), initial_potentials.get(name, neuron.u0)
-        return replace(neuron, vth=vth, u0=u0)
-
-    populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, units("embeddings"))]
-    h = "embeddings"
-    for e in range(config.num_hidden_layers):
-        prefix = f"encoder.layer.{e}"
-
-        def add(name: str, projection: Projection, reads: tuple[str, ...], width: int = d, e: int = e) -> str:
-            full = f"encoder.{e}.{name}"
-            populations.append(Population(full, projection, reads, width, units(full)))
-            return full
-
-        def add_norm(name: str, prefix: str = prefix) -> AddNorm:
-            return AddNorm(f"{prefix}.{name}.dense", f"{prefix}.{name}.LayerNorm", eps)
-
-        key = add("key", Linear(f"{prefix}.attention.self.key"), (h,))
-        value = add("value", Linear(f"{prefix}.attention.self.value"), (h,))
-        attention = Attention(f"{prefix}.attention.self.query", config.num_attention_heads)
-        context = add("context", attention, (h, key, value))
-        attended = add("attention_output", add_norm("attention.output"), (context, h))
-        inner = add("intermediate", Gelu(f"{prefix}.intermediate.dense"), (attended,), config.intermediate_size)
-        h = add("output", add_norm("output"), (inner, attended))
-    for what, own in (("thresholds", thresholds), ("initial potentials", initial_potentials)):
-        if unknown := sorted(own.keys() - {p.name for p in populations}):
-            raise InputError(f"there are {what} for {', '.join(unknown)}, but the network has no such population")
-    return Network(
-        drive=Embeddings(eps, config.pad_token_id),
-        populations=tuple(populations),
-        readouts=("embeddings", *outputs),
-        contexts=tuple(f"encoder.{e}.context" for e in range(config.num_hidden_layers)),
-    )
-
-
-def spiking_bert(
-    config: BertConfig,
-    neuron: Neuron = Neuron(),  # noqa: B008
-    feedback: bool = False,
-    thresholds: Mapping[str, float] = MappingProxyType({}),
-    initial_potentials: Mapping[str, float] = MappingProxyType({}),
-) -> Network:
-    """SpikingBERT's student: an embedding population and six populations of neurons per encoder.
-
-    Parameters
-    ----------
-    config : BertConfig
-    neuron : Neuron
-        The constants of every population.
-    feedback : bool
-        Whether the last population is fed back to the embeddings by ``feedback.weight``, (D, D), without bias.
-    thresholds : mapping
-        V_th of single populations, by name, in units of the neuron's.
-    initial_potentials : mapping
-        u0 of single populations, by name, where it is not the neuron's: in units of their thresholds, in [0, 1).
-
-    Returns
-    -------
-    network : Network
-
-    Examples
-    --------
-    >>> network = spiking_bert(BertConfig(num_hidden_layers=4))
-    >>> len(network.populations), network.populations[3].name, network.populations[3].reads
-    (25, 'encoder.0.context', ('embeddings', 'encoder.0.key', 'encoder.0.value'))
-    """
-    return _transformer(config, neuron, feedback, thresholds, initial_potentials)
-
-
-def bert(config: BertConfig) -> Network:
-    """BERT's encoder: the same populations, of units that pass their current on instead of spiking.
-
-    Parameters
-    ----------
-    config : BertConfig
-
-    Returns
-    -------
-    network : Network
-    """
-    return _transformer(config, None, False)
-
-
-def network_shapes(config: BertConfig, feedback: bool = False) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all parameters of `spiking_bert` or `bert`, heads not included.
-
-    Parameters
-    ----------
-    config : BertConfig
-    feedback : bool
-
-    Returns
-    -------
-    shapes : dict
-    """
-    shapes = embedding_shapes(config)
-    for layer in range(config.num_hidden_layers):
-        shapes |= encoder_shapes(config, layer)
-    if feedback:
-        shapes["feedback.weight"] = (config.hidden_size, config.hidden_size)
-    return shapes
-
-
-def dropout_masks(
-    network: Network, batch: Batch, probability: float, rng: np.random.Generator, dtype: type = np.float32
-) -> Params:
-    """Draw dropout masks where BERT has them: on embeddings, attention weights and both outputs of an encoder.
-
-    Masks are 0 with the given probability and 1/(1 − probability) otherwise, one for each sequence of the batch. They
-    are taken as parameters, and like these stay the same through all timesteps: a mask drawn anew at every step would
-    leave no equilibrium to settle at.
-
-    Parameters
-    ----------
-    network : Network
-    batch : Batch
-    probability : float
-        In [0, 1).
-    rng : numpy.random.Generator
-    dtype : floating type
-
-    Returns
-    -------
-    masks : dict
-        To be given to a reading together with the parameters, ``params | masks``.
-
-    Raises
-    ------
-    InputError
-        The probability is not in [0, 1).
-
-    Examples
-    --------
-    >>> batch = Batch(*np.ones((3, 1, 4), int))
-    >>> network = spiking_bert(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
-    >>> masks = dropout_masks(network, batch, 0.5, np.random.default_rng(0))
-    >>> {name: mask.shape for name, mask in masks.items()}  # doctest: +NORMALIZE_WHITESPACE
-    {'embeddings.dropout': (1, 4, 8), 'encoder.layer.0.attention.self.query.dropout': (1, 2, 4, 4),
-     'encoder.layer.0.attention.output.dense.dropout': (1, 4, 8), 'encoder.layer.0.output.dense.dropout': (1, 4, 8)}
-    """
-    if not 0 <= probability < 1:
-        raise InputError(f"the dropout probability is {probability}, but it lies in [0, 1)")
-    size, positions = batch.input_ids.shape
-    shapes: dict[str, tuple[int, ...]] = {network.drive.dropout: (size, positions, network.populations[0].width)}
-    for population in network.populations:
-        projection = population.projection
-        if isinstance(projection, Attention):
-            shapes[projection.dropout] = (size, projection.heads, positions, positions)
-        elif isinstance(projection, AddNorm):
-            shapes[projection.dropout] = (size, positions, population.width)
-    kept = 1 / (1 - probability)
-    return {name: (rng.random(shape) >= probability).astype(dtype) * dtype(kept) for name, shape in shapes.items()}
-
-
-def initial_parameters(
-    shapes: Mapping[str, tuple[int, ...]],
-    rng: np.random.Generator,
-    scale: float = 0.02,
-    dtype: np.dtype | type = np.float32,
-) -> Params:
-    """BERT's initialisation: matrices normal with the given scale, biases 0, LayerNorm weights 1.
-
-    Parameters
-    ----------
-    shapes : mapping
-        Parameter name -> shape.
-    rng : numpy.random.Generator
-    scale : float
-        ``initializer_range`` of the configuration.
-    dtype : dtype
-
-    Returns
-    -------
-    params : dict
-
-    Examples
-    --------
-    >>> p = initial_parameters({"a.weight": (2, 2), "a.bias": (2,)}, np.random.default_rng(0))
-    >>> p["a.weight"].dtype, p["a.bias"]
-    (dtype('float32'), array([0., 0.], dtype=float32))
-    """
-
-    def one(name: str, shape: tuple[int, ...]) -> Array:
-        if len(shape) > 1:
-            return rng.normal(0, scale, shape).astype(dtype)
-        return np.ones(shape, dtype) if name.endswith("LayerNorm.weight") else np.zeros(shape, dtype)
-
-    return {name: one(name, shape) for name, shape in shapes.items()}

@@ -1,0 +1,1 @@
+"""The description: what a network is, before anything is asked of it."""

@@ -1,0 +1,114 @@
+"""The families of networks: SpikingBERT's student, and BERT as the same populations of analogue units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from ..errors import InputError
+from .network import INPUT, Network, Population
+from .neurons import Neuron
+from .projections import AddNorm, Attention, Drive, Embeddings, Gelu, Linear, Projection
+from .shapes import BertConfig
+
+__all__ = [
+    "bert",
+    "spiking_bert",
+]
+
+
+def _transformer(
+    config: BertConfig,
+    neuron: Neuron | None,
+    feedback: bool,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+    initial_potentials: Mapping[str, float] = MappingProxyType({}),
+) -> Network:
+    d, eps = config.hidden_size, config.layer_norm_eps
+    outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
+    drive = Drive("feedback.weight") if feedback else Drive()
+
+    def units(name: str) -> Neuron | None:
+        if neuron is None:
+            return None
+        vth, u0 = neuron.vth * thresholds.get(name, 1.0), initial_potentials.get(name, neuron.u0)
+        return replace(neuron, vth=vth, u0=u0)
+
+    populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, units("embeddings"))]
+    h = "embeddings"
+    for e in range(config.num_hidden_layers):
+        prefix = f"encoder.layer.{e}"
+
+        def add(name: str, projection: Projection, reads: tuple[str, ...], width: int = d, e: int = e) -> str:
+            full = f"encoder.{e}.{name}"
+            populations.append(Population(full, projection, reads, width, units(full)))
+            return full
+
+        def add_norm(name: str, prefix: str = prefix) -> AddNorm:
+            return AddNorm(f"{prefix}.{name}.dense", f"{prefix}.{name}.LayerNorm", eps)
+
+        key = add("key", Linear(f"{prefix}.attention.self.key"), (h,))
+        value = add("value", Linear(f"{prefix}.attention.self.value"), (h,))
+        attention = Attention(f"{prefix}.attention.self.query", config.num_attention_heads)
+        context = add("context", attention, (h, key, value))
+        attended = add("attention_output", add_norm("attention.output"), (context, h))
+        inner = add("intermediate", Gelu(f"{prefix}.intermediate.dense"), (attended,), config.intermediate_size)
+        h = add("output", add_norm("output"), (inner, attended))
+    for what, own in (("thresholds", thresholds), ("initial potentials", initial_potentials)):
+        if unknown := sorted(own.keys() - {p.name for p in populations}):
+            raise InputError(f"there are {what} for {', '.join(unknown)}, but the network has no such population")
+    return Network(
+        drive=Embeddings(eps, config.pad_token_id),
+        populations=tuple(populations),
+        readouts=("embeddings", *outputs),
+        contexts=tuple(f"encoder.{e}.context" for e in range(config.num_hidden_layers)),
+    )
+
+
+def spiking_bert(
+    config: BertConfig,
+    neuron: Neuron = Neuron(),  # noqa: B008
+    feedback: bool = False,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+    initial_potentials: Mapping[str, float] = MappingProxyType({}),
+) -> Network:
+    """SpikingBERT's student: an embedding population and six populations of neurons per encoder.
+
+    Parameters
+    ----------
+    config : BertConfig
+    neuron : Neuron
+        The constants of every population.
+    feedback : bool
+        Whether the last population is fed back to the embeddings by ``feedback.weight``, (D, D), without bias.
+    thresholds : mapping
+        V_th of single populations, by name, in units of the neuron's.
+    initial_potentials : mapping
+        u0 of single populations, by name, where it is not the neuron's: in units of their thresholds, in [0, 1).
+
+    Returns
+    -------
+    network : Network
+
+    Examples
+    --------
+    >>> network = spiking_bert(BertConfig(num_hidden_layers=4))
+    >>> len(network.populations), network.populations[3].name, network.populations[3].reads
+    (25, 'encoder.0.context', ('embeddings', 'encoder.0.key', 'encoder.0.value'))
+    """
+    return _transformer(config, neuron, feedback, thresholds, initial_potentials)
+
+
+def bert(config: BertConfig) -> Network:
+    """BERT's encoder: the same populations, of units that pass their current on instead of spiking.
+
+    Parameters
+    ----------
+    config : BertConfig
+
+    Returns
+    -------
+    network : Network
+    """
+    return _transformer(config, None, False)

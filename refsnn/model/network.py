@@ -1,0 +1,113 @@
+"""The network as data: populations of neurons, the projections that drive them, and the families built from both.
+
+A network is an ordered tuple of *populations*. Each names the populations whose spikes it reads and the *projection*
+that turns what it reads into its input current. Simulation, equilibrium, gradient, certificate and operation count are
+readings of this one description (see ``docs/architecture.md``), so each map below is written once.
+
+The order means: within a time step populations fire in order, so a population that reads an earlier one sees this
+step's spikes; one that reads a later one (feedback) sees the previous step's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .neurons import Neuron
+from .projections import Embeddings, FirstPosition, Projection
+
+__all__ = [
+    "INPUT",
+    "Network",
+    "Population",
+    "first_position",
+]
+
+#: The name under which a population reads the constant embedding current.
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class Population:
+    """Units with one projection. `neuron` None makes them analogue: they pass their current on, as in BERT."""
+
+    name: str
+    projection: Projection
+    reads: tuple[str, ...]
+    width: int
+    neuron: Neuron | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """Populations in firing order, the input that drives them, and what is observed.
+
+    Attributes
+    ----------
+    drive : Embeddings
+        The constant current that populations read under the name ``"input"``.
+    populations : tuple of Population
+    readouts : tuple of str
+        Populations 0…N compared with the teacher's hidden states: the embeddings and the output of each encoder.
+    contexts : tuple of str
+        The population of each encoder whose attention scores are compared with the teacher's.
+    """
+
+    drive: Embeddings
+    populations: tuple[Population, ...]
+    readouts: tuple[str, ...]
+    contexts: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Population:
+        return next(population for population in self.populations if population.name == name)
+
+    @property
+    def fed_back(self) -> tuple[str, ...]:
+        """Populations that are read before they are evaluated; if any, the rates solve a true fixed-point equation."""
+        known = {INPUT}
+        found: dict[str, None] = {}
+        for population in self.populations:
+            found |= dict.fromkeys(name for name in population.reads if name not in known)
+            known.add(population.name)
+        return tuple(found)
+
+    @property
+    def last_readers(self) -> dict[str, str]:
+        """The population that reads each population, or the input, last: after it, nobody in this sweep needs it."""
+        return {read: population.name for population in self.populations for read in population.reads}
+
+
+def first_position(network: Network) -> Network:
+    """Reduce a network to what class scores need: of the last encoder, only what [CLS] depends on.
+
+    Keys and values are needed everywhere, the populations after them at the first position alone, where they have the
+    shape (B, 1, width). With feedback, which needs them all, the network is returned as it is.
+
+    Parameters
+    ----------
+    network : Network
+
+    Returns
+    -------
+    network : Network
+
+    Examples
+    --------
+    >>> network = first_position(spiking_bert(BertConfig(num_hidden_layers=2)))
+    >>> [p.name for p in network.populations if isinstance(p.projection, FirstPosition)]
+    ['encoder.1.context', 'encoder.1.attention_output']
+    """
+    if network.fed_back:
+        return network
+    populations = []
+    first: set[str] = set()
+    for population in network.populations:
+        if population.name == network.contexts[-1] or first:
+            # The context reads its encoder's input there, for the query; what comes after reads all there.
+            cut = [read not in first for read in population.reads]
+            if not first:
+                cut = [True, False, False]
+            first.add(population.name)
+            if any(cut):
+                population = replace(population, projection=FirstPosition(population.projection, tuple(cut)))
+        populations.append(population)
+    return replace(network, populations=tuple(populations))

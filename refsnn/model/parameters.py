@@ -1,0 +1,104 @@
+"""Parameters: a flat dict of arrays under the names of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import InputError
+from ..ops import Array
+
+__all__ = [
+    "Params",
+    "accumulate",
+    "check_parameters",
+    "initial_parameters",
+]
+
+Params = dict[str, Array]
+
+
+def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
+    """Add a cotangent to those already gathered under a name, leaving the arrays themselves alone.
+
+    Parameters
+    ----------
+    total : dict of arrays
+    name : str
+    value : array
+    """
+    total[name] = total[name] + value if name in total else value
+
+
+def initial_parameters(
+    shapes: Mapping[str, tuple[int, ...]],
+    rng: np.random.Generator,
+    scale: float = 0.02,
+    dtype: np.dtype | type = np.float32,
+) -> Params:
+    """BERT's initialisation: matrices normal with the given scale, biases 0, LayerNorm weights 1.
+
+    Parameters
+    ----------
+    shapes : mapping
+        Parameter name -> shape.
+    rng : numpy.random.Generator
+    scale : float
+        ``initializer_range`` of the configuration.
+    dtype : dtype
+
+    Returns
+    -------
+    params : dict
+
+    Examples
+    --------
+    >>> p = initial_parameters({"a.weight": (2, 2), "a.bias": (2,)}, np.random.default_rng(0))
+    >>> p["a.weight"].dtype, p["a.bias"]
+    (dtype('float32'), array([0., 0.], dtype=float32))
+    """
+
+    def one(name: str, shape: tuple[int, ...]) -> Array:
+        if len(shape) > 1:
+            return rng.normal(0, scale, shape).astype(dtype)
+        return np.ones(shape, dtype) if name.endswith("LayerNorm.weight") else np.zeros(shape, dtype)
+
+    return {name: one(name, shape) for name, shape in shapes.items()}
+
+
+def check_parameters(params: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]], source: object) -> Params:
+    """Pick the wanted parameters and make sure of their presence, shape, type and finiteness.
+
+    Parameters
+    ----------
+    params : mapping
+        What a checkpoint holds; names that are not wanted are left out.
+    shapes : mapping
+        What is wanted.
+    source : object
+        Names the checkpoint in messages.
+
+    Returns
+    -------
+    params : dict
+        In the order of `shapes`.
+
+    Raises
+    ------
+    InputError
+        One sentence about the first parameter that does not fit.
+    """
+    for name, shape in shapes.items():
+        if name not in params:
+            raise InputError(f"{source} lacks the parameter {name}; it holds {len(params)} others")
+        value = params[name]
+        if value.shape != shape:
+            raise InputError(f"{source}: {name} has shape {value.shape}, but the configuration asks for {shape}")
+        if value.dtype.kind != "f":
+            raise InputError(f"{source}: {name} is of type {value.dtype}, but parameters are floating-point numbers")
+        if not np.isfinite(value).all():
+            raise InputError(
+                f"{source}: {name} holds NaN or infinite values, so nothing computed from it would mean anything"
+            )
+    return {name: params[name] for name in shapes}
