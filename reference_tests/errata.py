@@ -19,9 +19,6 @@ import numpy as np
 from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
-from refsnn.energy import Energy
-from refsnn.equilibrium import equilibrium, rate_map
-from refsnn.implicit import adjoint, within_spectral_norm
 from refsnn.model.batch import Batch, attention_mask
 from refsnn.model.families import bert, spiking_bert
 from refsnn.model.neurons import Neuron, asr, fire
@@ -29,7 +26,11 @@ from refsnn.model.projections import AddNorm, Attention, Embeddings
 from refsnn.model.shapes import BertConfig, network_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.optim import BertAdam, clipped
-from refsnn.simulate import simulate, spike_blocks
+from refsnn.readings.energy import Energy
+from refsnn.readings.equilibrium import equilibrium
+from refsnn.readings.implicit import adjoint, within_spectral_norm
+from refsnn.readings.rate_map import rate_map
+from refsnn.readings.simulate import simulate, spike_blocks
 from refsnn.student import internal_gradients, layer_pairs, prediction_gradients
 from refsnn.teacher import encode
 

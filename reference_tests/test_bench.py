@@ -12,7 +12,7 @@ from refsnn.errors import InputError
 from refsnn.model.families import spiking_bert
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import head_shapes
-from refsnn.simulate import simulate
+from refsnn.readings.simulate import simulate
 from refsnn.student import logits
 from refsnn.teacher import classify
 

@@ -18,9 +18,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_rounding import ORDERS, VARIANCES, Program, bfloat16
 
-from refsnn import certify as certificates
 from refsnn import cli
-from refsnn.certify import certify, certify_neurons
 from refsnn.errors import InputError
 from refsnn.model import network
 from refsnn.model.batch import attention_mask
@@ -30,8 +28,10 @@ from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
 from refsnn.model.student import network_config
 from refsnn.ops.rounding import OWN, PRECISIONS, Enclosed
+from refsnn.readings import certify as certificates
+from refsnn.readings.certify import certify, certify_neurons
+from refsnn.readings.simulate import spike_blocks
 from refsnn.records import certify_record, record, write_record
-from refsnn.simulate import spike_blocks
 
 RULES = ("inst", "running")
 

@@ -226,7 +226,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert built.returncode == 0, built.stderr
     pages = {path.stem for path in (tmp_path / "html").glob("*.html")}
     assert {page.stem for page in DOCS.glob("*.md")} <= pages
-    simulate = (tmp_path / "html" / "api" / "generated" / "refsnn.simulate.html").read_text(encoding="utf-8")
-    assert 'id="refsnn.simulate.simulate"' in simulate and "Yields" in simulate
+    simulate = (tmp_path / "html" / "api" / "generated" / "refsnn.readings.simulate.html").read_text(encoding="utf-8")
+    assert 'id="refsnn.readings.simulate.simulate"' in simulate and "Yields" in simulate
     attention = (tmp_path / "html" / "api" / "refsnn.ops.attention.html").read_text(encoding="utf-8")
     assert 'id="refsnn.ops.attention.mix"' in attention  # the module, not the function of that name

@@ -13,8 +13,6 @@ from test_report import edit, evaluated, plain, run  # noqa: F401
 
 from refsnn.cli import main
 from refsnn.distill import load_student
-from refsnn.energy import Energies, by_kind, count, full_count, read_energies
-from refsnn.equilibrium import rate_map
 from refsnn.errors import InputError
 from refsnn.evaluate import break_even, table
 from refsnn.figures import SPENT, spent
@@ -23,8 +21,10 @@ from refsnn.model.families import bert, spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
+from refsnn.readings.energy import Energies, by_kind, count, full_count, read_energies
+from refsnn.readings.rate_map import rate_map
+from refsnn.readings.simulate import spike_blocks
 from refsnn.report import write_report
-from refsnn.simulate import spike_blocks
 from refsnn.student import logits
 
 TINY = BertConfig(

@@ -8,22 +8,22 @@ from conftest import SMALL, random_batch, random_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refsnn.equilibrium import equilibrium, rate_map, sweep
 from refsnn.errors import InputError, NotConverged
-from refsnn.implicit import (
-    adjoint,
-    contraction_bound,
-    implicit_gradient,
-    solve_adjoint,
-    spectral_radius,
-    unrolled_gradient,
-    within_spectral_norm,
-)
 from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
-from refsnn.simulate import simulate
+from refsnn.readings.adjoint import solve_adjoint, spectral_radius
+from refsnn.readings.equilibrium import equilibrium
+from refsnn.readings.implicit import (
+    adjoint,
+    contraction_bound,
+    implicit_gradient,
+    unrolled_gradient,
+    within_spectral_norm,
+)
+from refsnn.readings.rate_map import rate_map, sweep
+from refsnn.readings.simulate import simulate
 
 KRYLOV = ("gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr")
 NETWORK = spiking_bert(SMALL, feedback=True)

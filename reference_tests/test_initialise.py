@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refsnn import initialise
-from refsnn.equilibrium import equilibrium, rate_map, scores
 from refsnn.errors import InputError
 from refsnn.initialise import Affine, absorb, converted, copied, initial_student
 from refsnn.model.batch import Batch
@@ -18,7 +17,9 @@ from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.ops import softmax
-from refsnn.simulate import simulate
+from refsnn.readings.equilibrium import equilibrium
+from refsnn.readings.rate_map import rate_map, scores
+from refsnn.readings.simulate import simulate
 from refsnn.student import layer_pairs, logits
 from refsnn.teacher import classify, encode
 

@@ -19,7 +19,6 @@ from refsnn import inspection
 from refsnn.checkpoints import save_model
 from refsnn.cli import main
 from refsnn.distill import Recipe
-from refsnn.equilibrium import scores
 from refsnn.errors import InputError
 from refsnn.files import read_json, write_json
 from refsnn.inspection import Sentence, inspect_run
@@ -28,7 +27,8 @@ from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.pages import document, live
-from refsnn.simulate import simulate, spike_blocks
+from refsnn.readings.rate_map import scores
+from refsnn.readings.simulate import simulate, spike_blocks
 from refsnn.teacher import encode
 from refsnn.text import TASKS
 

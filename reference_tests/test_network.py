@@ -9,9 +9,6 @@ from conftest import SMALL, random_batch, random_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refsnn.certify import certify
-from refsnn.energy import count
-from refsnn.equilibrium import rate_map, scores
 from refsnn.errors import InputError
 from refsnn.model.batch import Batch, attention_mask
 from refsnn.model.dropout import dropout_masks
@@ -19,7 +16,10 @@ from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT, first_position
 from refsnn.model.neurons import Neuron, asr, fire_loop
 from refsnn.model.shapes import BertConfig
-from refsnn.simulate import simulate, spike_blocks, spike_steps
+from refsnn.readings.certify import certify
+from refsnn.readings.energy import count
+from refsnn.readings.rate_map import rate_map, scores
+from refsnn.readings.simulate import simulate, spike_blocks, spike_steps
 
 CONFIGS = st.builds(
     lambda heads, d, layers, m: BertConfig(
@@ -306,7 +306,7 @@ def test_threads_take_shares_of_the_sequences(threads, monkeypatch):
     params, batch = random_parameters(SMALL, 3), random_batch(SMALL, 4, size=5)
     network = spiking_bert(SMALL)
     whole = simulate(network, params, batch, [3, 20])
-    monkeypatch.setattr("refsnn.simulate.SHARE", 2 * batch.input_ids.shape[1])  # two sequences at a time
+    monkeypatch.setattr("refsnn.readings.simulate.SHARE", 2 * batch.input_ids.shape[1])  # two sequences at a time
     one, several = (simulate(network, params, batch, [3, 20], threads=n) for n in (1, threads))
     for t in (3, 20):
         for name in one[t]:
@@ -331,7 +331,7 @@ def test_rates_are_those_that_are_asked_for():
 
 
 def test_spikes_are_let_go_when_nobody_reads_them_any_more(monkeypatch):
-    monkeypatch.setattr("refsnn.simulate.SHARE", 1000)  # all sequences at once
+    monkeypatch.setattr("refsnn.readings.simulate.SHARE", 1000)  # all sequences at once
     config = dataclasses.replace(SMALL, num_hidden_layers=8)
     network, params, batch = spiking_bert(config), random_parameters(config, 0), random_batch(config, 0, 8, 9)
     (block,) = [spikes for _, spikes in spike_blocks(network, params, batch, 16, block=16)]

@@ -318,10 +318,10 @@ def test_drawing_is_reproducible_and_leaves_the_settings_alone(evaluated):
 
 
 def test_distances_and_probabilities_are_those_of_the_simulation(evaluated):
-    from refsnn.equilibrium import rate_map
     from refsnn.model.batch import Batch
     from refsnn.ops import softmax
-    from refsnn.simulate import simulate
+    from refsnn.readings.rate_map import rate_map
+    from refsnn.readings.simulate import simulate
     from refsnn.student import logits
 
     config, params = load_student(evaluated)

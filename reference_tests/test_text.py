@@ -102,9 +102,10 @@ import sys
 for name in ("tokenizers", "datasets", "safetensors", "tqdm", "matplotlib"):
     sys.modules[name] = None  # importing it now fails
 import refsnn
-import refsnn.certify, refsnn.checkpoints, refsnn.cli, refsnn.distill, refsnn.energy, refsnn.evaluate, refsnn.implicit
-import refsnn.metrics, refsnn.parity, refsnn.report, refsnn.simulate, refsnn.solvers, refsnn.student, refsnn.submit
-import refsnn.teacher, refsnn.text
+import importlib, pkgutil
+for module in pkgutil.walk_packages(refsnn.__path__, "refsnn."):
+    if not module.name.endswith(("__main__", "conftest", "test_backend")):
+        importlib.import_module(module.name)
 from refsnn.errors import InputError
 from refsnn.files import require
 assert not {"torch", "jax"} & set(sys.modules)

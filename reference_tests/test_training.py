@@ -16,7 +16,6 @@ from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
 from refsnn.distill import Recipe, _forward, _trained, distill, load_student
-from refsnn.equilibrium import equilibrium, sweep
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import json_lines, save_tensors, write_json
@@ -28,7 +27,9 @@ from refsnn.model.student import StudentConfig
 from refsnn.optim import BertAdam, linear_warmup
 from refsnn.parallel import each
 from refsnn.predict import predict_rates, predict_spikes, solve_rates
-from refsnn.simulate import simulate
+from refsnn.readings.equilibrium import equilibrium
+from refsnn.readings.rate_map import sweep
+from refsnn.readings.simulate import simulate
 from refsnn.student import internal_gradients, layer_pairs, logits, prediction_gradients
 from refsnn.text import Examples, length_batches
 from refsnn.training import Stage, in_shares, train

@@ -40,7 +40,7 @@ from .ops import Array
 from .parallel import cores
 from .predict import predict_spikes, predict_teacher
 from .process import prepare
-from .simulate import simulate
+from .readings.simulate import simulate
 from .student import internal_gradients
 from .text import Examples, length_batches
 from .training import in_shares

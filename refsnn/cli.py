@@ -446,8 +446,8 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .energy import Energies, read_energies
     from .evaluate import evaluate_run, table
+    from .readings.energy import Energies, read_energies
     from .report import write_report
 
     energies = read_energies(options.energies) if options.energies else Energies()

@@ -26,7 +26,6 @@ from ._version import __version__
 from .checkpoints import bert_folder, load_bert, load_student, load_teacher, save_model
 from .errors import InputError
 from .files import existing, new_folder, read_json, write_json
-from .implicit import within_spectral_norm
 from .initialise import SEQUENCES, Initialisation, initial_student
 from .model.batch import Batch
 from .model.dropout import dropout_masks
@@ -39,7 +38,8 @@ from .model.student import StudentConfig
 from .ops import Array
 from .packing import pack
 from .predict import predict_teacher
-from .simulate import Rule, simulate
+from .readings.implicit import within_spectral_norm
+from .readings.simulate import Rule, simulate
 from .student import internal_gradients, layer_pairs, prediction_gradients
 from .teacher import classify, encode
 from .text import TASKS, Examples, Task, column_names, load_tokenizer, read_corpus, read_task, splits, tokenise

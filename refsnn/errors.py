@@ -17,7 +17,7 @@ class NotConverged(InputError):  # noqa: N818
 
     Attributes
     ----------
-    solution : refsnn.equilibrium.Solution
+    solution : refsnn.readings.solution.Solution
         What it reached: state, true residuals, trace.
     """
 

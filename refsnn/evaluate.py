@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from .distill import dev_sample, load_student, load_teacher, read_split, run_tokenizer, versions
-from .energy import Counts, Energies, by_kind, count, full_count
 from .errors import InputError
 from .files import write_json
 from .metrics import accuracy, defined, hundredfold, title
@@ -21,8 +20,9 @@ from .model.shapes import BertConfig, network_shapes
 from .model.student import StudentConfig, network_config
 from .ops import Array
 from .predict import agreement, decide, predict_spikes, predict_teacher, solve_rates, task_metrics
+from .readings.energy import Counts, Energies, by_kind, count, full_count
+from .readings.simulate import Rule
 from .records import record, write_record
-from .simulate import Rule
 from .text import Examples, Task, tokenise
 
 __all__ = ["evaluate_run", "record_run", "table"]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .equilibrium import equilibrium
 from .files import require
 from .metrics import title
 from .model.batch import Batch
@@ -24,7 +23,8 @@ from .model.parameters import Params
 from .model.student import StudentConfig
 from .ops import Array
 from .predict import answer
-from .simulate import Rule, spike_steps
+from .readings.equilibrium import equilibrium
+from .readings.simulate import Rule, spike_steps
 from .student import logits
 from .text import LARGEST_SCORE
 

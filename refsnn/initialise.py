@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .equilibrium import activity, equilibrium, rate_map
 from .errors import InputError
 from .model.batch import Batch, attention_mask
 from .model.families import bert
@@ -26,6 +25,8 @@ from .model.projections import AddNorm
 from .model.shapes import BertConfig
 from .model.student import StudentConfig
 from .ops import Array
+from .readings.equilibrium import equilibrium
+from .readings.rate_map import activity, rate_map
 from .student import layer_pairs
 from .teacher import classify
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from . import ops
 from .distill import load_student, load_teacher, read_split, run_tokenizer
-from .equilibrium import equilibrium, scores
 from .errors import InputError
 from .figures import (
     COLOUR,
@@ -45,7 +44,9 @@ from .model.student import StudentConfig
 from .ops import Array
 from .pages import document, live, picture, table
 from .predict import answer
-from .simulate import Rule, spike_steps
+from .readings.equilibrium import equilibrium
+from .readings.rate_map import scores
+from .readings.simulate import Rule, spike_steps
 from .student import layer_pairs, logits
 from .teacher import classify, encode
 from .text import LARGEST_SCORE, TASKS, Task

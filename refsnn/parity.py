@@ -17,9 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import ops
-from .certify import certify
 from .convert import authors_names
-from .equilibrium import Rates, rate_map, scores
 from .errors import InputError
 from .files import existing
 from .model.batch import Batch, checked_batch
@@ -29,6 +27,8 @@ from .model.neurons import Neuron
 from .model.parameters import Params, check_parameters
 from .model.shapes import BertConfig, network_shapes
 from .ops import Array
+from .readings.certify import certify
+from .readings.rate_map import Rates, rate_map, scores
 from .student import internal_gradients, logits, prediction_gradients
 
 __all__ = ["TOLERANCE", "Comparison", "check_case", "read_case"]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .equilibrium import equilibrium
 from .files import require
 from .metrics import accuracy, defined, measure, pearson
 from .model.batch import Batch
@@ -22,7 +21,8 @@ from .model.shapes import BertConfig
 from .model.student import StudentConfig
 from .ops import Array
 from .parallel import each, threads
-from .simulate import SHARE, Rule, simulate
+from .readings.equilibrium import equilibrium
+from .readings.simulate import SHARE, Rule, simulate
 from .student import logits
 from .teacher import classify
 from .text import Examples, Task, length_batches

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from .certify import DECADES, Verdict, certify
 from .errors import InputError
 from .files import METADATA, atomic, existing, load_tensors, require, save_tensors, tensor
 from .model.batch import Batch, checked_batch
@@ -27,7 +26,8 @@ from .model.shapes import network_shapes
 from .model.student import network_from
 from .ops import Array
 from .ops.rounding import Precision
-from .simulate import Rule, spike_blocks
+from .readings.certify import DECADES, Verdict, certify
+from .readings.simulate import Rule, spike_blocks
 
 __all__ = [
     "Record",
@@ -50,7 +50,7 @@ def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Ru
     Parameters
     ----------
     network, params, batch, t_conv, rule
-        As in `refsnn.simulate.spike_blocks`.
+        As in `refsnn.readings.simulate.spike_blocks`.
 
     Returns
     -------

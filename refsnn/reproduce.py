@@ -33,8 +33,8 @@ from .metrics import defined, spread, title
 from .model.shapes import BertConfig
 from .pages import document, table
 from .paper import GLUE
+from .readings.simulate import Rule
 from .report import read_log, write_report
-from .simulate import Rule
 from .text import TASKS, Examples, read_task, splits
 from .training import Stage
 

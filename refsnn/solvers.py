@@ -12,12 +12,14 @@ from typing import Any, get_args
 import numpy as np
 
 from .distill import dev_sample, load_student, true_loss
-from .equilibrium import Equilibrium, Solution, equilibrium
 from .errors import InputError
 from .files import atomic, require
-from .implicit import AdjointMethod, adjoint, contraction_bound, spectral_radius, unrolled_gradient
 from .model.parameters import Params
 from .ops import Array
+from .readings.adjoint import AdjointMethod, spectral_radius
+from .readings.equilibrium import Equilibrium, equilibrium
+from .readings.implicit import adjoint, contraction_bound, unrolled_gradient
+from .readings.solution import Solution
 from .student import logits
 
 __all__ = ["Row", "compare_solvers", "plot", "table"]

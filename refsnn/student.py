@@ -13,14 +13,15 @@ from typing import Any, Literal
 import numpy as np
 
 from . import ops
-from .equilibrium import Linearisation, Rates, equilibrium, sweep
-from .equilibrium import scores as attention_scores
 from .errors import InputError
-from .implicit import adjoint
 from .model.batch import Batch
 from .model.network import INPUT, Network
 from .model.parameters import Params, accumulate
 from .ops import Array
+from .readings.equilibrium import equilibrium
+from .readings.implicit import adjoint
+from .readings.rate_map import Linearisation, Rates, sweep
+from .readings.rate_map import scores as attention_scores
 
 __all__ = [
     "internal_gradients",
@@ -219,7 +220,8 @@ def internal_gradients(
     edge_derivative : float
         See `refsnn.ops.clip`.
     search, solve : mappings
-        Options of `refsnn.equilibrium.equilibrium` and of `refsnn.implicit.adjoint`, for networks with feedback.
+        Options of `refsnn.readings.equilibrium.equilibrium` and of `refsnn.readings.implicit.adjoint`, for networks
+        with feedback.
     attention_weight : float
         Weight of the attention loss in the sum.
 

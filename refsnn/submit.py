@@ -13,7 +13,7 @@ from .errors import InputError
 from .files import new_folder, write_text
 from .ops import Array
 from .predict import decide, predict_rates, predict_spikes
-from .simulate import Rule
+from .readings.simulate import Rule
 from .text import LARGEST_SCORE, Task, tokenise
 
 __all__ = ["submission", "submit"]

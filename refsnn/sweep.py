@@ -31,7 +31,7 @@ from .model.parameters import Params
 from .model.student import StudentConfig
 from .ops import Array
 from .predict import agreement, predict_rates, predict_spikes, predict_teacher, task_metrics
-from .simulate import Rule
+from .readings.simulate import Rule
 from .text import TASKS, Examples, Task, tokenise
 
 __all__ = [

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import ops
 from .._version import __version__
-from ..equilibrium import equilibrium, scores
 from ..model.batch import Batch, attention_mask
 from ..model.network import Network
 from ..model.neurons import Neuron, fire, rate
@@ -19,6 +18,8 @@ from ..model.neurons import asr as average
 from ..model.student import network_from
 from ..ops import Array
 from ..optim import BertAdam
+from ..readings.equilibrium import equilibrium
+from ..readings.rate_map import scores
 from ..records import record
 from ..student import internal_gradients, prediction_gradients
 

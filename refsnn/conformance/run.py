@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..certify import certify, certify_neurons
 from ..errors import InputError
 from ..files import existing
 from ..model.batch import Batch
@@ -27,6 +26,7 @@ from ..model.neurons import Neuron
 from ..model.student import network_from
 from ..ops import Array
 from ..ops.rounding import PRECISIONS, Precision
+from ..readings.certify import certify, certify_neurons
 from . import reference
 from .cases import VANISHING, Arrays, Case, call, parts
 from .recognise import recognise

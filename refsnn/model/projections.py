@@ -30,7 +30,7 @@ __all__ = [
 #: What a projection's pullback returns: the cotangents of what it read, in order, and of its parameters, by name.
 Cotangents = tuple[tuple[Array, ...], Params]
 
-#: Scalar operations: what they are for, their kind (a field of `refsnn.energy.Energies`), how many.
+#: Scalar operations: what they are for, their kind (a field of `refsnn.readings.energy.Energies`), how many.
 Operations = list[tuple[str, str, float]]
 
 #: Names of the embeddings' five parameters.

@@ -1,43 +1,30 @@
-"""Implicit differentiation: the gradient of a loss at an equilibrium, by one linear solve.
+"""The adjoint equation, solved matrix-free.
 
-    (I − Jᵀ) λ = g,    J = ∂F/∂a at a*,    g = ∂L/∂a*        dL/dθ = (∂F/∂θ)ᵀ λ
+    (I − Jᵀ) λ = g,    J = ∂F/∂a at a*,    g = ∂L/∂a*
 
-J = L + U, L reading earlier populations and U later ones (feedback). Back substitution S = (I − Lᵀ)⁻¹, ordinary
-back-propagation through one sweep, leaves an equation for what returns through the feedback alone:
-
-    w = Uᵀ S (g + w)    that is    (I − Uᵀ S) w = Uᵀ S g,        λ = S (g + w)
-
-The residual of the first equation is that of the second: g − (I − Jᵀ)λ = Uᵀλ − w. Without feedback w is empty and the
-implicit gradient *is* back-propagation. Both forms are solved by the same function, matrix-free.
+Krylov methods of SciPy, the Neumann series, or a dense solve; what they found is judged by its true residual.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .equilibrium import Linearisation, Rates, Solution, Vectors, fail, sweep
-from .errors import InputError
-from .model.batch import Batch, attention_mask
-from .model.network import INPUT, Network
-from .model.parameters import Params, accumulate
-from .ops import Array
+from ..errors import InputError
+from ..ops import Array
+from .rate_map import Rates
+from .solution import Solution, Vectors, count_samples, fail
 
 __all__ = [
     "AdjointMethod",
-    "adjoint",
-    "contraction_bound",
-    "implicit_gradient",
     "solve_adjoint",
     "spectral_radius",
-    "unrolled_gradient",
-    "within_spectral_norm",
 ]
 
 AdjointMethod = Literal["gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense"]
+
 #: Jᵀ as a function of cotangents by population.
 Transpose = Callable[[Rates], Rates]
 
@@ -252,7 +239,7 @@ def _run(
 
 def _sample_by_sample(transpose, g, start, preconditioner, limits: dict[str, Any]) -> Solution:
     solutions = []
-    for i in range(_samples(g)):
+    for i in range(count_samples(g)):
 
         def only(state: Mapping[str, Array], i: int = i) -> Rates:
             return {name: value[i : i + 1] for name, value in state.items()}
@@ -283,165 +270,6 @@ def _sample_by_sample(transpose, g, start, preconditioner, limits: dict[str, Any
         all(s.converged for s in solutions),
         limits["method"],
     )
-
-
-def _samples(g: Mapping[str, Array]) -> int:
-    return len(next(iter(g.values()))) if g else 0
-
-
-def adjoint(
-    linearisation: Linearisation, g: Mapping[str, Array], whole: bool = False, **options: Any
-) -> tuple[Rates, Params, Solution]:
-    """Adjoint state of a network's equilibrium, and the gradient of the parameters that follows from it.
-
-    Parameters
-    ----------
-    linearisation : Linearisation
-        At the equilibrium, or at simulated rates.
-    g : mapping
-        ``∂L/∂a`` of any populations.
-    whole : bool
-        Solve for λ of every population at once, as the equation stands, instead of for what returns through the
-        feedback. The same λ, by more and longer steps; without feedback a Krylov solver needs as many as the network is
-        deep.
-    **options
-        For `solve_adjoint`.
-
-    Returns
-    -------
-    lambda_ : dict
-        λ by population.
-    dparams : dict
-        ``(∂F/∂θ)ᵀ λ``.
-    solution : Solution
-        Its residuals are those of ``(I − Jᵀ)λ = g``, relative to ‖g‖ sample by sample.
-    """
-    if whole:
-        return _whole(linearisation, g, options)
-    lambda_, fed, dparams = linearisation.substitute(g)
-    if not fed:
-        samples = _samples(g)
-        return lambda_, dparams, Solution({}, np.zeros(samples), [0.0], 1, True, "back substitution")
-
-    def transpose(w: Rates) -> Rates:
-        returned = linearisation.substitute(w)[1]
-        return {name: returned[name] for name in w}
-
-    solution = solve_adjoint(transpose, fed, **options)
-    total = dict(g)
-    for name, w in solution.state.items():
-        accumulate(total, name, w)
-    lambda_, returned, dparams = linearisation.substitute(total)
-    # The residual of the whole equation is Uᵀλ − w, relative to ‖g‖.
-    error = Vectors.norms({name: returned[name] - w for name, w in solution.state.items()})
-    size = Vectors.norms(g)
-    return lambda_, dparams, replace(solution, residual=error / np.where(size > 0, size, 1.0))
-
-
-def _whole(linearisation: Linearisation, g: Mapping[str, Array], options: dict[str, Any]):
-    samples, positions, _ = next(iter(g.values())).shape
-    dtype = np.result_type(*g.values())
-    full = {
-        population.name: np.asarray(g.get(population.name, np.zeros((samples, positions, population.width), dtype)))
-        for population, _ in linearisation.tape
-    }
-    solution = solve_adjoint(linearisation.transpose, full, **options)
-    dparams: Params = {}
-    for population, pull in linearisation.tape:
-        dreads, dlocal = pull(solution.state[population.name])
-        for name, gradient in dlocal.items():
-            accumulate(dparams, name, gradient)
-        for name, dread in zip(population.reads, dreads, strict=True):
-            if name == INPUT:
-                for parameter, gradient in linearisation.drive_pullback(dread).items():
-                    accumulate(dparams, parameter, gradient)
-    return solution.state, dparams, solution
-
-
-def implicit_gradient(linearisation: Linearisation, g: Mapping[str, Array], **options: Any) -> Params:
-    """Gradient of a loss with respect to the network's parameters, by implicit differentiation.
-
-    Parameters
-    ----------
-    linearisation : Linearisation
-    g : mapping
-        ``∂L/∂a`` of any populations: all read-outs and attention scores together, for one solve serves them all.
-    **options
-        For `adjoint`.
-
-    Returns
-    -------
-    dparams : dict
-    """
-    return adjoint(linearisation, g, **options)[1]
-
-
-def unrolled_gradient(
-    network: Network, params: Mapping[str, Array], batch: Batch, g: Mapping[str, Array], sweeps: int
-) -> Params:
-    """Differentiate a number of sweeps ``z ← G(z)``, started from z = 0, by ordinary back-propagation.
-
-    Tends to the implicit gradient as the sweeps converge; its memory grows with their number.
-
-    Parameters
-    ----------
-    network : Network
-    params : mapping
-    batch : Batch
-    g : mapping
-        Cotangents of the rates after the last sweep.
-    sweeps : int
-
-    Returns
-    -------
-    dparams : dict
-    """
-    x, _ = network.drive(params, batch)
-    z = {name: np.zeros((*x.shape[:-1], network[name].width), x.dtype) for name in network.fed_back}
-    tape = []
-    for _ in range(sweeps):
-        rates, linearisation = sweep(network, params, batch, z)
-        z = {name: rates[name] for name in z}
-        tape.append(linearisation)
-    dparams: Params = {}
-    cotangent = dict(g)
-    for linearisation in reversed(tape):
-        _, cotangent, dlocal = linearisation.substitute(cotangent)
-        for name, gradient in dlocal.items():
-            accumulate(dparams, name, gradient)
-    return dparams
-
-
-def contraction_bound(network: Network, params: Mapping[str, Array], batch: Batch, rates: Rates) -> float:
-    """Bound of ``‖∂G/∂z‖`` at given rates, from the operator norms of the projections.
-
-    Norms multiply along every path from the fed-back rates to themselves, and paths add. Below 1 the equilibrium is
-    stable and the iteration ``z ← G(z)`` contracts there; the bound is safe, not sharp.
-
-    Parameters
-    ----------
-    network : Network
-    params : mapping
-    batch : Batch
-    rates : dict
-        With ``"input"``, as from `refsnn.equilibrium.equilibrium`.
-
-    Returns
-    -------
-    bound : float
-        0 without feedback.
-    """
-    mask = attention_mask(batch, rates[INPUT].dtype)
-    reach = dict.fromkeys(network.fed_back, 1.0)  # bound of the derivative of each population with respect to z
-    after: dict[str, float] = {}
-    for population in network.populations:
-        norms = population.projection.norms(params, tuple(rates[name] for name in population.reads), mask)
-        slope = 1.0 if population.neuron is None else 1 / population.neuron.vth
-        known = {INPUT: 0.0, **reach, **after}
-        after[population.name] = slope * sum(
-            norm * known[name] for norm, name in zip(norms, population.reads, strict=True)
-        )
-    return float(np.sqrt(sum(after[name] ** 2 for name in network.fed_back)))
 
 
 def spectral_radius(transpose: Transpose, like: Mapping[str, Array], seed: int = 0) -> float:
@@ -482,26 +310,3 @@ def spectral_radius(transpose: Transpose, like: Mapping[str, Array], seed: int =
     except sparse.ArpackError:  # the starting vector was mapped to zero: J is nilpotent, as without feedback
         return 0.0
     return float(np.abs(values).max())
-
-
-def within_spectral_norm(matrix: Array, bound: float) -> Array:
-    """Project a matrix onto those of spectral norm at most `bound`, by cutting its singular values.
-
-    Parameters
-    ----------
-    matrix : (n, m) array
-    bound : float
-
-    Returns
-    -------
-    matrix : (n, m) array
-        The nearest such matrix; the same array where it was within already.
-
-    Examples
-    --------
-    >>> within_spectral_norm(np.diag([3.0, 0.5]), 1.0)
-    array([[1. , 0. ],
-           [0. , 0.5]])
-    """
-    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    return matrix if s[0] <= bound else (u * np.minimum(s, bound)) @ vt

@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from .errors import InputError
-from .files import read_json
-from .model.network import INPUT, Network, Population
-from .model.projections import Operations
+from ..errors import InputError
+from ..files import read_json
+from ..model.network import INPUT, Network, Population
+from ..model.projections import Operations
 from .simulate import Rule
 
 __all__ = [

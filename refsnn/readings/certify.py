@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .errors import InputError
-from .model.batch import Batch, attention_mask
-from .model.network import INPUT, Network, Population
-from .model.neurons import Neuron, membrane_potential
-from .ops import Array
-from .ops.rounding import OWN, Enclosed, Precision
+from ..errors import InputError
+from ..model.batch import Batch, attention_mask
+from ..model.network import INPUT, Network, Population
+from ..model.neurons import Neuron, membrane_potential
+from ..ops import Array
+from ..ops.rounding import OWN, Enclosed, Precision
 from .simulate import Rule
 
 __all__ = ["DECADES", "TIE", "Verdict", "WrongDecision", "certify", "certify_neurons"]

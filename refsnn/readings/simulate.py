@@ -14,12 +14,12 @@ from typing import Literal
 
 import numpy as np
 
-from .equilibrium import Rates
-from .errors import InputError
-from .model.batch import Batch, attention_mask, map_shares
-from .model.network import INPUT, Network, Population
-from .model.neurons import fire
-from .ops import Array
+from ..errors import InputError
+from ..model.batch import Batch, attention_mask, map_shares
+from ..model.network import INPUT, Network, Population
+from ..model.neurons import fire
+from ..ops import Array
+from .rate_map import Rates
 
 __all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
 

@@ -1,0 +1,1 @@
+"""The readings: what the one description of a network is asked."""

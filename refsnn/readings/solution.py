@@ -1,0 +1,97 @@
+"""What an iterative solver found, forward or backward, and the vectors that it works on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import NotConverged
+from ..ops import Array
+from .rate_map import Rates
+
+__all__ = [
+    "Solution",
+    "count_samples",
+]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver found, forward or backward.
+
+    Attributes
+    ----------
+    state : dict
+        The unknowns by population: (B, N, width) arrays.
+    residual : (B,) array
+        True relative residual of every sample, recomputed from the state and never taken from the solver.
+    trace : list of float
+        Largest relative residual over the samples, or the solver's own estimate of it, by iteration.
+    evaluations : int
+        How often the map, or its transposed derivative, was evaluated.
+    converged : bool
+        Whether every residual is within the tolerance.
+    method : str
+    """
+
+    state: Rates
+    residual: Array
+    trace: list[float] = field(repr=False)
+    evaluations: int
+    converged: bool
+    method: str
+
+
+class Vectors:
+    """Dicts of arrays of one layout as vectors, and back; the samples' axis is the first of every array."""
+
+    def __init__(self, like: Mapping[str, Array]) -> None:
+        self.shapes = {name: value.shape for name, value in like.items()}
+        self.dtype = np.result_type(*like.values()) if like else np.dtype(float)
+
+    def flat(self, state: Mapping[str, Array]) -> Array:
+        """All entries, end to end."""
+        return np.concatenate([np.zeros(0, self.dtype), *(state[name].reshape(-1) for name in self.shapes)])
+
+    def dict(self, vector: Array) -> Rates:
+        """Undo `flat`."""
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes.values()])
+        parts = np.split(vector, ends[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    @staticmethod
+    def norms(state: Mapping[str, Array]) -> Array:
+        """Euclidean norm of every sample, over all populations."""
+        return np.sqrt(sum((np.abs(v.reshape(len(v), -1)) ** 2).sum(axis=1) for v in state.values()))
+
+
+def fail(solution: Solution, message: str, on_failure: str) -> None:
+    """Raise `NotConverged`, or warn where that was asked for.
+
+    Parameters
+    ----------
+    solution : Solution
+    message : str
+    on_failure : {"raise", "warn"}
+    """
+    if on_failure == "raise":
+        raise NotConverged(message, solution)
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def count_samples(state: Mapping[str, Array]) -> int:
+    """Count the samples of a state: the length of the first axis of its arrays.
+
+    Parameters
+    ----------
+    state : mapping
+
+    Returns
+    -------
+    samples : int
+        0 where there are no arrays.
+    """
+    return len(next(iter(state.values()))) if state else 0
