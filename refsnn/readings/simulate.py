@@ -226,8 +226,9 @@ def spike_steps(
     --------
     Two neurons, driven by half the threshold and by a quarter of it:
 
-    >>> from refsnn.model.shapes import BertConfig
-    >>> from refsnn.model.network import initial_parameters, network_shapes, spiking_bert
+    >>> from refsnn.model.families import spiking_bert
+    >>> from refsnn.model.parameters import initial_parameters
+    >>> from refsnn.model.shapes import BertConfig, network_shapes
     >>> config = BertConfig(vocab_size=5, hidden_size=2, num_hidden_layers=1, num_attention_heads=1,
     ...                     intermediate_size=4, max_position_embeddings=1)
     >>> params = initial_parameters(network_shapes(config), np.random.default_rng(0), dtype=np.float64)
