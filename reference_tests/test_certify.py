@@ -20,9 +20,9 @@ from test_rounding import ORDERS, VARIANCES, Program, bfloat16
 
 from refsnn import cli
 from refsnn.errors import InputError
-from refsnn.model import network
+from refsnn.model import projections
 from refsnn.model.batch import attention_mask
-from refsnn.model.families import spiking_bert
+from refsnn.model.families import bert, spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
@@ -64,7 +64,7 @@ def imitate(model, params, batch, t_conv, rule, program, mistake=None):
     """Simulate a network by the definition of the rules, in the arithmetic of a program."""
     store = program.store
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "ops", program)
+        patch.setattr(projections, "ops", program)
         x, mask = store(model.drive(params, batch)[0]), attention_mask(batch, program.work)
         spikes = {p.name: np.zeros((t_conv + 1, *x.shape[:2], p.width), program.work) for p in model.populations}
         potentials = {name: train.copy() for name, train in spikes.items()}
@@ -660,7 +660,7 @@ def test_certificates_refuse_what_they_cannot_judge(case):
     with pytest.raises(InputError, match="lacks the spikes of embeddings"):
         certify(*arguments, {})
     with pytest.raises(InputError, match="analogue"):
-        certify(network.bert(SMALL), *arguments[1:], case.spikes)
+        certify(bert(SMALL), *arguments[1:], case.spikes)
     # Potentials that are not numbers are never consistent with anything.
     params = case.params | {"encoder.layer.0.attention.self.key.bias": np.full(12, np.nan)}
     verdict = certify(case.model, params, case.batch, case.spikes)["encoder.0.key"]

@@ -16,9 +16,9 @@ from scipy.special import erf, erfc
 
 from refsnn import ops
 from refsnn.errors import InputError
-from refsnn.model import network
 from refsnn.model.batch import attention_mask
 from refsnn.model.families import spiking_bert
+from refsnn.model.network import INPUT
 from refsnn.ops import rounding
 from refsnn.ops.rounding import PRECISIONS, Enclosed, Precision
 
@@ -309,10 +309,10 @@ def test_every_projection(program, kind, scale, seed):
         for population in model.populations[:8]:  # one encoder and the first of the next
             ours, theirs = [], []
             for read in population.reads:
-                width = SMALL.hidden_size if read == network.INPUT else model[read].width
+                width = SMALL.hidden_size if read == INPUT else model[read].width
                 pair = quantity(program, (2, *batch.input_ids.shape, width), 1.0, kind)
-                ours.append(x if read == network.INPUT else pair[0])
-                theirs.append(their_x if read == network.INPUT else pair[1])
+                ours.append(x if read == INPUT else pair[0])
+                theirs.append(their_x if read == INPUT else pair[1])
             enclosed = population.projection.enclose(params, tuple(ours), mask, precision)
             plain = population.projection(params, tuple(r.value for r in ours), mask)[0]
             np.testing.assert_allclose(enclosed.value, plain, rtol=0, atol=1e-14)

@@ -45,6 +45,8 @@ def dropout_masks(
 
     Examples
     --------
+    >>> from refsnn.model.shapes import BertConfig
+    >>> from refsnn.model.families import spiking_bert
     >>> batch = Batch(*np.ones((3, 1, 4), int))
     >>> network = spiking_bert(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
     >>> masks = dropout_masks(network, batch, 0.5, np.random.default_rng(0))

@@ -92,6 +92,8 @@ def first_position(network: Network) -> Network:
 
     Examples
     --------
+    >>> from refsnn.model.shapes import BertConfig
+    >>> from refsnn.model.families import spiking_bert
     >>> network = first_position(spiking_bert(BertConfig(num_hidden_layers=2)))
     >>> [p.name for p in network.populations if isinstance(p.projection, FirstPosition)]
     ['encoder.1.context', 'encoder.1.attention_output']
