@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from tokenizers import BertWordPieceTokenizer
 
-from refsnn import corpora
+from refsnn.data import corpora
+from refsnn.data.corpora import claims, drawing, reviews, writing
 
 PRAISE = """
     charming clever delightful elegant enjoyable engaging entertaining fresh graceful gripping impressive inspired
@@ -339,8 +340,8 @@ def test_every_claim_is_said_as_it_is_meant() -> None:
     rng = random.Random(1)
     told = set()
     for _ in range(6000):
-        claim = corpora._draw_claim(rng)
-        reading = Reading(corpora._say(claim))
+        claim = claims._draw_claim(rng)
+        reading = Reading(claims._say(claim))
         ends = [(reading.quantifier, reading.subject), (reading.other_quantifier, reading.object)]
         if reading.verb in ("met", "danced"):
             # Nothing in the words tells one side from the other.
@@ -348,18 +349,18 @@ def test_every_claim_is_said_as_it_is_meant() -> None:
         elif reading.backwards:
             ends.reverse()
         meant = [(claim.agent_quantifier, claim.agent), (claim.patient_quantifier, claim.patient)]
-        assert (reading.denied, reading.verb, ends) == (claim.denied, claim.verb.split()[0], meant), corpora._say(claim)
+        assert (reading.denied, reading.verb, ends) == (claim.denied, claim.verb.split()[0], meant), claims._say(claim)
         assert reading.where == claim.where.replace(" ", "_")
         told.add((claim.verb, claim.denied, claim.reversed))
     verbs = {verb for verb, *_ in told}
     assert len(told) == 4 * len(verbs), "some verb was not seen in all its four forms"
 
 
-@pytest.mark.parametrize("deeds_to_people, count", [(corpora.DEEDS_TO_PEOPLE, 160), (["met"], 60)])
+@pytest.mark.parametrize("deeds_to_people, count", [(claims.DEEDS_TO_PEOPLE, 160), (["met"], 60)])
 def test_every_pair_label_agrees_with_random_models(
     monkeypatch: pytest.MonkeyPatch, deeds_to_people: list[str], count: int
 ) -> None:
-    monkeypatch.setattr(corpora, "DEEDS_TO_PEOPLE", deeds_to_people)
+    monkeypatch.setattr(claims, "DEEDS_TO_PEOPLE", deeds_to_people)
     for premise, hypothesis, label in corpora.pairs(count, seed=5):
         follows = label == "entailment"
         # A counter-example may be rare; nothing but a wrong label makes an entailment have one.
@@ -413,10 +414,10 @@ def test_excluded_sentences_do_not_appear() -> None:
 
 
 def test_asking_for_more_sentences_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(corpora.RULES, "sentence", ["the whole {part} is {adjective+}"])
-    monkeypatch.setitem(corpora.RULES, "part", ["plot", "score"])
-    monkeypatch.setitem(corpora.GOOD, "adjective", ["very fresh"])
-    monkeypatch.setitem(corpora.BAD, "adjective", ["very dull"])
+    monkeypatch.setitem(reviews.RULES, "sentence", ["the whole {part} is {adjective+}"])
+    monkeypatch.setitem(reviews.RULES, "part", ["plot", "score"])
+    monkeypatch.setitem(reviews.GOOD, "adjective", ["very fresh"])
+    monkeypatch.setitem(reviews.BAD, "adjective", ["very dull"])
     assert len(corpora.sentiment(4, seed=0)) == 4
     with pytest.raises(ValueError, match=r"asked for 5 different examples.* ask for at most 4"):
         corpora.sentiment(5, seed=0)
@@ -425,8 +426,8 @@ def test_asking_for_more_sentences_than_there_are_is_an_error(monkeypatch: pytes
 
 
 def test_the_patience_is_for_draws_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "PATIENCE", 60)
-    monkeypatch.setitem(corpora.RULES, "sentence", ["the whole {part} is very {adjective+}"])
+    monkeypatch.setattr(drawing, "PATIENCE", 60)
+    monkeypatch.setitem(reviews.RULES, "sentence", ["the whole {part} is very {adjective+}"])
     assert len(corpora.sentiment(700, seed=0)) == 700
 
 
@@ -483,9 +484,9 @@ def test_the_files_are_laid_out_like_those_of_glue(
 def test_train_and_dev_stay_apart_where_sentences_are_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    monkeypatch.setitem(corpora.RULES, "sentence", ["the whole {part} is very {adjective+}"])
+    monkeypatch.setitem(reviews.RULES, "sentence", ["the whole {part} is very {adjective+}"])
     for name, few in {"QUANTIFIERS": ["some", "the"], "ANYWHERE": [""], "DEEDS_TO_PEOPLE": ["helped"]}.items():
-        monkeypatch.setattr(corpora, name, few)
+        monkeypatch.setattr(claims, name, few)
     corpora.write_glue_layout(tmp_path, task, seed=0, train=400, dev=400)
     train, dev = (read_table(tmp_path / name)[1:] for name in ("train.tsv", "dev.tsv"))
     assert len(train) == len(dev) == 400
@@ -504,7 +505,7 @@ def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path: Path, monkeypatc
     def fail(*paths: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(corpora.os, "replace", fail)
+    monkeypatch.setattr(writing.os, "replace", fail)
     with pytest.raises(OSError, match="full"):
         corpora.write_corpus(tmp_path / "corpus.txt", 3, seed=0)
     assert (tmp_path / "corpus.txt").read_bytes() == before
@@ -535,7 +536,7 @@ def test_the_vocabulary_is_a_bert_vocabulary_that_covers_the_corpora(
 
 def test_the_vocabulary_is_the_same_in_every_process(tmp_path: Path) -> None:
     program = (
-        "import sys; from refsnn import corpora\n"
+        "import sys; from refsnn.data import corpora\n"
         "texts = corpora.paragraphs(60, seed=1)\n"
         "corpora.train_vocabulary(reversed(texts) if sys.argv[2] == '2' else texts, 400, sys.argv[1])"
     )

@@ -19,7 +19,7 @@ import pytest
 
 import refsnn
 from refsnn import cli
-from refsnn.text import TASKS
+from refsnn.data.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -63,7 +63,7 @@ def test_examples_of_a_page_run(page, tmp_path, monkeypatch):
     if not examples.examples:
         pytest.skip("the page has no examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("refsnn.text.TASKS", dict(TASKS))  # a page adds one
+    monkeypatch.setattr("refsnn.data.tasks.TASKS", dict(TASKS))  # a page adds one
     out = io.StringIO()
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=out.write)
     assert not out.getvalue(), out.getvalue()

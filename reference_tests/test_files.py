@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from refsnn.data.examples import Examples
 from refsnn.files import json_lines
 from refsnn.report import read_log
 from refsnn.reproduce import Progress
-from refsnn.text import Examples
 from refsnn.training import Stage, _drop_log_after, train
 
 ENTRIES = [{"stage": "a", "step": 3, "lr": 1e-05, "loss": 0.1}, {"stage": "b", "step": 2, "lr": 0.1, "loss": 1 / 3}]

@@ -13,14 +13,15 @@ from test_training import BAD, GOOD, RECIPE, write_task, write_teacher
 
 from refsnn import distill as distill_module
 from refsnn.cli import main
+from refsnn.data.metrics import METRICS
+from refsnn.data.reading import read_task
+from refsnn.data.tasks import HUB, TASKS, Task, column_names, splits
 from refsnn.distill import dev_sample, distill, load_student, true_loss
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import load_tensors, save_tensors
-from refsnn.metrics import METRICS
 from refsnn.report import write_report
 from refsnn.submit import submit
-from refsnn.text import HUB, TASKS, Task, column_names, read_task, splits
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Official files

@@ -18,6 +18,7 @@ from scipy.special import softmax
 from refsnn import inspection
 from refsnn.checkpoints import save_model
 from refsnn.cli import main
+from refsnn.data.tasks import TASKS
 from refsnn.distill import Recipe
 from refsnn.errors import InputError
 from refsnn.files import read_json, write_json
@@ -30,7 +31,6 @@ from refsnn.pages import document, live
 from refsnn.readings.rate_map import scores
 from refsnn.readings.simulate import simulate, spike_blocks
 from refsnn.teacher import encode
-from refsnn.text import TASKS
 
 T = 9
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a film is good dull script > < / & ' alert ( )".split()]

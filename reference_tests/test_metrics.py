@@ -8,8 +8,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refsnn.data.metrics import METRICS, measure
 from refsnn.errors import InputError
-from refsnn.metrics import METRICS, measure
 
 CLASSES = st.integers(2, 4).flatmap(
     lambda classes: st.lists(st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1)), min_size=1)

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_training import BAD, GOOD, write_teacher
 
-from refsnn import packing
+from refsnn.data import packing
+from refsnn.data.packing import pack, pack_document, split_sentences
+from refsnn.data.tokenizer import load_tokenizer
+from refsnn.data.unlabelled import read_corpus
 from refsnn.errors import InputError
-from refsnn.packing import pack, pack_document, split_sentences
-from refsnn.text import load_tokenizer, read_corpus
 
 CLS, SEP = 2, 3
 WORDS = ["the", "film", "plot", "cast", "is", *GOOD, *BAD]  # ids 5 … 17 of write_teacher's vocabulary

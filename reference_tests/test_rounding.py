@@ -16,6 +16,7 @@ from scipy.special import erf, erfc
 
 from refsnn import ops
 from refsnn.errors import InputError
+from refsnn.model import projections
 from refsnn.model.batch import attention_mask
 from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT
@@ -301,7 +302,7 @@ def test_every_projection(program, kind, scale, seed):
     mask = attention_mask(batch, np.dtype(float))
     with pytest.MonkeyPatch.context() as patch:
         x = model.drive.enclose(params, batch, precision)
-        patch.setattr(network, "ops", program)
+        patch.setattr(projections, "ops", program)
         their_x = model.drive(params, batch)[0]
         patch.undo()
         np.testing.assert_allclose(x.value, model.drive(params, batch)[0], rtol=0, atol=1e-14)
@@ -316,7 +317,7 @@ def test_every_projection(program, kind, scale, seed):
             enclosed = population.projection.enclose(params, tuple(ours), mask, precision)
             plain = population.projection(params, tuple(r.value for r in ours), mask)[0]
             np.testing.assert_allclose(enclosed.value, plain, rtol=0, atol=1e-14)
-            patch.setattr(network, "ops", program)
+            patch.setattr(projections, "ops", program)
             current = population.projection(params, tuple(theirs), mask)[0]
             patch.undo()
             check(program, program.store(current), enclosed)

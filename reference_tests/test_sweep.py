@@ -11,16 +11,17 @@ from test_training import RECIPE, write_task, write_teacher
 
 from refsnn import anytime, paper, report, sweep
 from refsnn.cli import main
+from refsnn.data.examples import tokenise
+from refsnn.data.metrics import spread
+from refsnn.data.tasks import TASKS
 from refsnn.distill import distill, load_student, read_split, run_tokenizer
 from refsnn.errors import NotConverged
 from refsnn.files import write_json
-from refsnn.metrics import spread
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
 from refsnn.model.student import StudentConfig
 from refsnn.predict import predict_rates, predict_spikes
 from refsnn.sweep_page import write_sweep
-from refsnn.text import TASKS, tokenise
 
 TIMES = [1, 2, 4, 8]
 QUICK = replace(

@@ -8,12 +8,12 @@ import pytest
 
 from refsnn import ops
 from refsnn.checkpoints import load_bert
+from refsnn.data.tokenizer import load_tokenizer
 from refsnn.files import save_tensors, write_json
 from refsnn.model.batch import Batch
 from refsnn.model.parameters import check_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.teacher import classify, encode
-from refsnn.text import load_tokenizer
 
 RECORDED = Path(__file__).parent / "recorded"
 

@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_training import write_task, write_teacher
 
+from refsnn.data.examples import Examples, epoch_batches, length_batches, tokenise
+from refsnn.data.reading import read_task
+from refsnn.data.tasks import TASKS
+from refsnn.data.tokenizer import load_tokenizer
+from refsnn.data.unlabelled import read_corpus
 from refsnn.errors import InputError
 from refsnn.model.batch import attention_mask
-from refsnn.text import TASKS, Examples, epoch_batches, length_batches, load_tokenizer, read_corpus, read_task, tokenise
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
+from refsnn.data.examples import Examples, length_batches
 from refsnn.distill import Recipe, _forward, _trained, distill, load_student
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
@@ -31,7 +32,6 @@ from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import sweep
 from refsnn.readings.simulate import simulate
 from refsnn.student import internal_gradients, layer_pairs, logits, prediction_gradients
-from refsnn.text import Examples, length_batches
 from refsnn.training import Stage, in_shares, train
 
 GOOD, BAD = "good fine great lovely".split(), "bad poor awful dull".split()

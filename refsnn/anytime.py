@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metrics import METRICS
+from .data.metrics import METRICS, decide
 from .ops import Array
-from .predict import decide
 
 __all__ = ["Point", "confidences", "curve", "fixed", "margin", "steadiness", "stops", "streak"]
 
@@ -161,7 +160,7 @@ def fixed(logits: Array, truth: Array, metric: str) -> Array:
     logits : (times, n, classes) array
     truth : (n,) array
     metric : str
-        Of `refsnn.metrics.METRICS`.
+        Of `refsnn.data.metrics.METRICS`.
 
     Returns
     -------
@@ -185,7 +184,7 @@ def curve(
     times : sequence of int
     truth : (n,) array
     metric : str
-        Of `refsnn.metrics.METRICS`.
+        Of `refsnn.data.metrics.METRICS`.
     confidence : (times, n) array
         Of `confidences`.
     points : int

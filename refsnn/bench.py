@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from .data.examples import Examples, length_batches
 from .errors import InputError
 from .files import atomic
 from .model.batch import Batch
@@ -42,7 +43,6 @@ from .predict import predict_spikes, predict_teacher
 from .process import prepare
 from .readings.simulate import simulate
 from .student import internal_gradients
-from .text import Examples, length_batches
 from .training import in_shares
 
 __all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "plot_ratios", "products", "scaling", "table", "to_dict"]

@@ -26,13 +26,13 @@ from .checkpoints import (
     save_description,
     save_model,
 )
+from .data.tasks import TASKS
 from .errors import InputError
 from .files import atomic, existing, new_folder, read_json, require, write_json
 from .model.neurons import Neuron
 from .model.parameters import Params, check_parameters, initial_parameters
 from .model.student import StudentConfig
 from .ops import Array
-from .text import TASKS
 from .torch_files import write_torch
 
 __all__ = ["Format", "authors_names", "convert"]
@@ -40,7 +40,7 @@ __all__ = ["Format", "authors_names", "convert"]
 #: What `convert` writes: a run's student, a checkpoint of the authors' task or general program, or a BERT.
 Format = Literal["refsnn", "authors", "authors-general", "bert"]
 
-#: Order of the classes in the authors' program, of the tasks where it is not that of `refsnn.text.TASKS`.
+#: Order of the classes in the authors' program, of the tasks where it is not that of `refsnn.data.tasks.TASKS`.
 AUTHORS_LABELS = {"mnli": ("contradiction", "entailment", "neutral")}
 
 #: What the authors' program computes with, whatever its `config.json` says.
@@ -123,7 +123,7 @@ def convert(
         A folder without a model.
     to : {"refsnn", "authors", "authors-general", "bert"}
     task : str, optional
-        A key of `refsnn.text.TASKS`: fixes number and order of the classes, and lets the run be evaluated.
+        A key of `refsnn.data.tasks.TASKS`: fixes number and order of the classes, and lets the run be evaluated.
     classes : int, optional
         Of a head that is missing, where no task says it.
     vth, leak : float, optional

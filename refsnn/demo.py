@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from .corpora import paragraphs, train_vocabulary, write_corpus, write_glue_layout
+from .data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
 from .distill import Recipe, distill
 from .evaluate import evaluate_run, table
 from .files import new_folder

@@ -24,6 +24,12 @@ import scipy
 from . import ops
 from ._version import __version__
 from .checkpoints import bert_folder, load_bert, load_student, load_teacher, save_model
+from .data.examples import Examples, tokenise
+from .data.packing import pack
+from .data.reading import read_task
+from .data.tasks import TASKS, Task, column_names, splits
+from .data.tokenizer import load_tokenizer
+from .data.unlabelled import read_corpus
 from .errors import InputError
 from .files import existing, new_folder, read_json, write_json
 from .initialise import SEQUENCES, Initialisation, initial_student
@@ -36,13 +42,11 @@ from .model.parameters import Params, initial_parameters
 from .model.shapes import BertConfig, head_shapes, teacher_shapes
 from .model.student import StudentConfig
 from .ops import Array
-from .packing import pack
 from .predict import predict_teacher
 from .readings.implicit import within_spectral_norm
 from .readings.simulate import Rule, simulate
 from .student import internal_gradients, layer_pairs, prediction_gradients
 from .teacher import classify, encode
-from .text import TASKS, Examples, Task, column_names, load_tokenizer, read_corpus, read_task, splits, tokenise
 from .training import Objective, Stage, finished, train
 
 __all__ = [
@@ -76,7 +80,7 @@ class Recipe:
     Attributes
     ----------
     task : str
-        A key of `refsnn.text.TASKS`.
+        A key of `refsnn.data.tasks.TASKS`.
     encoders : int
         Spiking encoders of the student; divides the teacher's.
     seed : int
@@ -208,19 +212,19 @@ def distill(
     ----------
     recipe : Recipe
     data : path
-        The task's folder, the one above it, a file or the hub; see `refsnn.text.read_task`.
+        The task's folder, the one above it, a file or the hub; see `refsnn.data.reading.read_task`.
     teacher : path or (BertConfig, Path)
         A pretrained BERT, see `refsnn.checkpoints.bert_folder`; or a configuration and the folder of a tokenizer, to
         train one from scratch.
     out : path
         The run's folder.
     corpus : sequence of path or str
-        Unlabelled text for the general stage, see `refsnn.text.read_corpus`; the task's own text without its labels
-        where there is none.
+        Unlabelled text for the general stage, see `refsnn.data.unlabelled.read_corpus`; the task's own text without
+        its labels where there is none.
     save_every : float
         Seconds between checkpoints; see `refsnn.training.train`.
     columns : sequence of str
-        Pairs ``name=column``; see `refsnn.text.column_names`. The run remembers them.
+        Pairs ``name=column``; see `refsnn.data.tasks.column_names`. The run remembers them.
     general : path, optional
         What `distill_general` made: the student to start from, instead of a general stage.
     announce : callable, optional
@@ -298,7 +302,7 @@ def distill_general(
     teacher : path
         A pretrained BERT, see `refsnn.checkpoints.bert_folder`.
     corpus : sequence of path or str
-        Unlabelled text, see `refsnn.text.read_corpus`.
+        Unlabelled text, see `refsnn.data.unlabelled.read_corpus`.
     out : path
         The folder for the student, with a classifier that knows nothing.
     save_every : float

@@ -11,19 +11,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .data.examples import Examples, tokenise
+from .data.metrics import accuracy, agreement, decide, defined, hundredfold, task_metrics, title
+from .data.tasks import Task
 from .distill import dev_sample, load_student, load_teacher, read_split, run_tokenizer, versions
 from .errors import InputError
 from .files import write_json
-from .metrics import accuracy, defined, hundredfold, title
 from .model.parameters import Params
 from .model.shapes import BertConfig, network_shapes
 from .model.student import StudentConfig, network_config
 from .ops import Array
-from .predict import agreement, decide, predict_spikes, predict_teacher, solve_rates, task_metrics
+from .predict import predict_spikes, predict_teacher, solve_rates
 from .readings.energy import Counts, Energies, by_kind, count, full_count
 from .readings.simulate import Rule
 from .records import record, write_record
-from .text import Examples, Task, tokenise
 
 __all__ = ["evaluate_run", "record_run", "table"]
 

@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .data.metrics import answer, title
+from .data.tasks import LARGEST_SCORE
 from .files import require
-from .metrics import title
 from .model.batch import Batch
 from .model.parameters import Params
 from .model.student import StudentConfig
 from .ops import Array
-from .predict import answer
 from .readings.equilibrium import equilibrium
 from .readings.simulate import Rule, spike_steps
 from .student import logits
-from .text import LARGEST_SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from . import ops
+from .data.metrics import answer
+from .data.tasks import LARGEST_SCORE, TASKS, Task
 from .distill import load_student, load_teacher, read_split, run_tokenizer
 from .errors import InputError
 from .figures import (
@@ -43,13 +45,11 @@ from .model.shapes import BertConfig
 from .model.student import StudentConfig
 from .ops import Array
 from .pages import document, live, picture, table
-from .predict import answer
 from .readings.equilibrium import equilibrium
 from .readings.rate_map import scores
 from .readings.simulate import Rule, spike_steps
 from .student import layer_pairs, logits
 from .teacher import classify, encode
-from .text import LARGEST_SCORE, TASKS, Task
 
 __all__ = ["Observation", "Sentence", "inspect_run", "observe", "read_sentence"]
 

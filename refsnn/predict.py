@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from . import ops
+from .data.examples import Examples, length_batches
 from .files import require
-from .metrics import accuracy, defined, measure, pearson
 from .model.batch import Batch
 from .model.network import first_position
 from .model.parameters import Params
@@ -25,107 +24,15 @@ from .readings.equilibrium import equilibrium
 from .readings.simulate import SHARE, Rule, simulate
 from .student import logits
 from .teacher import classify
-from .text import Examples, Task, length_batches
 
 __all__ = [
     "SpikingResult",
-    "agreement",
-    "answer",
     "by_batches",
-    "decide",
     "predict_rates",
     "predict_spikes",
     "predict_teacher",
     "solve_rates",
-    "task_metrics",
 ]
-
-
-def decide(logits: Array) -> Array:
-    """Turn class scores into predictions: the class with the largest, or, where there is one only, that score.
-
-    Parameters
-    ----------
-    logits : (n, classes) array
-
-    Returns
-    -------
-    predictions : (n,) array
-
-    Examples
-    --------
-    >>> decide(np.array([[1.0, 2.0], [3.0, 0.0]])), decide(np.array([[2.5], [4.0]]))
-    (array([1, 0]), array([2.5, 4. ]))
-    """
-    return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=-1)
-
-
-def answer(logits: Array) -> Array:
-    """Turn class scores into what is shown of them: probabilities, their softmax, or, where there is one, that score.
-
-    Parameters
-    ----------
-    logits : (..., classes) array
-
-    Returns
-    -------
-    answer : (..., classes) array
-
-    Examples
-    --------
-    >>> answer(np.log([[1.0, 3.0], [2.0, 2.0]])).round(6), answer(np.array([[2.5], [4.0]]))
-    (array([[0.25, 0.75],
-           [0.5 , 0.5 ]]), array([[2.5],
-           [4. ]]))
-    """
-    return logits if logits.shape[-1] == 1 else ops.softmax(logits)[0]
-
-
-def task_metrics(task: Task, logits: Array, labels: Array) -> dict[str, float | None]:
-    """Compute a task's metrics from class scores.
-
-    Parameters
-    ----------
-    task : Task
-    logits : (n, classes) array
-    labels : (n,) array
-        The true classes or scores.
-
-    Returns
-    -------
-    metrics : dict
-        Name -> value, in the task's order; None where undefined, as JSON has no NaN.
-
-    Examples
-    --------
-    >>> from refsnn.text import TASKS
-    >>> task_metrics(TASKS["mrpc"], np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, 0]))
-    {'accuracy': 0.5, 'f1': 0.6666666666666666}
-    >>> task_metrics(TASKS["stsb"], np.array([[2.5], [2.5]]), np.array([1.0, 3.0]))
-    {'pearson': None, 'spearman': None}
-    """
-    return {metric: defined(value) for metric, value in measure(task.metrics, decide(logits), labels).items()}
-
-
-def agreement(logits: Array, others: Array) -> float | None:
-    """How far two predictions of the same examples agree: fraction of equal classes, or correlation of scores.
-
-    Parameters
-    ----------
-    logits, others : (n, classes) arrays
-
-    Returns
-    -------
-    agreement : float or None
-        Pearson's r where there is one class; None where it is undefined.
-
-    Examples
-    --------
-    >>> agreement(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[5.0, 6.0], [1.0, 2.0]]))
-    0.5
-    """
-    compare = pearson if logits.shape[1] == 1 else accuracy
-    return defined(compare(decide(logits), decide(others)))
 
 
 def by_batches(

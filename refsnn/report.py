@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from .data.metrics import title
+from .data.tasks import TASKS
+from .data.tokenizer import load_tokenizer
 from .distill import load_student
 from .errors import InputError
 from .evaluate import break_even
@@ -37,12 +40,10 @@ from .figures import (
     training_figure,
 )
 from .files import existing, json_lines, read_json, write_text
-from .metrics import title
 from .model.shapes import BertConfig, teacher_shapes
 from .model.student import StudentConfig
 from .pages import document, picture, table
 from .paper import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
-from .text import TASKS, load_tokenizer
 
 __all__ = ["write_report"]
 

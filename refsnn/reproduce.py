@@ -24,18 +24,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from .checkpoints import bert_folder
-from .corpora import paragraphs, sentiment, train_vocabulary, write_corpus, write_glue_layout
+from .data.corpora.reviews import sentiment
+from .data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
+from .data.examples import Examples
+from .data.metrics import defined, spread, title
+from .data.reading import read_task
+from .data.tasks import TASKS, splits
 from .distill import Announce, Recipe, distill, distill_general, settings, versions
 from .errors import InputError
 from .evaluate import evaluate_run
 from .files import json_lines, new_folder, read_json, write_json, write_text
-from .metrics import defined, spread, title
 from .model.shapes import BertConfig
 from .pages import document, table
 from .paper import GLUE
 from .readings.simulate import Rule
 from .report import read_log, write_report
-from .text import TASKS, Examples, read_task, splits
 from .training import Stage
 
 __all__ = ["Made", "Plan", "Step", "read_plan", "reproduce", "summary", "time_left"]
@@ -135,7 +138,7 @@ KEYS = {
     "made": dict,
 }
 
-#: Tasks that text can be made for, and what `refsnn.corpora` calls them.
+#: Tasks that text can be made for, and what `refsnn.data.corpora` calls them.
 MADE = {"sst2": "sentiment", "rte": "pairs"}
 
 

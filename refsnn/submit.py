@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from .data.examples import tokenise
+from .data.metrics import decide
+from .data.tasks import LARGEST_SCORE, Task
 from .distill import load_student, read_split, run_tokenizer
 from .errors import InputError
 from .files import new_folder, write_text
 from .ops import Array
-from .predict import decide, predict_rates, predict_spikes
+from .predict import predict_rates, predict_spikes
 from .readings.simulate import Rule
-from .text import LARGEST_SCORE, Task, tokenise
 
 __all__ = ["submission", "submit"]
 
@@ -36,7 +38,7 @@ def submission(task: Task, index: Sequence[str], logits: Array) -> str:
 
     Examples
     --------
-    >>> from refsnn.text import TASKS
+    >>> from refsnn.data.tasks import TASKS
     >>> submission(TASKS["rte"], ["0", "1"], np.array([[1.0, 2.0], [3.0, 0.0]])).split()
     ['index', 'prediction', '0', 'not_entailment', '1', 'entailment']
     >>> submission(TASKS["stsb"], ["7"], np.array([[5.2]])).split()

@@ -22,17 +22,18 @@ import numpy as np
 
 from ._version import __version__
 from .anytime import confidences, curve
+from .data.examples import Examples, tokenise
+from .data.metrics import Spread, agreement, defined, hundredfold, spread, task_metrics, title
+from .data.tasks import TASKS, Task
 from .distill import load_student, load_teacher, read_split, run_tokenizer, versions
 from .errors import InputError, NotConverged
 from .files import existing, read_json, write_json
-from .metrics import Spread, defined, hundredfold, spread, title
 from .model.neurons import Neuron
 from .model.parameters import Params
 from .model.student import StudentConfig
 from .ops import Array
-from .predict import agreement, predict_rates, predict_spikes, predict_teacher, task_metrics
+from .predict import predict_rates, predict_spikes, predict_teacher
 from .readings.simulate import Rule
-from .text import TASKS, Examples, Task, tokenise
 
 __all__ = [
     "AXES",

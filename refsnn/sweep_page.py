@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .data.metrics import Spread
 from .figures import (
     Curve,
     Panel,
@@ -20,7 +21,6 @@ from .figures import (
     population_title,
 )
 from .files import atomic, write_text
-from .metrics import Spread
 from .pages import document, picture, table
 from .sweep import group, own_setting, setting_title, shown_times, spreads
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .data.examples import Examples, epoch_batches
 from .errors import InputError
 from .files import json_lines, load_tensors, read_json, require, save_tensors, write_json, write_text
 from .model.batch import Batch, map_shares
@@ -26,7 +27,6 @@ from .model.parameters import Params
 from .ops import Array
 from .optim import BertAdam, linear_warmup
 from .parallel import each, threads
-from .text import Examples, epoch_batches
 
 __all__ = [
     "Objective",

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import InputError
-from .files import require
-from .text import Examples
+from ..errors import InputError
+from ..files import require
+from .examples import Examples
 
 __all__ = ["Packing", "pack", "pack_document", "split_sentences"]
 
@@ -130,9 +130,9 @@ def pack(documents: Iterable[str], tokenizer: Any, max_length: int, seed: Sequen
     Parameters
     ----------
     documents : iterable of str
-        As from `refsnn.text.read_corpus`.
+        As from `refsnn.data.unlabelled.read_corpus`.
     tokenizer : tokenizers.Tokenizer
-        As from `refsnn.text.load_tokenizer`; its limit of length does not matter.
+        As from `refsnn.data.tokenizer.load_tokenizer`; its limit of length does not matter.
     max_length : int
         Limit of a sequence in tokens, [CLS] and both [SEP] included.
     seed : sequence of int

@@ -1,0 +1,1 @@
+"""Text in: tasks, files, tokens, metrics, and made-up corpora for those who have no data."""
