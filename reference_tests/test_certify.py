@@ -31,7 +31,7 @@ from refsnn.ops.rounding import OWN, PRECISIONS, Enclosed
 from refsnn.readings import certify as certificates
 from refsnn.readings.certify import certify, certify_neurons
 from refsnn.readings.simulate import spike_blocks
-from refsnn.records import certify_record, record, write_record
+from refsnn.storage.records import certify_record, record, write_record
 
 RULES = ("inst", "running")
 

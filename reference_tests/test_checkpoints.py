@@ -10,9 +10,7 @@ import pytest
 from conftest import SMALL, random_batch, random_parameters
 from test_training import write_task, write_teacher
 
-from refsnn.checkpoints import bert_folder, load_bert, load_student, load_teacher, read_weights, save_model
 from refsnn.cli import main
-from refsnn.convert import authors_names, convert
 from refsnn.errors import InputError
 from refsnn.files import load_tensors, read_json, save_tensors, write_json
 from refsnn.model.neurons import Neuron
@@ -21,8 +19,10 @@ from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.parity import read_case
 from refsnn.readings.rate_map import rate_map
+from refsnn.storage.checkpoints import bert_folder, load_bert, load_student, load_teacher, read_weights, save_model
+from refsnn.storage.convert import authors_names, convert
+from refsnn.storage.torch_files import read_torch, write_torch
 from refsnn.student import logits
-from refsnn.torch_files import read_torch, write_torch
 
 
 def assert_same(found, expected):

@@ -16,7 +16,6 @@ import pytest
 from scipy.special import softmax
 
 from refsnn import inspection
-from refsnn.checkpoints import save_model
 from refsnn.cli import main
 from refsnn.data.tasks import TASKS
 from refsnn.distill import Recipe
@@ -30,6 +29,7 @@ from refsnn.model.student import StudentConfig
 from refsnn.pages import document, live
 from refsnn.readings.rate_map import scores
 from refsnn.readings.simulate import simulate, spike_blocks
+from refsnn.storage.checkpoints import save_model
 from refsnn.teacher import encode
 
 T = 9

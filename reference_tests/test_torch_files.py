@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refsnn import torch_files
 from refsnn.errors import InputError
-from refsnn.torch_files import LEGACY, read_torch, write_torch
+from refsnn.storage import torch_files
+from refsnn.storage.torch_files import LEGACY, read_torch, write_torch
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Files that PyTorch wrote
@@ -434,7 +434,7 @@ import sys, zipfile, encodings.cp437, numpy
 from pathlib import Path
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_torch_files import FRAME, HARMFUL, archive, state, tensor
-from refsnn.torch_files import read_torch
+from refsnn.storage.torch_files import read_torch
 from refsnn.errors import InputError
 import tempfile
 folder = Path(tempfile.mkdtemp())

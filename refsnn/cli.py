@@ -560,7 +560,7 @@ def _record(options: argparse.Namespace) -> int:
 
 def _certify(options: argparse.Namespace) -> int:
     from .files import write_json
-    from .records import certify_record, histogram, plot, table, to_dict
+    from .storage.records import certify_record, histogram, plot, table, to_dict
 
     record, verdicts = certify_record(options.record, options.params, options.dtype, options.accumulate, options.block)
     print(
@@ -634,7 +634,7 @@ def _conform(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from .convert import convert
+    from .storage.convert import convert
 
     names = ("source", "destination", "to", "task", "classes", "vth", "leak", "feedback", "seed")
     for note in convert(**{name: getattr(options, name) for name in names}):

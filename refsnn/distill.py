@@ -23,7 +23,6 @@ import scipy
 
 from . import ops
 from ._version import __version__
-from .checkpoints import bert_folder, load_bert, load_student, load_teacher, save_model
 from .data.examples import Examples, tokenise
 from .data.packing import pack
 from .data.reading import read_task
@@ -45,6 +44,7 @@ from .ops import Array
 from .predict import predict_teacher
 from .readings.implicit import within_spectral_norm
 from .readings.simulate import Rule, simulate
+from .storage.checkpoints import bert_folder, load_bert, load_student, load_teacher, save_model
 from .student import internal_gradients, layer_pairs, prediction_gradients
 from .teacher import classify, encode
 from .training import Objective, Stage, finished, train
@@ -214,8 +214,8 @@ def distill(
     data : path
         The task's folder, the one above it, a file or the hub; see `refsnn.data.reading.read_task`.
     teacher : path or (BertConfig, Path)
-        A pretrained BERT, see `refsnn.checkpoints.bert_folder`; or a configuration and the folder of a tokenizer, to
-        train one from scratch.
+        A pretrained BERT, see `refsnn.storage.checkpoints.bert_folder`; or a configuration and the folder of a
+        tokenizer, to train one from scratch.
     out : path
         The run's folder.
     corpus : sequence of path or str
@@ -300,7 +300,7 @@ def distill_general(
     recipe : Recipe
         Its task gives the limit in tokens, if none is set; nothing else about other stages matters.
     teacher : path
-        A pretrained BERT, see `refsnn.checkpoints.bert_folder`.
+        A pretrained BERT, see `refsnn.storage.checkpoints.bert_folder`.
     corpus : sequence of path or str
         Unlabelled text, see `refsnn.data.unlabelled.read_corpus`.
     out : path

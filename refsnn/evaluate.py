@@ -24,7 +24,7 @@ from .ops import Array
 from .predict import predict_spikes, predict_teacher, solve_rates
 from .readings.energy import Counts, Energies, by_kind, count, full_count
 from .readings.simulate import Rule
-from .records import record, write_record
+from .storage.records import record, write_record
 
 __all__ = ["evaluate_run", "record_run", "table"]
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import ops
-from .convert import authors_names
 from .errors import InputError
 from .files import existing
 from .model.batch import Batch, checked_batch
@@ -29,6 +28,7 @@ from .model.shapes import BertConfig, network_shapes
 from .ops import Array
 from .readings.certify import certify
 from .readings.rate_map import Rates, rate_map, scores
+from .storage.convert import authors_names
 from .student import internal_gradients, logits, prediction_gradients
 
 __all__ = ["TOLERANCE", "Comparison", "check_case", "read_case"]

@@ -23,7 +23,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from .checkpoints import bert_folder
 from .data.corpora.reviews import sentiment
 from .data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
 from .data.examples import Examples
@@ -39,6 +38,7 @@ from .pages import document, table
 from .paper import GLUE
 from .readings.simulate import Rule
 from .report import read_log, write_report
+from .storage.checkpoints import bert_folder
 from .training import Stage
 
 __all__ = ["Made", "Plan", "Step", "read_plan", "reproduce", "summary", "time_left"]

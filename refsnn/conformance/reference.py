@@ -20,7 +20,7 @@ from ..ops import Array
 from ..optim import BertAdam
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import scores
-from ..records import record
+from ..storage.records import record
 from ..student import internal_gradients, prediction_gradients
 
 __all__ = [

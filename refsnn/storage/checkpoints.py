@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ._version import __version__
-from .errors import InputError
-from .files import atomic, existing, load_tensors, read_json, require, save_tensors, write_json
-from .model.parameters import Params, check_parameters
-from .model.shapes import BertConfig, head_shapes, network_shapes, teacher_shapes
-from .model.student import StudentConfig
-from .ops import Array
+from .._version import __version__
+from ..errors import InputError
+from ..files import atomic, existing, load_tensors, read_json, require, save_tensors, write_json
+from ..model.parameters import Params, check_parameters
+from ..model.shapes import BertConfig, head_shapes, network_shapes, teacher_shapes
+from ..model.student import StudentConfig
+from ..ops import Array
 from .torch_files import read_torch
 
 __all__ = [

@@ -34,9 +34,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .files import atomic, existing
-from .ops import Array
+from ..errors import InputError
+from ..files import atomic, existing
+from ..ops import Array
 
 __all__ = ["read_torch", "write_torch"]
 

@@ -13,7 +13,14 @@ from typing import Literal
 
 import numpy as np
 
-from ._version import __version__
+from .._version import __version__
+from ..data.tasks import TASKS
+from ..errors import InputError
+from ..files import atomic, existing, new_folder, read_json, require, write_json
+from ..model.neurons import Neuron
+from ..model.parameters import Params, check_parameters, initial_parameters
+from ..model.student import StudentConfig
+from ..ops import Array
 from .checkpoints import (
     WEIGHTS,
     bert_config,
@@ -26,13 +33,6 @@ from .checkpoints import (
     save_description,
     save_model,
 )
-from .data.tasks import TASKS
-from .errors import InputError
-from .files import atomic, existing, new_folder, read_json, require, write_json
-from .model.neurons import Neuron
-from .model.parameters import Params, check_parameters, initial_parameters
-from .model.student import StudentConfig
-from .ops import Array
 from .torch_files import write_torch
 
 __all__ = ["Format", "authors_names", "convert"]

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .files import METADATA, atomic, existing, load_tensors, require, save_tensors, tensor
-from .model.batch import Batch, checked_batch
-from .model.network import Network
-from .model.parameters import Params, check_parameters
-from .model.shapes import network_shapes
-from .model.student import network_from
-from .ops import Array
-from .ops.rounding import Precision
-from .readings.certify import DECADES, Verdict, certify
-from .readings.simulate import Rule, spike_blocks
+from ..errors import InputError
+from ..files import METADATA, atomic, existing, load_tensors, require, save_tensors, tensor
+from ..model.batch import Batch, checked_batch
+from ..model.network import Network
+from ..model.parameters import Params, check_parameters
+from ..model.shapes import network_shapes
+from ..model.student import network_from
+from ..ops import Array
+from ..ops.rounding import Precision
+from ..readings.certify import DECADES, Verdict, certify
+from ..readings.simulate import Rule, spike_blocks
 
 __all__ = [
     "Record",

@@ -1,0 +1,1 @@
+"""Models, spikes and runs as files."""
