@@ -19,20 +19,20 @@ import numpy as np
 from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
+from refsnn.distillation.optim import BertAdam, clipped
+from refsnn.distillation.student import internal_gradients, layer_pairs, prediction_gradients
+from refsnn.distillation.teacher import encode
 from refsnn.model.batch import Batch, attention_mask
 from refsnn.model.families import bert, spiking_bert
 from refsnn.model.neurons import Neuron, asr, fire
 from refsnn.model.projections import AddNorm, Attention, Embeddings
 from refsnn.model.shapes import BertConfig, network_shapes
 from refsnn.model.student import StudentConfig
-from refsnn.optim import BertAdam, clipped
 from refsnn.readings.energy import Energy
 from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.implicit import adjoint, within_spectral_norm
 from refsnn.readings.rate_map import rate_map
 from refsnn.readings.simulate import simulate, spike_blocks
-from refsnn.student import internal_gradients, layer_pairs, prediction_gradients
-from refsnn.teacher import encode
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "errata.md"
 FIGURE = re.compile(r"(?P<shown>[−-]?[\d][\d.,]*(?:e[−-]?\d+)?)<!-- (?P<name>\S+) -->")

@@ -8,13 +8,13 @@ import pytest
 from refsnn.bench import WORKS, Outcome, _floor, _model, _ours, _padded, _sentences, _targets, measure, plot, table
 from refsnn.cli import main
 from refsnn.conformance import reference
+from refsnn.distillation.student import logits
+from refsnn.distillation.teacher import classify
 from refsnn.errors import InputError
 from refsnn.model.families import spiking_bert
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import head_shapes
 from refsnn.readings.simulate import simulate
-from refsnn.student import logits
-from refsnn.teacher import classify
 
 
 def test_contestants_take_turns_and_are_compared(tmp_path, capsys):

@@ -12,7 +12,7 @@ from conftest import ROOT, random_parameters
 from test_report import edit, evaluated, plain, run  # noqa: F401
 
 from refsnn.cli import main
-from refsnn.distill import load_student
+from refsnn.distillation.student import logits
 from refsnn.errors import InputError
 from refsnn.evaluate import break_even, table
 from refsnn.figures import SPENT, spent
@@ -25,7 +25,7 @@ from refsnn.readings.energy import Energies, by_kind, count, full_count, read_en
 from refsnn.readings.rate_map import rate_map
 from refsnn.readings.simulate import spike_blocks
 from refsnn.report import write_report
-from refsnn.student import logits
+from refsnn.storage.checkpoints import load_student
 
 TINY = BertConfig(
     vocab_size=9,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refsnn import ops
-from refsnn.optim import clipped
+from refsnn.distillation.optim import clipped
 
 TEXT = errata.PAGE.read_text(encoding="utf-8")
 ENTRIES = re.split(r"(?m)^(?=### E-\d+ )", TEXT)[1:]

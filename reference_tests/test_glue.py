@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from test_training import BAD, GOOD, RECIPE, write_task, write_teacher
 
-from refsnn import distill as distill_module
 from refsnn.cli import main
 from refsnn.data.metrics import METRICS
 from refsnn.data.reading import read_task
 from refsnn.data.tasks import HUB, TASKS, Task, column_names, splits
-from refsnn.distill import dev_sample, distill, load_student, true_loss
+from refsnn.distillation import stages as distill_module
+from refsnn.distillation.stages import distill, true_loss
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import load_tensors, save_tensors
 from refsnn.report import write_report
+from refsnn.storage.checkpoints import load_student
+from refsnn.storage.run import dev_sample
 from refsnn.submit import submit
 
 # ---------------------------------------------------------------------------------------------------------------------

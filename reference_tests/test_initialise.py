@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refsnn import initialise
+from refsnn.distillation import initialise
+from refsnn.distillation.initialise import Affine, absorb, converted, copied, initial_student
+from refsnn.distillation.student import layer_pairs, logits
+from refsnn.distillation.teacher import classify, encode
 from refsnn.errors import InputError
-from refsnn.initialise import Affine, absorb, converted, copied, initial_student
 from refsnn.model.batch import Batch
 from refsnn.model.families import bert, spiking_bert
 from refsnn.model.neurons import Neuron
@@ -20,8 +22,6 @@ from refsnn.ops import softmax
 from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import rate_map, scores
 from refsnn.readings.simulate import simulate
-from refsnn.student import layer_pairs, logits
-from refsnn.teacher import classify, encode
 
 CONFIG = BertConfig(
     hidden_size=12,

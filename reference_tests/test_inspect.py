@@ -18,7 +18,7 @@ from scipy.special import softmax
 from refsnn import inspection
 from refsnn.cli import main
 from refsnn.data.tasks import TASKS
-from refsnn.distill import Recipe
+from refsnn.distillation.teacher import encode
 from refsnn.errors import InputError
 from refsnn.files import read_json, write_json
 from refsnn.inspection import Sentence, inspect_run
@@ -30,7 +30,7 @@ from refsnn.pages import document, live
 from refsnn.readings.rate_map import scores
 from refsnn.readings.simulate import simulate, spike_blocks
 from refsnn.storage.checkpoints import save_model
-from refsnn.teacher import encode
+from refsnn.storage.recipe import Recipe
 
 T = 9
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a film is good dull script > < / & ' alert ( )".split()]

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from refsnn import figures, pages, report
-from refsnn.distill import Recipe, distill, load_student
+from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run
 from refsnn.model.shapes import BertConfig
+from refsnn.storage.checkpoints import load_student
+from refsnn.storage.recipe import Recipe
 
 TIMES = [2, 8]
 NOUNS = ["film", "story", "plot", "cast", "music"]
@@ -318,11 +320,11 @@ def test_drawing_is_reproducible_and_leaves_the_settings_alone(evaluated):
 
 
 def test_distances_and_probabilities_are_those_of_the_simulation(evaluated):
+    from refsnn.distillation.student import logits
     from refsnn.model.batch import Batch
     from refsnn.ops import softmax
     from refsnn.readings.rate_map import rate_map
     from refsnn.readings.simulate import simulate
-    from refsnn.student import logits
 
     config, params = load_student(evaluated)
     ids, kinds = [2, 5, 7, 3], [0, 0, 0, 0]

@@ -15,11 +15,12 @@ import pytest
 from test_training import BAD, GOOD, write_task, write_teacher
 
 from refsnn.cli import main
-from refsnn.distill import distill, load_student
+from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
 from refsnn.files import read_json
 from refsnn.paper import GLUE
 from refsnn.reproduce import _over_seeds, _page, duration, read_plan, reproduce, text_table, time_left
+from refsnn.storage.checkpoints import load_student
 
 PLAN = """
 tasks = ["sst2", "rte"]
@@ -182,7 +183,7 @@ def test_the_student_starts_as_if_its_run_had_a_general_stage(given, whole, tmp_
 
 
 def test_a_finished_plan_is_left_alone(given, whole, monkeypatch):
-    from refsnn import training
+    from refsnn.distillation import training
 
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("seed-*/*") if path.is_file()}
     monkeypatch.setattr(training, "in_shares", lambda objective: pytest.fail("something is trained again"))

@@ -14,13 +14,15 @@ from refsnn.cli import main
 from refsnn.data.examples import tokenise
 from refsnn.data.metrics import spread
 from refsnn.data.tasks import TASKS
-from refsnn.distill import distill, load_student, read_split, run_tokenizer
+from refsnn.distillation.predict import predict_rates, predict_spikes
+from refsnn.distillation.stages import distill
 from refsnn.errors import NotConverged
 from refsnn.files import write_json
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
 from refsnn.model.student import StudentConfig
-from refsnn.predict import predict_rates, predict_spikes
+from refsnn.storage.checkpoints import load_student
+from refsnn.storage.run import read_split, run_tokenizer
 from refsnn.sweep_page import write_sweep
 
 TIMES = [1, 2, 4, 8]

@@ -8,12 +8,12 @@ import pytest
 
 from refsnn import ops
 from refsnn.data.tokenizer import load_tokenizer
+from refsnn.distillation.teacher import classify, encode
 from refsnn.files import save_tensors, write_json
 from refsnn.model.batch import Batch
 from refsnn.model.parameters import check_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.storage.checkpoints import load_bert
-from refsnn.teacher import classify, encode
 
 RECORDED = Path(__file__).parent / "recorded"
 

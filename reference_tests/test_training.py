@@ -16,7 +16,11 @@ from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
 from refsnn.data.examples import Examples, length_batches
-from refsnn.distill import Recipe, _forward, _trained, distill, load_student
+from refsnn.distillation.optim import BertAdam, linear_warmup
+from refsnn.distillation.predict import predict_rates, predict_spikes, solve_rates
+from refsnn.distillation.stages import _forward, _trained, distill
+from refsnn.distillation.student import internal_gradients, layer_pairs, logits, prediction_gradients
+from refsnn.distillation.training import in_shares, train
 from refsnn.errors import InputError
 from refsnn.evaluate import evaluate_run, table
 from refsnn.files import json_lines, save_tensors, write_json
@@ -25,14 +29,12 @@ from refsnn.model.neurons import Neuron
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, network_shapes
 from refsnn.model.student import StudentConfig
-from refsnn.optim import BertAdam, linear_warmup
 from refsnn.parallel import each
-from refsnn.predict import predict_rates, predict_spikes, solve_rates
 from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import sweep
 from refsnn.readings.simulate import simulate
-from refsnn.student import internal_gradients, layer_pairs, logits, prediction_gradients
-from refsnn.training import Stage, in_shares, train
+from refsnn.storage.checkpoints import load_student
+from refsnn.storage.recipe import Recipe, Stage
 
 GOOD, BAD = "good fine great lovely".split(), "bad poor awful dull".split()
 
@@ -353,7 +355,7 @@ def test_predictions_do_not_depend_on_the_number_of_cores(examples, monkeypatch)
     params = {name: value.astype(np.float32) for name, value in params.items()}
     found = []
     for count in (1, 3):
-        monkeypatch.setattr("refsnn.predict.threads", lambda count=count: count)
+        monkeypatch.setattr("refsnn.distillation.predict.threads", lambda count=count: count)
         spikes = predict_spikes(config, params, examples, [3, 9], tokens=40)
         found.append((spikes, predict_rates(config, params, examples, tokens=40)))
     np.testing.assert_array_equal(found[0][1], found[1][1])

@@ -29,6 +29,9 @@ from typing import Any
 import numpy as np
 
 from .data.examples import Examples, length_batches
+from .distillation.predict import predict_spikes, predict_teacher
+from .distillation.student import internal_gradients
+from .distillation.training import in_shares
 from .errors import InputError
 from .files import atomic
 from .model.batch import Batch
@@ -39,11 +42,8 @@ from .model.shapes import BertConfig, head_shapes, network_shapes
 from .model.student import StudentConfig, network_config
 from .ops import Array
 from .parallel import cores
-from .predict import predict_spikes, predict_teacher
 from .process import prepare
 from .readings.simulate import simulate
-from .student import internal_gradients
-from .training import in_shares
 
 __all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "plot_ratios", "products", "scaling", "table", "to_dict"]
 

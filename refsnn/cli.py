@@ -39,7 +39,7 @@ EPILOGUE = "`refsnn COMMAND --help` explains each; docs/architecture.md shows ho
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
-    from .distill import Recipe
+    from .storage.recipe import Recipe
 
     group = parser.add_argument_group("training")
     helps = {
@@ -427,7 +427,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _distill(options: argparse.Namespace) -> int:
-    from .distill import Recipe, distill
+    from .distillation.stages import distill
+    from .storage.recipe import Recipe
 
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
     distill(recipe, options.data, options.teacher, options.out, options.corpus, options.save_every, options.columns)

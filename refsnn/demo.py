@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass, replace
 
 from .data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
-from .distill import Recipe, distill
+from .distillation.stages import distill
 from .evaluate import evaluate_run, table
 from .files import new_folder
 from .model.shapes import BertConfig
 from .report import write_report
+from .storage.recipe import Recipe
 
 __all__ = ["demo"]
 

@@ -14,17 +14,18 @@ from typing import Any
 from .data.examples import Examples, tokenise
 from .data.metrics import accuracy, agreement, decide, defined, hundredfold, task_metrics, title
 from .data.tasks import Task
-from .distill import dev_sample, load_student, load_teacher, read_split, run_tokenizer, versions
+from .distillation.predict import predict_spikes, predict_teacher, solve_rates
 from .errors import InputError
 from .files import write_json
 from .model.parameters import Params
 from .model.shapes import BertConfig, network_shapes
 from .model.student import StudentConfig, network_config
 from .ops import Array
-from .predict import predict_spikes, predict_teacher, solve_rates
 from .readings.energy import Counts, Energies, by_kind, count, full_count
 from .readings.simulate import Rule
+from .storage.checkpoints import load_student, load_teacher
 from .storage.records import record, write_record
+from .storage.run import dev_sample, read_split, run_tokenizer, versions
 
 __all__ = ["evaluate_run", "record_run", "table"]
 
@@ -66,7 +67,7 @@ def evaluate_run(
         firing rate of every population, Norm#OPS, the energy gain and the break-even T of the paper's count, the same
         of the full count (``"full"``) with its operations and their energy per token, and how often spikes and rate
         map agree, or, of a regression, their correlation. ``"ordinary"`` has the full count of the same network with
-        analogue units, ``"equilibrium"`` how well the rate map was solved (`refsnn.predict.solve_rates`).
+        analogue units, ``"equilibrium"`` how well the rate map was solved (`refsnn.distillation.predict.solve_rates`).
 
     Raises
     ------

@@ -18,6 +18,7 @@ import numpy as np
 
 from .data.metrics import answer, title
 from .data.tasks import LARGEST_SCORE
+from .distillation.student import logits
 from .files import require
 from .model.batch import Batch
 from .model.parameters import Params
@@ -25,7 +26,6 @@ from .model.student import StudentConfig
 from .ops import Array
 from .readings.equilibrium import equilibrium
 from .readings.simulate import Rule, spike_steps
-from .student import logits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

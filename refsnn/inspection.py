@@ -20,7 +20,8 @@ import numpy as np
 from . import ops
 from .data.metrics import answer
 from .data.tasks import LARGEST_SCORE, TASKS, Task
-from .distill import load_student, load_teacher, read_split, run_tokenizer
+from .distillation.student import layer_pairs, logits
+from .distillation.teacher import classify, encode
 from .errors import InputError
 from .figures import (
     COLOUR,
@@ -48,8 +49,8 @@ from .pages import document, live, picture, table
 from .readings.equilibrium import equilibrium
 from .readings.rate_map import scores
 from .readings.simulate import Rule, spike_steps
-from .student import layer_pairs, logits
-from .teacher import classify, encode
+from .storage.checkpoints import load_student, load_teacher
+from .storage.run import read_split, run_tokenizer
 
 __all__ = ["Observation", "Sentence", "inspect_run", "observe", "read_sentence"]
 

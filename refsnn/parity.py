@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import ops
+from .distillation.student import internal_gradients, logits, prediction_gradients
 from .errors import InputError
 from .files import existing
 from .model.batch import Batch, checked_batch
@@ -29,7 +30,6 @@ from .ops import Array
 from .readings.certify import certify
 from .readings.rate_map import Rates, rate_map, scores
 from .storage.convert import authors_names
-from .student import internal_gradients, logits, prediction_gradients
 
 __all__ = ["TOLERANCE", "Comparison", "check_case", "read_case"]
 

@@ -16,7 +16,6 @@ import numpy as np
 from .data.metrics import title
 from .data.tasks import TASKS
 from .data.tokenizer import load_tokenizer
-from .distill import load_student
 from .errors import InputError
 from .evaluate import break_even
 from .figures import (
@@ -44,6 +43,7 @@ from .model.shapes import BertConfig, teacher_shapes
 from .model.student import StudentConfig
 from .pages import document, picture, table
 from .paper import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
+from .storage.checkpoints import load_student
 
 __all__ = ["write_report"]
 

@@ -2,7 +2,7 @@
 
     general                                      a student of the pretrained teacher, on unlabelled text
     for every task and seed:
-        teacher, internal, prediction            `refsnn.distill`, starting from the general student
+        teacher, internal, prediction            `refsnn.distillation.stages`, starting from the general student
         evaluation                               by rate map and by spikes, by every rule asked for
 
 A plan is a TOML file; `refsnn/recipes` has some. Everything is kept in one folder, so that the same command, after a
@@ -29,7 +29,7 @@ from .data.examples import Examples
 from .data.metrics import defined, spread, title
 from .data.reading import read_task
 from .data.tasks import TASKS, splits
-from .distill import Announce, Recipe, distill, distill_general, settings, versions
+from .distillation.stages import Announce, distill, distill_general
 from .errors import InputError
 from .evaluate import evaluate_run
 from .files import json_lines, new_folder, read_json, write_json, write_text
@@ -39,7 +39,8 @@ from .paper import GLUE
 from .readings.simulate import Rule
 from .report import read_log, write_report
 from .storage.checkpoints import bert_folder
-from .training import Stage
+from .storage.recipe import Recipe, Stage
+from .storage.run import settings, versions
 
 __all__ = ["Made", "Plan", "Step", "read_plan", "reproduce", "summary", "time_left"]
 
@@ -432,12 +433,12 @@ def reproduce(
     config : path or str
         See `read_plan`.
     out : path
-        The folder for everything: ``general``, ``TASK/seed-S`` with a run as `refsnn.distill.distill` and
+        The folder for everything: ``general``, ``TASK/seed-S`` with a run as `refsnn.distillation.stages.distill` and
         `refsnn.evaluate.evaluate_run` leave it, ``log.jsonl``, ``results.json`` and ``report.html``.
     data, teacher, corpus, tasks
         Instead of the plan's. `data` is the folder above the tasks', or the hub.
     save_every : float
-        Seconds between checkpoints; see `refsnn.training.train`.
+        Seconds between checkpoints; see `refsnn.distillation.training.train`.
 
     Returns
     -------

@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from .distill import dev_sample, load_student, true_loss
+from .distillation.stages import true_loss
+from .distillation.student import logits
 from .errors import InputError
 from .files import atomic, require
 from .model.parameters import Params
@@ -20,7 +21,8 @@ from .readings.adjoint import AdjointMethod, spectral_radius
 from .readings.equilibrium import Equilibrium, equilibrium
 from .readings.implicit import adjoint, contraction_bound, unrolled_gradient
 from .readings.solution import Solution
-from .student import logits
+from .storage.checkpoints import load_student
+from .storage.run import dev_sample
 
 __all__ = ["Row", "compare_solvers", "plot", "table"]
 

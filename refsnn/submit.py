@@ -11,12 +11,13 @@ import numpy as np
 from .data.examples import tokenise
 from .data.metrics import decide
 from .data.tasks import LARGEST_SCORE, Task
-from .distill import load_student, read_split, run_tokenizer
+from .distillation.predict import predict_rates, predict_spikes
 from .errors import InputError
 from .files import new_folder, write_text
 from .ops import Array
-from .predict import predict_rates, predict_spikes
 from .readings.simulate import Rule
+from .storage.checkpoints import load_student
+from .storage.run import read_split, run_tokenizer
 
 __all__ = ["submission", "submit"]
 

@@ -25,15 +25,16 @@ from .anytime import confidences, curve
 from .data.examples import Examples, tokenise
 from .data.metrics import Spread, agreement, defined, hundredfold, spread, task_metrics, title
 from .data.tasks import TASKS, Task
-from .distill import load_student, load_teacher, read_split, run_tokenizer, versions
+from .distillation.predict import predict_rates, predict_spikes, predict_teacher
 from .errors import InputError, NotConverged
 from .files import existing, read_json, write_json
 from .model.neurons import Neuron
 from .model.parameters import Params
 from .model.student import StudentConfig
 from .ops import Array
-from .predict import predict_rates, predict_spikes, predict_teacher
 from .readings.simulate import Rule
+from .storage.checkpoints import load_student, load_teacher
+from .storage.run import read_split, run_tokenizer, versions
 
 __all__ = [
     "AXES",

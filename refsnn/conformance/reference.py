@@ -11,17 +11,17 @@ import numpy as np
 
 from .. import ops
 from .._version import __version__
+from ..distillation.optim import BertAdam
+from ..distillation.student import internal_gradients, prediction_gradients
 from ..model.batch import Batch, attention_mask
 from ..model.network import Network
 from ..model.neurons import Neuron, fire, rate
 from ..model.neurons import asr as average
 from ..model.student import network_from
 from ..ops import Array
-from ..optim import BertAdam
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import scores
 from ..storage.records import record
-from ..student import internal_gradients, prediction_gradients
 
 __all__ = [
     "OPS",

@@ -12,27 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .errors import InputError
-from .model.batch import Batch, attention_mask
-from .model.families import bert
-from .model.network import INPUT
-from .model.parameters import Params, initial_parameters
-from .model.projections import AddNorm
-from .model.shapes import BertConfig
-from .model.student import StudentConfig
-from .ops import Array
-from .readings.equilibrium import equilibrium
-from .readings.rate_map import activity, rate_map
+from ..errors import InputError
+from ..model.batch import Batch, attention_mask
+from ..model.families import bert
+from ..model.network import INPUT
+from ..model.parameters import Params, initial_parameters
+from ..model.projections import AddNorm
+from ..model.shapes import BertConfig
+from ..model.student import StudentConfig
+from ..ops import Array
+from ..readings.equilibrium import equilibrium
+from ..readings.rate_map import activity, rate_map
+from ..storage.recipe import Initialisation
 from .student import layer_pairs
 from .teacher import classify
 
-__all__ = ["Affine", "Initialisation", "absorb", "calibrated", "converted", "copied", "initial_student", "refitted"]
-
-Initialisation = Literal["random", "teacher", "converted"]
+__all__ = ["Affine", "absorb", "calibrated", "converted", "copied", "initial_student", "refitted"]
 
 #: How many sequences a conversion looks at, and how many tokens it takes the ranges of activities from.
 SEQUENCES, TOKENS = 1536, 4096
@@ -123,7 +122,7 @@ def copied(student: StudentConfig, teacher: Mapping[str, Array], pairs: list[int
     student : StudentConfig
     teacher : mapping
     pairs : list of int
-        As from `refsnn.student.layer_pairs`.
+        As from `refsnn.distillation.student.layer_pairs`.
 
     Returns
     -------

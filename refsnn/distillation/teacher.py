@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import ops
-from .model.batch import Batch
-from .model.families import bert
-from .model.network import first_position
-from .model.parameters import Params
-from .model.shapes import BertConfig
-from .ops import Array
-from .readings.rate_map import rate_map, scores
+from .. import ops
+from ..model.batch import Batch
+from ..model.families import bert
+from ..model.network import first_position
+from ..model.parameters import Params
+from ..model.shapes import BertConfig
+from ..ops import Array
+from ..readings.rate_map import rate_map, scores
 
 __all__ = [
     "Encoding",

@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import ops
-from .errors import InputError
-from .model.batch import Batch
-from .model.network import INPUT, Network
-from .model.parameters import Params, accumulate
-from .ops import Array
-from .readings.equilibrium import equilibrium
-from .readings.implicit import adjoint
-from .readings.rate_map import Linearisation, Rates, sweep
-from .readings.rate_map import scores as attention_scores
+from .. import ops
+from ..errors import InputError
+from ..model.batch import Batch
+from ..model.network import INPUT, Network
+from ..model.parameters import Params, accumulate
+from ..ops import Array
+from ..readings.equilibrium import equilibrium
+from ..readings.implicit import adjoint
+from ..readings.rate_map import Linearisation, Rates, sweep
+from ..readings.rate_map import scores as attention_scores
 
 __all__ = [
     "internal_gradients",

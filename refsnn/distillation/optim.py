@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .model.parameters import Params
-from .ops import Array
-from .parallel import each, threads
+from ..model.parameters import Params
+from ..ops import Array
+from ..parallel import each, threads
 
 __all__ = ["BertAdam", "clipped", "linear_warmup"]
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from .data.examples import Examples, length_batches
-from .files import require
-from .model.batch import Batch
-from .model.network import first_position
-from .model.parameters import Params
-from .model.shapes import BertConfig
-from .model.student import StudentConfig
-from .ops import Array
-from .parallel import each, threads
-from .readings.equilibrium import equilibrium
-from .readings.simulate import SHARE, Rule, simulate
+from ..data.examples import Examples, length_batches
+from ..files import require
+from ..model.batch import Batch
+from ..model.network import first_position
+from ..model.parameters import Params
+from ..model.shapes import BertConfig
+from ..model.student import StudentConfig
+from ..ops import Array
+from ..parallel import each, threads
+from ..readings.equilibrium import equilibrium
+from ..readings.simulate import SHARE, Rule, simulate
 from .student import logits
 from .teacher import classify
 

@@ -12,187 +12,52 @@ it goes on where it was and ends with the same bytes.
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import scipy
 
-from . import ops
-from ._version import __version__
-from .data.examples import Examples, tokenise
-from .data.packing import pack
-from .data.reading import read_task
-from .data.tasks import TASKS, Task, column_names, splits
-from .data.tokenizer import load_tokenizer
-from .data.unlabelled import read_corpus
-from .errors import InputError
-from .files import existing, new_folder, read_json, write_json
-from .initialise import SEQUENCES, Initialisation, initial_student
-from .model.batch import Batch
-from .model.dropout import dropout_masks
-from .model.families import bert
-from .model.network import Network
-from .model.neurons import Neuron
-from .model.parameters import Params, initial_parameters
-from .model.shapes import BertConfig, head_shapes, teacher_shapes
-from .model.student import StudentConfig
-from .ops import Array
+from .. import ops
+from ..data.examples import Examples, tokenise
+from ..data.packing import pack
+from ..data.reading import read_task
+from ..data.tasks import TASKS, column_names
+from ..data.tokenizer import load_tokenizer
+from ..data.unlabelled import read_corpus
+from ..errors import InputError
+from ..files import new_folder
+from ..model.batch import Batch
+from ..model.dropout import dropout_masks
+from ..model.families import bert
+from ..model.network import Network
+from ..model.parameters import Params, initial_parameters
+from ..model.shapes import BertConfig, head_shapes, teacher_shapes
+from ..model.student import StudentConfig
+from ..ops import Array
+from ..readings.implicit import within_spectral_norm
+from ..readings.simulate import simulate
+from ..storage.checkpoints import bert_folder, load_bert, load_student, save_model
+from ..storage.recipe import Recipe, Stage
+from ..storage.run import remember, settings
+from .initialise import SEQUENCES, initial_student
 from .predict import predict_teacher
-from .readings.implicit import within_spectral_norm
-from .readings.simulate import Rule, simulate
-from .storage.checkpoints import bert_folder, load_bert, load_student, load_teacher, save_model
 from .student import internal_gradients, layer_pairs, prediction_gradients
 from .teacher import classify, encode
-from .training import Objective, Stage, finished, train
+from .training import Objective, finished, train
 
 __all__ = [
-    "Recipe",
-    "dev_sample",
     "distill",
     "distill_general",
-    "load_student",
-    "load_teacher",
-    "read_split",
-    "run_tokenizer",
-    "settings",
     "true_loss",
 ]
-
 
 #: What is told of a stage and its text.
 Announce = Callable[[Stage, Examples], None]
 
-#: Fields of a recipe that are 1 at least.
-COUNTS = ("encoders", "batch_size", "t_conv", "hidden_size", "intermediate_size")
-
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
 TRAINING = {"tolerance": 1e-4}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides the numbers of a run, the data and the teacher aside.
-
-    Attributes
-    ----------
-    task : str
-        A key of `refsnn.data.tasks.TASKS`.
-    encoders : int
-        Spiking encoders of the student; divides the teacher's.
-    seed : int
-    max_length : int or None
-        Limit in tokens; the task's own where None.
-    batch_size : int
-    epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
-        0 leaves a stage out.
-    lr_teacher, lr_general, lr_internal, lr_prediction : float
-        Peak learning rates.
-    schedule_internal : {"constant", "linear"}
-        Of the internal stage: a constant learning rate, as in the authors' program, or warm-up and linear decay, as in
-        the other stages. A student that starts near its teacher needs the latter: BertAdam's first steps are three
-        times the learning rate, and lead away from there.
-    attention_weight : float
-        Weight of the attention loss beside the hidden-state loss; 1 in the paper.
-    labels : {"soft", "true"}
-        What the prediction stage learns: the teacher's soft labels or the true ones. A regression has scores, and
-        learns the true ones in either case.
-    temperature : float
-        τ of the soft labels.
-    mode : {"equilibrium", "quantised", "released", "simulated"}
-        Forward values of the read-outs and where the gradient is taken: both at the equilibrium of the rate map; both
-        there with every rate quantised, as t_conv steps of a constant current would leave it; simulated values and
-        the gradient at the equilibrium, as in the authors' program; both at the simulated rates. Simulation is
-        some t_conv times dearer, quantisation costs nothing.
-    t_conv : int
-        Timesteps of the quantised and the simulated modes.
-    rule : {"inst", "running"}
-        Integration rule of the simulated modes.
-    init : {"random", "teacher", "converted"}
-        Where the student starts: at random, with the teacher's weights, or with these converted so that its rates are
-        images of the teacher's activities; see `refsnn.initialise`.
-    hidden_size, intermediate_size : int or None
-        Sizes of the student; the teacher's where None. Others need a random start. The number of heads is the
-        teacher's, since attention is compared head by head.
-    dropout_teacher, dropout_student : float
-        Probability of dropout while the one or the other is trained; see `refsnn.model.dropout.dropout_masks`.
-    feedback : float
-        Largest spectral norm of the feedback matrix, which is projected back after every step; 0 for no feedback.
-    vth, leak, u0 : float
-        See `refsnn.model.neurons.Neuron`.
-    """
-
-    task: str
-    encoders: int
-    seed: int = 0
-    max_length: int | None = None
-    batch_size: int = 32
-    epochs_teacher: int = 2
-    epochs_general: int = 1
-    epochs_internal: int = 2
-    epochs_prediction: int = 2
-    lr_teacher: float = 1e-4
-    lr_general: float = 3e-4
-    lr_internal: float = 3e-4
-    lr_prediction: float = 1e-4
-    schedule_internal: Literal["constant", "linear"] = "constant"
-    attention_weight: float = 1.0
-    labels: Literal["soft", "true"] = "soft"
-    temperature: float = 1.0
-    mode: Literal["equilibrium", "quantised", "released", "simulated"] = "equilibrium"
-    t_conv: int = 32
-    rule: Rule = "inst"
-    init: Initialisation = "teacher"
-    hidden_size: int | None = None
-    intermediate_size: int | None = None
-    dropout_teacher: float = 0.0
-    dropout_student: float = 0.0
-    feedback: float = 0.0
-    vth: float = 1.0
-    leak: float = 1.0
-    u0: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise InputError(f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}")
-        for name, value in asdict(self).items():
-            least = {"max_length": 3}.get(name, 1 if name in COUNTS else None)
-            if name.startswith("epochs_"):
-                least = 0
-            if least is not None and value is not None and value < least:
-                raise InputError(f"{name} is {value}, but it must be at least {least}")
-            if name.startswith("dropout_") and not 0 <= value < 1:
-                raise InputError(f"{name} is {value}, but a probability of dropout lies in [0, 1)")
-            if name == "attention_weight" and not (value >= 0 and np.isfinite(value)):
-                raise InputError(f"attention_weight is {value}, but a weight is 0 or a positive number")
-            if name == "feedback" and not (value >= 0 and np.isfinite(value)):
-                raise InputError(f"feedback is {value}, but a spectral norm is 0 (no feedback) or a positive number")
-            if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
-                raise InputError(f"{name} is {value}, but it must be a positive number")
-        if self.mode == "quantised" and self.leak != 1:
-            raise InputError(f"leak is {self.leak}, but only the rates of IF neurons (leak 1) can be quantised")
-
-    @property
-    def neuron(self) -> Neuron:
-        """The constants of every population."""
-        return Neuron(self.vth, self.leak, self.u0)
-
-    def stage(self, name: str) -> Stage:
-        """Epochs, batch size and learning rate of a stage.
-
-        Parameters
-        ----------
-        name : {"teacher", "general", "internal", "prediction"}
-
-        Returns
-        -------
-        stage : Stage
-        """
-        schedule = self.schedule_internal if name == "internal" else "linear"
-        return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
 
 
 def distill(
@@ -222,7 +87,7 @@ def distill(
         Unlabelled text for the general stage, see `refsnn.data.unlabelled.read_corpus`; the task's own text without
         its labels where there is none.
     save_every : float
-        Seconds between checkpoints; see `refsnn.training.train`.
+        Seconds between checkpoints; see `refsnn.distillation.training.train`.
     columns : sequence of str
         Pairs ``name=column``; see `refsnn.data.tasks.column_names`. The run remembers them.
     general : path, optional
@@ -246,7 +111,7 @@ def distill(
     if corpus and recipe.epochs_general and general is None and finished(Path(out), recipe.stage("general")) is None:
         packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples
     run = new_folder(out)
-    _remember(run, settings(recipe, data, teacher, corpus, columns, general))
+    remember(run, settings(recipe, data, teacher, corpus, columns, general))
     examples = tokenise(train_text, task.sentences, tokenizer)
     run_stage = _runner(run, recipe, config, save_every, announce)
 
@@ -306,7 +171,7 @@ def distill_general(
     out : path
         The folder for the student, with a classifier that knows nothing.
     save_every : float
-        Seconds between checkpoints; see `refsnn.training.train`.
+        Seconds between checkpoints; see `refsnn.distillation.training.train`.
     announce : callable, optional
         As for `distill`.
 
@@ -327,7 +192,7 @@ def distill_general(
         for name, value in asdict(replace(recipe, max_length=max_length)).items()
         if not name.endswith(others)
     }
-    _remember(run, settings(recipe, None, teacher, corpus) | {"recipe": concerns})
+    remember(run, settings(recipe, None, teacher, corpus) | {"recipe": concerns})
     if (run / "config.json").exists():  # what `save_model` writes last
         return
     packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples
@@ -513,149 +378,3 @@ def _prediction_objective(
         return prediction_gradients(network, params, batch, loss, **forward(params, batch))
 
     return objective
-
-
-def settings(
-    recipe: Recipe,
-    data: Any,
-    teacher: Any,
-    corpus: Sequence[str | os.PathLike] = (),
-    columns: Sequence[str] = (),
-    general: str | os.PathLike | None = None,
-) -> dict[str, Any]:
-    """Describe a run, as `run.json` remembers it and a resumed run must have it.
-
-    Parameters
-    ----------
-    recipe, data, teacher, corpus, columns, general
-        As for `distill`.
-
-    Returns
-    -------
-    settings : dict
-    """
-    return {
-        "recipe": asdict(recipe),
-        "data": None if data is None else str(data),
-        "teacher": teacher[0].to_dict() if isinstance(teacher, tuple) else str(teacher),
-        "corpus": ", ".join(map(str, corpus)) or None,
-        "columns": list(columns) or None,
-        "general": None if general is None else str(general),
-    }
-
-
-def _remember(run: Path, settings: Mapping[str, Any]) -> None:
-    path = run / "run.json"
-    if path.exists():
-        before = read_json(path).get("settings", {})
-        changed = [
-            f"{key} was {_flat(before).get(key)!r} and is {value!r}"
-            for key, value in _flat(settings).items()
-            if _flat(before).get(key) != value
-        ]
-        if changed:
-            raise InputError(
-                f"{run} holds a run with other settings ({'; '.join(changed)}); "
-                "name another --out, or the same settings to go on with it"
-            )
-        return
-    write_json(path, {"settings": settings, "versions": versions()})
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if k != "recipe"} | settings.get("recipe", {})
-
-
-def versions() -> dict[str, str]:
-    """Versions of all that computes, for the record of a run.
-
-    Returns
-    -------
-    versions : dict
-    """
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"refsnn": __version__, "python": platform.python_version()}
-    found |= {"numpy": np.__version__, "scipy": scipy.__version__, "machine": platform.machine()}
-    for package in ("tokenizers", "datasets", "safetensors"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _settings(run: str | os.PathLike) -> dict[str, Any]:
-    return read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]
-
-
-def read_split(
-    run: str | os.PathLike, data: str | os.PathLike, split: Literal["dev", "test"], columns: Sequence[str] = ()
-) -> tuple[Task, dict[str, Any]]:
-    """Read the dev or test split of a run's task.
-
-    Parameters
-    ----------
-    run, data : path
-    split : {"dev", "test"}
-    columns : sequence of str
-        Pairs ``name=column``; those that the run was distilled with where there are none.
-
-    Returns
-    -------
-    task : Task
-    parts : dict
-        Part of the split -> datasets.Dataset; two for MNLI, one for every other task.
-    """
-    settings = _settings(run)
-    task = TASKS[settings["recipe"]["task"]]
-    names = column_names(task, columns or settings.get("columns") or ())
-    return task, {part: read_task(data, task, part, names) for part in splits(task, data, split)}
-
-
-def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
-    """Load a run's tokenizer, with the limit of length it was trained with.
-
-    Parameters
-    ----------
-    run : path
-    config : StudentConfig
-
-    Returns
-    -------
-    tokenizer : tokenizers.Tokenizer
-    """
-    recipe = _settings(run)["recipe"]
-    return load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or TASKS[recipe["task"]].max_length)
-
-
-def dev_sample(
-    run: str | os.PathLike, data: str | os.PathLike, config: StudentConfig, samples: int, columns: Sequence[str] = ()
-) -> tuple[Examples, Batch]:
-    """Read the first sentences of a run's dev split.
-
-    Parameters
-    ----------
-    run, data : path
-    config : StudentConfig
-    samples : int
-    columns : sequence of str
-        As of `read_split`.
-
-    Returns
-    -------
-    examples : Examples
-    batch : Batch
-        All of them, padded to the longest.
-
-    Raises
-    ------
-    InputError
-        `samples` is not positive, or the data cannot be read.
-    """
-    if samples < 1:
-        raise InputError(f"{samples} sentences were asked for; take at least one")
-    task, parts = read_split(run, data, "dev", columns)
-    dataset = next(iter(parts.values()))
-    examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, run_tokenizer(run, config))
-    return examples, examples.batch(np.arange(len(examples)), config.bert.pad_token_id)

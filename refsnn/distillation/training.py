@@ -10,27 +10,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
 from operator import iadd, imul
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from .data.examples import Examples, epoch_batches
-from .errors import InputError
-from .files import json_lines, load_tensors, read_json, require, save_tensors, write_json, write_text
-from .model.batch import Batch, map_shares
-from .model.parameters import Params
-from .ops import Array
+from ..data.examples import Examples, epoch_batches
+from ..errors import InputError
+from ..files import json_lines, load_tensors, read_json, require, save_tensors, write_json, write_text
+from ..model.batch import Batch, map_shares
+from ..model.parameters import Params
+from ..ops import Array
+from ..parallel import each, threads
+from ..storage.recipe import Stage
 from .optim import BertAdam, linear_warmup
-from .parallel import each, threads
 
 __all__ = [
     "Objective",
-    "Stage",
     "finished",
     "in_shares",
     "train",
@@ -38,28 +37,6 @@ __all__ = [
 
 #: Losses by name, gradients of their sum, and statistics for the log.
 Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Params, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training.
-
-    Attributes
-    ----------
-    name : str
-        Names its checkpoint and its lines in the log.
-    epochs, batch_size : int
-    lr : float
-        Peak learning rate.
-    schedule : {"linear", "constant"}
-        Linear warm-up over a tenth of the steps and linear decay, or a constant rate.
-    """
-
-    name: str
-    epochs: int
-    batch_size: int
-    lr: float
-    schedule: Literal["linear", "constant"] = "linear"
 
 
 def _checkpoint(run: Path, stage: Stage) -> Path:
@@ -223,7 +200,7 @@ def in_shares(objective):
     Parameters
     ----------
     objective : callable
-        ``objective(params, batch, rows) -> (losses, gradients, statistics)``; see `refsnn.training.Objective`.
+        ``objective(params, batch, rows) -> (losses, gradients, statistics)``; see `Objective`.
 
     Returns
     -------

@@ -1,0 +1,1 @@
+"""Learning: a student distilled from its teacher, stage by stage."""

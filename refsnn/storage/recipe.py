@@ -1,0 +1,165 @@
+"""A recipe: all that decides the numbers of a run, the data and the teacher aside, as a run's folder remembers it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..data.tasks import TASKS
+from ..errors import InputError
+from ..model.neurons import Neuron
+from ..readings.simulate import Rule
+
+__all__ = ["Initialisation", "Recipe", "Stage"]
+
+Initialisation = Literal["random", "teacher", "converted"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes
+    ----------
+    name : str
+        Names its checkpoint and its lines in the log.
+    epochs, batch_size : int
+    lr : float
+        Peak learning rate.
+    schedule : {"linear", "constant"}
+        Linear warm-up over a tenth of the steps and linear decay, or a constant rate.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Literal["linear", "constant"] = "linear"
+
+
+#: Fields of a recipe that are 1 at least.
+COUNTS = ("encoders", "batch_size", "t_conv", "hidden_size", "intermediate_size")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the numbers of a run, the data and the teacher aside.
+
+    Attributes
+    ----------
+    task : str
+        A key of `refsnn.data.tasks.TASKS`.
+    encoders : int
+        Spiking encoders of the student; divides the teacher's.
+    seed : int
+    max_length : int or None
+        Limit in tokens; the task's own where None.
+    batch_size : int
+    epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
+        0 leaves a stage out.
+    lr_teacher, lr_general, lr_internal, lr_prediction : float
+        Peak learning rates.
+    schedule_internal : {"constant", "linear"}
+        Of the internal stage: a constant learning rate, as in the authors' program, or warm-up and linear decay, as in
+        the other stages. A student that starts near its teacher needs the latter: BertAdam's first steps are three
+        times the learning rate, and lead away from there.
+    attention_weight : float
+        Weight of the attention loss beside the hidden-state loss; 1 in the paper.
+    labels : {"soft", "true"}
+        What the prediction stage learns: the teacher's soft labels or the true ones. A regression has scores, and
+        learns the true ones in either case.
+    temperature : float
+        τ of the soft labels.
+    mode : {"equilibrium", "quantised", "released", "simulated"}
+        Forward values of the read-outs and where the gradient is taken: both at the equilibrium of the rate map; both
+        there with every rate quantised, as t_conv steps of a constant current would leave it; simulated values and
+        the gradient at the equilibrium, as in the authors' program; both at the simulated rates. Simulation is
+        some t_conv times dearer, quantisation costs nothing.
+    t_conv : int
+        Timesteps of the quantised and the simulated modes.
+    rule : {"inst", "running"}
+        Integration rule of the simulated modes.
+    init : {"random", "teacher", "converted"}
+        Where the student starts: at random, with the teacher's weights, or with these converted so that its rates are
+        images of the teacher's activities; see `refsnn.distillation.initialise`.
+    hidden_size, intermediate_size : int or None
+        Sizes of the student; the teacher's where None. Others need a random start. The number of heads is the
+        teacher's, since attention is compared head by head.
+    dropout_teacher, dropout_student : float
+        Probability of dropout while the one or the other is trained; see `refsnn.model.dropout.dropout_masks`.
+    feedback : float
+        Largest spectral norm of the feedback matrix, which is projected back after every step; 0 for no feedback.
+    vth, leak, u0 : float
+        See `refsnn.model.neurons.Neuron`.
+    """
+
+    task: str
+    encoders: int
+    seed: int = 0
+    max_length: int | None = None
+    batch_size: int = 32
+    epochs_teacher: int = 2
+    epochs_general: int = 1
+    epochs_internal: int = 2
+    epochs_prediction: int = 2
+    lr_teacher: float = 1e-4
+    lr_general: float = 3e-4
+    lr_internal: float = 3e-4
+    lr_prediction: float = 1e-4
+    schedule_internal: Literal["constant", "linear"] = "constant"
+    attention_weight: float = 1.0
+    labels: Literal["soft", "true"] = "soft"
+    temperature: float = 1.0
+    mode: Literal["equilibrium", "quantised", "released", "simulated"] = "equilibrium"
+    t_conv: int = 32
+    rule: Rule = "inst"
+    init: Initialisation = "teacher"
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
+    dropout_teacher: float = 0.0
+    dropout_student: float = 0.0
+    feedback: float = 0.0
+    vth: float = 1.0
+    leak: float = 1.0
+    u0: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}")
+        for name, value in asdict(self).items():
+            least = {"max_length": 3}.get(name, 1 if name in COUNTS else None)
+            if name.startswith("epochs_"):
+                least = 0
+            if least is not None and value is not None and value < least:
+                raise InputError(f"{name} is {value}, but it must be at least {least}")
+            if name.startswith("dropout_") and not 0 <= value < 1:
+                raise InputError(f"{name} is {value}, but a probability of dropout lies in [0, 1)")
+            if name == "attention_weight" and not (value >= 0 and np.isfinite(value)):
+                raise InputError(f"attention_weight is {value}, but a weight is 0 or a positive number")
+            if name == "feedback" and not (value >= 0 and np.isfinite(value)):
+                raise InputError(f"feedback is {value}, but a spectral norm is 0 (no feedback) or a positive number")
+            if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
+                raise InputError(f"{name} is {value}, but it must be a positive number")
+        if self.mode == "quantised" and self.leak != 1:
+            raise InputError(f"leak is {self.leak}, but only the rates of IF neurons (leak 1) can be quantised")
+
+    @property
+    def neuron(self) -> Neuron:
+        """The constants of every population."""
+        return Neuron(self.vth, self.leak, self.u0)
+
+    def stage(self, name: str) -> Stage:
+        """Epochs, batch size and learning rate of a stage.
+
+        Parameters
+        ----------
+        name : {"teacher", "general", "internal", "prediction"}
+
+        Returns
+        -------
+        stage : Stage
+        """
+        schedule = self.schedule_internal if name == "internal" else "linear"
+        return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
