@@ -5,7 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from refsnn.bench import WORKS, Outcome, _floor, _model, _ours, _padded, _sentences, _targets, measure, plot, table
+from refsnn.bench import (
+    WORKS,
+    Outcome,
+    _floor,
+    _model,
+    _ours,
+    _padded,
+    _sentences,
+    _targets,
+    bench_table,
+    measure,
+    plot_scaling,
+)
 from refsnn.cli import main
 from refsnn.conformance import reference
 from refsnn.distillation.student import logits
@@ -31,7 +43,7 @@ def test_contestants_take_turns_and_are_compared(tmp_path, capsys):
 
 def test_table_gives_ratios_of_medians():
     outcomes = [Outcome("step", "refsnn", [1.0, 2.0, 9.0], 100), Outcome("step", "other", [4.0, 1.0, 5.0], 400)]
-    last = table(outcomes).splitlines()[-1].split()
+    last = bench_table(outcomes).splitlines()[-1].split()
     assert last[0] == "other" and last[-2:] == ["0.50", "0.25"]
 
 
@@ -87,7 +99,9 @@ def test_sets_of_sentences_give_the_logits_of_padded_batches(kind):
 
 
 def test_scaling_is_drawn(tmp_path):
-    plot({axis: [(1, 0.1, 10.0), (2, 0.3, 20.0)] for axis in ("t", "batch", "positions", "width")}, tmp_path / "s.svg")
+    plot_scaling(
+        {axis: [(1, 0.1, 10.0), (2, 0.3, 20.0)] for axis in ("t", "batch", "positions", "width")}, tmp_path / "s.svg"
+    )
     picture = (tmp_path / "s.svg").read_text()
     assert "timesteps T" in picture and "seconds of a simulation" in picture and ">0.1<" in picture
     assert "mathdefault" not in picture

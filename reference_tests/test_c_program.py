@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from refsnn.files import save_tensors
-from refsnn.model.neurons import TIE, Neuron, fire
+from refsnn.model.neurons import TIE_RULE, Neuron, fire
 
 pytest.importorskip("safetensors")
 SOURCE = Path(__file__).parent / "backends" / "integrate_and_fire.c"
@@ -55,7 +55,7 @@ def golden(dtype="float64", shape=(40, 2, 64), **constants):
     rng = np.random.default_rng(3)
     normal, ties = rng.normal(0.4, 0.8, shape), rng.integers(-8, 17, shape) / 16
     current = np.where(rng.random(shape[1:]) < 0.5, normal, ties).astype(dtype)
-    neuron = Neuron(**{"tie": TIE[dtype]} | constants)
+    neuron = Neuron(**{"tie": TIE_RULE[dtype]} | constants)
     return {
         "input/current": current,
         "output/spikes": fire(current, neuron)[0],

@@ -13,9 +13,9 @@ import pytest
 from refsnn.cli import main
 from refsnn.conformance import reference
 from refsnn.conformance.cases import SUITES, call, cases, eight_bits
-from refsnn.conformance.report import stale, summary
+from refsnn.conformance.report import stale, status_counts
 from refsnn.conformance.requirements import REQUIREMENTS
-from refsnn.conformance.run import Rule, conform, expectation, judge, read_rules
+from refsnn.conformance.run import Exemption, conform, expectation, judge, read_exemptions
 from refsnn.errors import InputError
 
 HERE = Path(__file__).parent
@@ -196,7 +196,7 @@ def test_what_is_unsupported_stays_in_the_denominator():
     assert {r.status for r in results} == {"passed", "unsupported"}
     lif = [r for r in results if r.case == "neurons/random-leak"]
     assert lif[0].status == "unsupported" and "neurons:lif" in lif[0].message
-    assert sum(summary(results)["neuron"].values()) == sum(c.level == "neuron" for c in CASES.values())
+    assert sum(status_counts(results)["neuron"].values()) == sum(c.level == "neuron" for c in CASES.values())
 
 
 def test_skips_and_xfails_carry_reasons_and_stale_ones_are_told(tmp_path):
@@ -205,7 +205,7 @@ def test_skips_and_xfails_carry_reasons_and_stale_ones_are_told(tmp_path):
         "# comment\nop/gelu[float64]  # fast tanh form\nop/relu # stale\nnothing/* # gone\n", encoding="utf-8"
     )
     wrong = adapter(op=lambda name, a, c, d: reference.op(name, a, c, d) + (name == "gelu"))
-    xfails, skips = read_rules(path), [Rule("op/tanh", "slow")]
+    xfails, skips = read_exemptions(path), [Exemption("op/tanh", "slow")]
     chosen = [CASES[name] for name in ("op/gelu", "op/relu", "op/tanh")]
     results = {r.id: r for r in conform(wrong, chosen, ["float64", "float32"], skips, xfails)}
     assert results["op/gelu[float64]"].status == "xfailed" and "fast tanh form" in results["op/gelu[float64]"].message
@@ -219,7 +219,7 @@ def test_skips_and_xfails_carry_reasons_and_stale_ones_are_told(tmp_path):
 def test_a_rule_without_a_reason_is_refused(tmp_path):
     (tmp_path / "skips").write_text("op/gelu\n")
     with pytest.raises(InputError, match=r"line 1.*reason"):
-        read_rules(tmp_path / "skips")
+        read_exemptions(tmp_path / "skips")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

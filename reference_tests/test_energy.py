@@ -14,7 +14,7 @@ from test_report import edit, evaluated, plain, run  # noqa: F401
 from refsnn.cli import main
 from refsnn.distillation.student import logits
 from refsnn.errors import InputError
-from refsnn.evaluate import break_even, table
+from refsnn.evaluate import break_even, results_table
 from refsnn.figures import SPENT, spent
 from refsnn.model.batch import Batch
 from refsnn.model.families import bert, spiking_bert
@@ -556,7 +556,7 @@ def test_results_hold_the_full_count_of_every_t(evaluated):  # noqa: F811
         assert row["full"]["gain"] == pytest.approx(ordinary / spent, rel=1e-12)
         assert counted.gain(row["full"]["break_even"], charged) == pytest.approx(1, rel=1e-12)
         assert row["break_even"] == pytest.approx(row["t"] * row["energy_gain"], rel=1e-12)
-        assert f"{row['full']['gain']:.2f}x" in table(results)
+        assert f"{row['full']['gain']:.2f}x" in results_table(results)
 
 
 @pytest.mark.usefixtures("plain")

@@ -18,7 +18,7 @@ from refsnn.data.tasks import HUB, TASKS, Task, column_names, splits
 from refsnn.distillation import stages as distill_module
 from refsnn.distillation.stages import distill, true_loss
 from refsnn.errors import InputError
-from refsnn.evaluate import evaluate_run, table
+from refsnn.evaluate import evaluate_run, results_table
 from refsnn.files import load_tensors, save_tensors
 from refsnn.report import write_report
 from refsnn.storage.checkpoints import load_student
@@ -418,7 +418,7 @@ def test_a_student_learns_scores(stsb):
 
 def test_the_table_and_the_page_of_a_regression(stsb):
     results = strict_json(stsb / "results.json")
-    lines = table(results).splitlines()
+    lines = results_table(results).splitlines()
     assert lines[0] == "STS-B dev, 30 examples, integration rule inst"
     assert lines[2].split()[:3] == ["Pearson", "Spearman", "agrees"]
     assert lines[4].split() == [
@@ -441,7 +441,7 @@ def test_predictions_that_are_all_the_same_are_readable(stsb, tmp_path):
     results = evaluate_run(run, stsb.parent, [4])
     assert strict_json(run / "results.json")["metrics"]["rate"] == {"pearson": None, "spearman": None}
     assert results["spikes"][0]["agreement"] is None
-    lines = table(results).splitlines()
+    lines = results_table(results).splitlines()
     assert lines[5].split() == ["student,", "rate", "map", "-", "-"] and any("undefined" in line for line in lines)
     page = write_report(run).read_text(encoding="utf-8")
     assert "<td>–</td>" in page and ">nan<" not in page

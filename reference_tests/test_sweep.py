@@ -196,11 +196,11 @@ def test_numbers_of_a_sweep_are_those_of_the_simulation(root, swept):
 
 def test_axes_are_combined_or_varied_one_at_a_time():
     own = Neuron(vth=2.0, leak=0.9, u0=0.25)
-    assert [str(s) for s in sweep.settings(own, ["t"])] == ["inst, V_th 2, leak 0.9, u0 0.25"]
-    both = sweep.settings(own, ["rule", "u0"])
+    assert [str(s) for s in sweep.grid_settings(own, ["t"])] == ["inst, V_th 2, leak 0.9, u0 0.25"]
+    both = sweep.grid_settings(own, ["rule", "u0"])
     assert {(s.rule, s.u0) for s in both} == {(r, u) for r in ("inst", "running") for u in (0.25, 0.0, 0.5)}
     assert all((s.vth, s.leak) == (2.0, 0.9) for s in both)
-    everything = sweep.settings(own, sweep.AXES)
+    everything = sweep.grid_settings(own, sweep.AXES)
     assert len(set(everything)) == len(everything)
     assert {s.vth for s in everything} == {1.0, 1.4, 1.7, 2.0, 2.4, 3.0, 4.0}
     assert {s.leak for s in everything} == {0.9, 0.95, 0.99, 1.0}
@@ -283,7 +283,7 @@ def test_a_student_with_feedback_that_has_no_equilibrium_is_still_simulated(fold
     monkeypatch.setattr(sweep, "predict_rates", nowhere)
     result = sweep.sweep_run(folders / "first", folders / "data", ["t", "vth"], TIMES)
     assert all(s["rate"] is None and s["rows"][-1]["agreement"] is None for s in result["settings"])
-    assert "-" in sweep.table(result)
+    assert "-" in sweep.sweep_table(result)
     assert "–" in write_sweep(result).read_text()
 
 
@@ -343,7 +343,7 @@ def test_runs_that_differ_by_their_seed_are_put_together():
     assert found["rate"] == pytest.approx((0.82, 0.80, 0.84))
     for rule in ("inst", "running"):
         assert found["spikes"][rule] == {4: pytest.approx((0.66, 0.60, 0.70)), 8: pytest.approx((0.80, 0.75, 0.85))}
-    text = sweep.comparison(runs)
+    text = sweep.comparison_table(runs)
     assert "feedback 0.0: 3 runs, seeds 0, 1, 2" in text
     assert "66.0 (60.0 to 70.0)" in text and "82.0 (80.0 to 84.0)" in text
     assert "feedback 0.1: 1 run, seed 0" in text

@@ -22,7 +22,7 @@ from refsnn.distillation.stages import _forward, _trained, distill
 from refsnn.distillation.student import internal_gradients, layer_pairs, logits, prediction_gradients
 from refsnn.distillation.training import in_shares, train
 from refsnn.errors import InputError
-from refsnn.evaluate import evaluate_run, table
+from refsnn.evaluate import evaluate_run, results_table
 from refsnn.files import json_lines, save_tensors, write_json
 from refsnn.model.families import spiking_bert
 from refsnn.model.neurons import Neuron
@@ -181,7 +181,7 @@ def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path
     assert results["spikes"][-1]["accuracy"] >= 0.8
     assert 0 < results["spikes"][-1]["firing_rate"] < 1
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(json.dumps(results))
-    assert f"{100 * results['rate_accuracy']:.1f}" in table(results)
+    assert f"{100 * results['rate_accuracy']:.1f}" in results_table(results)
     config, params = load_student(tmp_path / "run")
     assert config.bert.num_hidden_layers == 1
     assert set(params) == set(config.shapes)
@@ -323,7 +323,7 @@ def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
     assert main(["solvers", str(tmp_path / "plain"), "--data", str(data)]) == 2
     assert "no feedback" in capsys.readouterr().err
     results = evaluate_run(tmp_path / "plain", data, [2])
-    assert results["equilibrium"] is None and "sweeps" not in table(results)
+    assert results["equilibrium"] is None and "sweeps" not in results_table(results)
 
 
 def test_rates_are_solved_as_well_as_is_said(examples):

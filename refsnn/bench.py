@@ -45,7 +45,18 @@ from .parallel import cores
 from .process import prepare
 from .readings.simulate import simulate
 
-__all__ = ["WORKS", "Outcome", "Work", "measure", "plot", "plot_ratios", "products", "scaling", "table", "to_dict"]
+__all__ = [
+    "WORKS",
+    "Outcome",
+    "Work",
+    "bench_table",
+    "measure",
+    "plot_ratios",
+    "plot_scaling",
+    "products",
+    "scaling",
+    "timings",
+]
 
 #: The functions of an adapter that are timed.
 TIMED = ("neurons", "simulate", "rates_after", "gradients", "teacher")
@@ -394,7 +405,7 @@ def scaling(repetitions: int = 3, progress: Callable[[int], Any] = lambda count:
     }
 
 
-def plot(measured: Mapping[str, Sequence[Sequence[float]]], path: str | os.PathLike) -> None:
+def plot_scaling(measured: Mapping[str, Sequence[Sequence[float]]], path: str | os.PathLike) -> None:
     """Draw what `scaling` measured, on logarithmic axes, beside the growth of the counted multiply-accumulates.
 
     Parameters
@@ -459,7 +470,7 @@ def plot_ratios(outcomes: Sequence[Outcome], path: str | os.PathLike) -> None:
             figure.savefig(temporary, format="svg")
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def bench_table(outcomes: Sequence[Outcome]) -> str:
     """Lay outcomes out: every contestant's median, and refsnn's time and memory relative to it.
 
     Parameters
@@ -485,7 +496,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines).lstrip("\n")
 
 
-def to_dict(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def timings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Outcomes as JSON holds them.
 
     Parameters

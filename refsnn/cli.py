@@ -447,7 +447,7 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .evaluate import evaluate_run, table
+    from .evaluate import evaluate_run, results_table
     from .readings.energy import Energies, read_energies
     from .report import write_report
 
@@ -461,13 +461,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         energies=energies,
         memory=options.memory,
     )
-    print(table(results))
+    print(results_table(results))
     print(f"wrote {write_report(options.run_folder)}")
     return 0
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from .sweep import TIMES, comparison, sweep, table
+    from .sweep import TIMES, comparison_table, sweep, sweep_table
     from .sweep_page import write_comparison, write_sweep
 
     results = sweep(
@@ -479,9 +479,9 @@ def _sweep(options: argparse.Namespace) -> int:
         columns=options.columns,
     )
     for result in results:
-        print(f"{table(result)}\nwrote {write_sweep(result)}\n")
+        print(f"{sweep_table(result)}\nwrote {write_sweep(result)}\n")
     if len(results) > 1:
-        print(f"{comparison(results)}\n\nwrote {write_comparison(results)}")
+        print(f"{comparison_table(results)}\n\nwrote {write_comparison(results)}")
     return 0
 
 
@@ -512,12 +512,12 @@ def _submit(options: argparse.Namespace) -> int:
 def _solvers(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from .solvers import compare_solvers, plot, table
+    from .solvers import compare_solvers, plot_solvers, solvers_table
 
     heading, rows = compare_solvers(options.run_folder, options.data, options.samples)
-    print(f"{heading}\n\n{table(rows)}")
+    print(f"{heading}\n\n{solvers_table(rows)}")
     picture = Path(options.run_folder) / "solvers.svg"
-    plot(rows, picture)
+    plot_solvers(rows, picture)
     print(f"wrote {picture}")
     return 0
 
@@ -561,16 +561,19 @@ def _record(options: argparse.Namespace) -> int:
 
 def _certify(options: argparse.Namespace) -> int:
     from .files import write_json
-    from .storage.records import certify_record, histogram, plot, table, to_dict
+    from .storage.records import certify_record, margin_histogram, plot_margins, verdict_table, verdicts_to_dict
 
     record, verdicts = certify_record(options.record, options.params, options.dtype, options.accumulate, options.block)
     print(
-        f"{options.record}: {record.precision.name}, rule {record.rule}\n\n{table(verdicts)}\n\n{histogram(verdicts)}"
+        f"{options.record}: {record.precision.name}, rule {record.rule}\n\n{verdict_table(verdicts)}\n\n"
+        f"{margin_histogram(verdicts)}"
     )
     if options.json:
-        write_json(options.json, {"rule": record.rule, "precision": asdict(record.precision)} | to_dict(verdicts))
+        write_json(
+            options.json, {"rule": record.rule, "precision": asdict(record.precision)} | verdicts_to_dict(verdicts)
+        )
     if options.plot:
-        plot(verdicts, options.plot)
+        plot_margins(verdicts, options.plot)
     return 1 if any(v.wrong for v in verdicts.values()) else 0
 
 
@@ -609,12 +612,12 @@ def _conform(options: argparse.Namespace) -> int:
     import fnmatch
 
     from .conformance.cases import cases
-    from .conformance.report import stale, text, write_html_report, write_json_report
-    from .conformance.run import conform, load_adapter, read_rules
+    from .conformance.report import stale, text_report, write_html_report, write_json_report
+    from .conformance.run import conform, load_adapter, read_exemptions
 
     sys.path.insert(0, os.getcwd())  # an adapter in the folder one works in, as `python -m` would find it
     adapter = load_adapter(options.adapter)
-    skips, xfails = read_rules(options.skips), read_rules(options.xfails)
+    skips, xfails = read_exemptions(options.skips), read_exemptions(options.xfails)
     chosen = [c for c in cases(options.suite, options.seed) if fnmatch.fnmatchcase(c.id, options.only or "*")]
     if not chosen:
         raise InputError(f"no case is called {options.only!r}; ids look like neurons/ties or op/gelu")
@@ -625,7 +628,7 @@ def _conform(options: argparse.Namespace) -> int:
             update(1)
     name = getattr(adapter, "name", options.adapter)
     warnings = [] if options.only else stale(results, skips, xfails)
-    print(text(name, results, warnings))
+    print(text_report(name, results, warnings))
     about = {"suite": options.suite, "seed": options.seed}
     for path, write in ((options.json, write_json_report), (options.html, write_html_report)):
         if path:
@@ -645,22 +648,22 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import WORKS, measure, plot, plot_ratios, scaling, table, to_dict
+    from .bench import WORKS, bench_table, measure, plot_ratios, plot_scaling, scaling, timings
     from .files import write_json
 
     if options.scaling:
         with _bar(4, "round") as update:
             measured = scaling(3, update)
-        plot(measured, options.scaling)
+        plot_scaling(measured, options.scaling)
         print(f"wrote {options.scaling}")
         return 0
     works = options.works or [name for name in WORKS if name != "long"]
     total = len(works) * (options.repetitions + 1)
     with _bar(total, "round") as update:
         outcomes = measure(works, options.against, options.repetitions, update)
-    print(table(outcomes))
+    print(bench_table(outcomes))
     if options.json:
-        write_json(options.json, to_dict(outcomes))
+        write_json(options.json, timings(outcomes))
         print(f"wrote {options.json}")
     if options.plot:
         plot_ratios(outcomes, options.plot)

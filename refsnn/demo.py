@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from .data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
 from .distillation.stages import distill
-from .evaluate import evaluate_run, table
+from .evaluate import evaluate_run, results_table
 from .files import new_folder
 from .model.shapes import BertConfig
 from .report import write_report
@@ -77,5 +77,5 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
     distill(recipe, data, (replace(TEACHER, vocab_size=rows), data), run, [data / "corpus.txt"])
     print("Evaluating by rate map and by spikes\n")
     results = evaluate_run(run, data, T_CONV, name=f"made-up {task}")
-    print(table(results))
+    print(results_table(results))
     print(f"\nNow open {write_report(run)} in a browser.")

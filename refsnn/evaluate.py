@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.examples import Examples, tokenise
-from .data.metrics import accuracy, agreement, decide, defined, hundredfold, task_metrics, title
+from .data.metrics import accuracy, agreement, decide, defined, hundredfold, metric_name, task_metrics
 from .data.tasks import Task
 from .distillation.predict import predict_spikes, predict_teacher, solve_rates
 from .errors import InputError
@@ -27,7 +27,7 @@ from .storage.checkpoints import load_student, load_teacher
 from .storage.records import record, write_record
 from .storage.run import dev_sample, read_split, run_tokenizer, versions
 
-__all__ = ["evaluate_run", "record_run", "table"]
+__all__ = ["evaluate_run", "record_run", "results_table"]
 
 
 def evaluate_run(
@@ -187,7 +187,7 @@ def _peak_memory_mb() -> float:
     return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def table(results: dict[str, Any]) -> str:
+def results_table(results: dict[str, Any]) -> str:
     """Format results for the terminal.
 
     Parameters
@@ -207,7 +207,7 @@ def table(results: dict[str, Any]) -> str:
         lines += [
             f"{results['task']} {part['split']}, {part['examples']} examples, integration rule {results['rule']}",
             "",
-            f"{'':24}{_cells(map(title, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}{'full':>9}",
+            f"{'':24}{_cells(map(metric_name, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}{'full':>9}",
             f"{'':24}{_cells(percent)}{'x100' if regression else '%':>9}{'rate':>9}{'':>10}{'gain':>9}{'gain':>9}",
             f"{'teacher (BERT)':24}{_cells(map(hundredfold, part['metrics']['teacher'].values()))}",
             f"{'student, rate map':24}{_cells(map(hundredfold, part['metrics']['rate'].values()))}",

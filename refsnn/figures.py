@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .data.metrics import answer, title
+from .data.metrics import answer, metric_name
 from .data.tasks import LARGEST_SCORE
 from .distillation.student import logits
 from .files import require
@@ -355,7 +355,7 @@ def metric_title(metric: str) -> str:
     -------
     title : str
     """
-    return title(metric) if metric_sign(metric) == "%" else f"{title(metric)} correlation"
+    return metric_name(metric) if metric_sign(metric) == "%" else f"{metric_name(metric)} correlation"
 
 
 def metric_value(fraction: float, metric: str) -> str:

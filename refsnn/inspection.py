@@ -45,7 +45,7 @@ from .model.parameters import Params
 from .model.shapes import BertConfig
 from .model.student import StudentConfig
 from .ops import Array
-from .pages import document, live, picture, table
+from .pages import document, html_table, live, picture
 from .readings.equilibrium import equilibrium
 from .readings.rate_map import scores
 from .readings.simulate import Rule, spike_steps
@@ -452,7 +452,7 @@ def _answers(task: Task, sentence: Sentence, seen: Observation, classes: Sequenc
         f"What the student would answer if it were stopped after t steps. Dashed: by the rate map. {_see('answer')}",
         draw,
     )
-    return f"{drawn}\n{table(what, head, rows)}"
+    return f"{drawn}\n{html_table(what, head, rows)}"
 
 
 def _raster(sentence: Sentence, seen: Observation) -> str:
@@ -568,7 +568,7 @@ def _activity(seen: Observation, steps: int) -> str:
         f'Spikes per neuron and step, up to step <span id="until">{steps}</span>, mean over tokens and neurons. Tick: '
         f"rate map. {_see('rate')}"
     )
-    return f'<div id="activity" data-largest="{largest:.6g}">\n{table(caption, head, rows)}\n</div>'
+    return f'<div id="activity" data-largest="{largest:.6g}">\n{html_table(caption, head, rows)}\n</div>'
 
 
 def _meanings(config: StudentConfig, rule: Rule) -> str:

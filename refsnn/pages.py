@@ -14,7 +14,7 @@ from .figures import PIXELS_PER_INCH, figure_style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CSS", "document", "live", "picture", "svg", "table"]
+__all__ = ["CSS", "document", "html_table", "live", "picture", "svg"]
 
 CSS = """
 :root { color-scheme: light; }
@@ -121,7 +121,7 @@ def picture(number: int | str, name: str, label: str, caption: str, draw: Callab
     return f'<figure id="{name}">\n{drawn}\n<figcaption><b>Figure {number}.</b> {caption}</figcaption>\n</figure>'
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "figures") -> str:
+def html_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "figures") -> str:
     """Lay out a table; all arguments are HTML. The first cell of a row is its heading.
 
     Parameters

@@ -38,7 +38,7 @@ TOLERANCE = 1e-12
 
 #: A gradient that vanishes in exact arithmetic is rounding and nothing else. Gradients are therefore compared relative
 #: to their largest entry or to this fraction of the case's largest gradient, whichever is more.
-VANISHING = 1e-6
+GRADIENT_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Comparison:
         return self.relative <= self.tolerance and not self.unexplained
 
 
-def compare(name: str, ours: Array, recorded: Array, floor: float = 0.0, moved: Array | None = None) -> Comparison:
+def compare_arrays(
+    name: str, ours: Array, recorded: Array, floor: float = 0.0, moved: Array | None = None
+) -> Comparison:
     """Largest absolute and relative difference of two arrays, or a note that their shapes differ.
 
     Parameters
@@ -201,7 +203,7 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
         if verdict.first_wrong is not None:
             detail += f"; first wrong {verdict.first_wrong}"
         result.append(Comparison(f"spikes/{name}", unexplained=verdict.wrong, detail=detail))
-    result += [compare(f"asr/{name}", spikes[name].mean(axis=0, dtype=float), asr[name]) for name in names]
+    result += [compare_arrays(f"asr/{name}", spikes[name].mean(axis=0, dtype=float), asr[name]) for name in names]
     if feedback:
         return result  # its rates solve an equation; the cases record no rate map for them
 
@@ -218,8 +220,8 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
         key = f"grad/{theirs[rest]}" if group == "gradient" else key
         if group in ("rate", "rate_attn") and key not in case:
             continue
-        floor = VANISHING * largest if group == "gradient" else 0.0
-        result.append(compare(name, value, _need(case, key), floor, moved[name]))
+        floor = GRADIENT_FLOOR * largest if group == "gradient" else 0.0
+        result.append(compare_arrays(name, value, _need(case, key), floor, moved[name]))
     return result
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .data.metrics import title
+from .data.metrics import metric_name
 from .data.tasks import TASKS
 from .data.tokenizer import load_tokenizer
 from .errors import InputError
@@ -41,7 +41,7 @@ from .figures import (
 from .files import existing, json_lines, read_json, write_text
 from .model.shapes import BertConfig, teacher_shapes
 from .model.student import StudentConfig
-from .pages import document, picture, table
+from .pages import document, html_table, picture
 from .paper import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
 from .storage.checkpoints import load_student
 
@@ -153,7 +153,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _results_table(name: str, results: Mapping[str, Any]) -> str:
-    """Lay out the columns of `refsnn.evaluate.table`."""
+    """Lay out the columns of `refsnn.evaluate.results_table`."""
     none = ["–"] * 4
     rows = [
         [name, *map(percent, results["metrics"][who].values()), *none]
@@ -170,10 +170,13 @@ def _results_table(name: str, results: Mapping[str, Any]) -> str:
         ]
         for row in results["spikes"]
     ]
-    head = ["", *(f"{title(metric)}<small>{metric_sign(metric)}</small>" for metric in results["metrics"]["teacher"])]
+    head = [
+        "",
+        *(f"{metric_name(metric)}<small>{metric_sign(metric)}</small>" for metric in results["metrics"]["teacher"]),
+    ]
     head += [f"agrees<small>{'×100' if is_regression(results) else '%'}</small>"]
     head += ["firing rate<small>per step</small>", "Norm#OPS<small>relative</small>", "energy gain<small>times</small>"]
-    return table(f"{escape(name)}, {results['examples']} examples", head, rows)
+    return html_table(f"{escape(name)}, {results['examples']} examples", head, rows)
 
 
 def _summary(results: Mapping[str, Any], recipe: Mapping[str, Any], config: StudentConfig) -> str:
@@ -392,9 +395,9 @@ def _energy_tables(results: Mapping[str, Any]) -> str:
         f"{row['t']} steps, the spiking network costs as much as the ordinary one at {equal}. Reading and writing of "
         f"memory is {'charged' if results['memory'] else 'counted, but not charged'}.</p>\n"
         '<div class="tables">\n'
-        + table("Energy per token, µJ", ["", *who, *shares], spending)
+        + html_table("Energy per token, µJ", ["", *who, *shares], spending)
         + "\n"
-        + table("Operations per token", ["", "pJ<small>each</small>", *who], operations)
+        + html_table("Operations per token", ["", "pJ<small>each</small>", *who], operations)
         + "\n</div>"
     )
 
@@ -434,9 +437,9 @@ def _beside_the_paper(results: Mapping[str, Any], record: Mapping[str, Any], con
         )
     note += "Models and training differ as the settings say, so a distance is not the method’s alone."
     tables = [
-        table(f"{task.folder}, {metric_title(results['metric'])} ({metric_sign(results['metric'])})", head, rows),
-        table("Every task of the paper", head, every),
-        table("Settings", head, setting),
+        html_table(f"{task.folder}, {metric_title(results['metric'])} ({metric_sign(results['metric'])})", head, rows),
+        html_table("Every task of the paper", head, every),
+        html_table("Settings", head, setting),
     ]
     return f'<p class="note">{note}</p>\n<div class="tables">\n' + "\n".join(tables) + "\n</div>"
 
@@ -480,11 +483,11 @@ def _models_table(run: Path, config: StudentConfig) -> str:
     student = [*sizes(config.bert, config.shapes), _grouped(neurons)]
     path = run / "teacher" / "config.json"
     if not path.exists():
-        return table("Model", ["", "student"], zip(names, student, strict=True))
+        return html_table("Model", ["", "student"], zip(names, student, strict=True))
     values = read_json(path)
     bert = BertConfig.from_dict(values)
     teacher = [*sizes(bert, teacher_shapes(bert, values.get("num_labels", config.classes))), "–"]
-    return table("Models", ["", "teacher", "student"], zip(names, teacher, student, strict=True))
+    return html_table("Models", ["", "teacher", "student"], zip(names, teacher, student, strict=True))
 
 
 def _settings(
@@ -526,11 +529,11 @@ def _settings(
         ["peak memory of the evaluation", "–" if memory is None else f"{_grouped(memory)} MB"],
     ]
     tables = [
-        table("Stages", ["", "epochs", "learning rate", "steps", "time"], stages),
+        html_table("Stages", ["", "epochs", "learning rate", "steps", "time"], stages),
         _models_table(run, config),
-        table("Recipe", [], options, "words"),
-        table("Versions", ["", "training", "evaluation"], versions),
-        table("Sources and resources", [], origin, "words"),
+        html_table("Recipe", [], options, "words"),
+        html_table("Versions", ["", "training", "evaluation"], versions),
+        html_table("Sources and resources", [], origin, "words"),
     ]
     return '<div class="tables">\n' + "\n".join(tables) + "\n</div>"
 

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from .data.corpora.reviews import sentiment
 from .data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
 from .data.examples import Examples
-from .data.metrics import defined, spread, title
+from .data.metrics import defined, metric_name, spread
 from .data.reading import read_task
 from .data.tasks import TASKS, splits
 from .distillation.stages import Announce, distill, distill_general
@@ -34,15 +34,15 @@ from .errors import InputError
 from .evaluate import evaluate_run
 from .files import json_lines, new_folder, read_json, write_json, write_text
 from .model.shapes import BertConfig
-from .pages import document, table
+from .pages import document, html_table
 from .paper import GLUE
 from .readings.simulate import Rule
 from .report import read_log, write_report
 from .storage.checkpoints import bert_folder
 from .storage.recipe import Recipe, Stage
-from .storage.run import settings, versions
+from .storage.run import run_settings, versions
 
-__all__ = ["Made", "Plan", "Step", "read_plan", "reproduce", "summary", "time_left"]
+__all__ = ["Made", "Plan", "Step", "read_plan", "reproduce", "summarise", "time_left"]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The plan
@@ -486,11 +486,11 @@ def reproduce(
         for seed in plan.seeds:
             folder = new_folder(run / name / f"seed-{seed}")
             own = replace(recipe, seed=seed, epochs_general=plan.general.epochs_general)
-            if _finished(folder, settings(own, data, teacher, general=general), plan.evaluation):
+            if _finished(folder, run_settings(own, data, teacher, general=general), plan.evaluation):
                 continue
             distill(own, data, teacher, folder, save_every=save_every, general=general, announce=announce(folder))
             _evaluate(folder, data, plan.evaluation, f"made-up {TASKS[name].folder}" if made else None, progress)
-    results = summary(plan, run, made is not None)
+    results = summarise(plan, run, made is not None)
     write_json(run / "results.json", results)
     write_text(run / "report.html", _page(results))
     return results
@@ -620,7 +620,7 @@ def _evaluate(run: Path, data: Any, evaluation: Evaluation, name: str | None, pr
 # The results
 
 
-def summary(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
+def summarise(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
     """Gather the results of all runs of a finished plan.
 
     Parameters
@@ -718,7 +718,7 @@ def _rows(results: Mapping[str, Any], form: str) -> list[list[str]]:
         published = ["–" if row["published"] is None else f"{row['published']:.1f}"] * _is_published(results)
         for rule in dict.fromkeys(spikes["rule"] for spikes in row["spikes"]):
             values = [row["teacher"], row["rate"], *(spikes for spikes in row["spikes"] if spikes["rule"] == rule)]
-            cells = [row["name"], title(row["metric"]), rule, *(cell(row, value) for value in values), *published]
+            cells = [row["name"], metric_name(row["metric"]), rule, *(cell(row, value) for value in values), *published]
             lines.append([*cells, ", ".join(map(str, row["seeds"])), duration(row["seconds"])])
     return lines
 
@@ -793,13 +793,13 @@ def _page(results: Mapping[str, Any]) -> str:
     ]
     versions = [[escape(name), escape(value)] for name, value in results["versions"].items()]
     sections = {
-        "Results": f'{table("Dev splits", _head(results), rows)}\n<p class="note">{note}</p>',
-        "Activity and energy": table("Means over the seeds", ["", "firing rate", "energy gain"], energy)
+        "Results": f'{html_table("Dev splits", _head(results), rows)}\n<p class="note">{note}</p>',
+        "Activity and energy": html_table("Means over the seeds", ["", "firing rate", "energy gain"], energy)
         + '\n<p class="note">Firing rate: spikes per neuron and step. Energy gain: against the same-size network of '
         "ordinary units, by the paper’s count; below 1× the spiking network costs more.</p>",
         "Recipes": '<div class="tables">\n'
-        + table("Where they differ from the defaults of <code>refsnn distill</code>", [], recipes, "words")
-        + table("Versions", [], versions)
+        + html_table("Where they differ from the defaults of <code>refsnn distill</code>", [], recipes, "words")
+        + html_table("Versions", [], versions)
         + "\n</div>",
     }
     general = results["recipes"]["general"].get("epochs_general") != 0

@@ -24,14 +24,14 @@ from .readings.solution import Solution
 from .storage.checkpoints import load_student
 from .storage.run import dev_sample
 
-__all__ = ["Row", "compare_solvers", "plot", "table"]
+__all__ = ["Solved", "compare_solvers", "plot_solvers", "solvers_table"]
 
 #: Unknowns above which a dense solve is left out.
 DENSE = 3000
 
 
 @dataclass(frozen=True)
-class Row:
+class Solved:
     """One method's solve.
 
     Attributes
@@ -63,7 +63,7 @@ def _difference(gradient: Mapping[str, Array], reference: Mapping[str, Array]) -
 
 def compare_solvers(
     run: str | os.PathLike, data: str | os.PathLike, samples: int = 8, tolerance: float = 1e-10
-) -> tuple[str, list[Row]]:
+) -> tuple[str, list[Solved]]:
     """Solve one adjoint equation of a trained student by every method, in float64.
 
     The cotangent is that of the prediction loss against the true labels, over the first sentences of the dev split.
@@ -120,7 +120,7 @@ def compare_solvers(
 
 def _rows(
     found: Equilibrium, g: dict[str, Array], tolerance: float, unknowns: int, network, params, batch
-) -> list[Row]:
+) -> list[Solved]:
     methods = [m for m in get_args(AdjointMethod) if m != "dense" or unknowns <= DENSE]
     results: list[tuple[str, Params, Solution | None, int, float]] = []
     for method in methods:
@@ -141,10 +141,10 @@ def _rows(
         reference = next(gradient for method, gradient, *_ in results if method == "dense")
     else:
         reference = adjoint(found.linearisation, g, method="gmres", tolerance=1e-13, max_evaluations=2000)[1]
-    return [Row(m, s, p, t, _difference(gradient, reference)) for m, gradient, s, p, t in results]
+    return [Solved(m, s, p, t, _difference(gradient, reference)) for m, gradient, s, p, t in results]
 
 
-def table(rows: list[Row]) -> str:
+def solvers_table(rows: list[Solved]) -> str:
     """Format the comparison for the terminal.
 
     Parameters
@@ -164,7 +164,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def plot(rows: list[Row], path: Path) -> None:
+def plot_solvers(rows: list[Solved], path: Path) -> None:
     """Draw the residual history of every method.
 
     Parameters

@@ -23,7 +23,7 @@ import numpy as np
 from ._version import __version__
 from .anytime import confidences, curve
 from .data.examples import Examples, tokenise
-from .data.metrics import Spread, agreement, defined, hundredfold, spread, task_metrics, title
+from .data.metrics import Spread, agreement, defined, hundredfold, metric_name, spread, task_metrics
 from .data.tasks import TASKS, Task
 from .distillation.predict import predict_rates, predict_spikes, predict_teacher
 from .errors import InputError, NotConverged
@@ -40,16 +40,16 @@ __all__ = [
     "AXES",
     "TIMES",
     "Setting",
-    "comparison",
+    "comparison_table",
+    "grid_settings",
     "group",
     "own_setting",
     "setting_title",
-    "settings",
     "shown_times",
     "spreads",
     "sweep",
     "sweep_run",
-    "table",
+    "sweep_table",
 ]
 
 #: What can be swept. T always is: one simulation gives them all.
@@ -84,7 +84,7 @@ class Setting:
         return ", ".join(parts)
 
 
-def settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
+def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
     """List the settings of a sweep, that of the run itself first.
 
     Rules and initial potentials are combined with each other; thresholds and leaks are varied one at a time.
@@ -183,7 +183,7 @@ def sweep_run(
         )
     _forget(kept, weights)
     found = []
-    chosen = settings(config.neuron, over)
+    chosen = grid_settings(config.neuron, over)
     for number, setting in enumerate(chosen, 1):
 
         def simulate(setting: Setting = setting, number: int = number) -> dict[str, Any]:
@@ -476,7 +476,7 @@ def setting_title(setting: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     return ", ".join([setting["rule"], *changed])
 
 
-def table(result: Mapping[str, Any]) -> str:
+def sweep_table(result: Mapping[str, Any]) -> str:
     """Format the sweep of one run.
 
     Parameters
@@ -496,9 +496,9 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['run']}: {result['task']} {result['split']}, {result['examples']} examples, trained with {constants}"
     ]
     if result["teacher"]:
-        lines.append(f"teacher (BERT): {title(metric)} {hundredfold(result['teacher'][metric])}")
+        lines.append(f"teacher (BERT): {metric_name(metric)} {hundredfold(result['teacher'][metric])}")
     blocks: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
-        (f"{title(metric)} after T steps", lambda row: hundredfold(row["metrics"][metric])),
+        (f"{metric_name(metric)} after T steps", lambda row: hundredfold(row["metrics"][metric])),
         ("agrees with the rate map", lambda row: hundredfold(row["agreement"])),
         ("spikes per neuron and step", lambda row: f"{row['firing_rate']:.3f}"),
     ]
@@ -509,7 +509,7 @@ def table(result: Mapping[str, Any]) -> str:
             cells = "".join(f"{cell(row):>7}" for row in setting["rows"] if row["t"] in times)
             rate = hundredfold((setting["rate"] or {}).get(metric)) if last else ""
             lines.append(f"{setting_title(setting, own):28}{cells}{rate:>10}".rstrip())
-    lines += ["", f"{'early stopping':28}{'level':>9}{'mean T':>9}{title(metric):>10}{'fixed T':>10}"]
+    lines += ["", f"{'early stopping':28}{'level':>9}{'mean T':>9}{metric_name(metric):>10}{'fixed T':>10}"]
     for setting in filter(None, (own_setting(result, rule) for rule in ("inst", "running"))):
         for name, points in setting["early"].items():
             means = np.array([point["mean_t"] for point in points])
@@ -526,7 +526,7 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def comparison(results: Sequence[Mapping[str, Any]]) -> str:
+def comparison_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Format several runs side by side, runs that differ by their seed alone as mean and range.
 
     Parameters
@@ -539,7 +539,7 @@ def comparison(results: Sequence[Mapping[str, Any]]) -> str:
     text : str
     """
     metric = results[0]["metric"]
-    lines = [f"{title(metric)} x 100 of {len(results)} runs; of several seeds: mean (lowest to highest)"]
+    lines = [f"{metric_name(metric)} x 100 of {len(results)} runs; of several seeds: mean (lowest to highest)"]
     for label, runs in group(results).items():
         found = spreads(runs)
         seeds = ", ".join(str(run["trained"]["recipe"].get("seed", "-")) for run in runs)

@@ -21,7 +21,7 @@ from .figures import (
     population_title,
 )
 from .files import atomic, write_text
-from .pages import document, picture, table
+from .pages import document, html_table, picture
 from .sweep import group, own_setting, setting_title, shown_times, spreads
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _against_time(result: Mapping[str, Any], shown: Sequence[Mapping[str, Any]],
     label = (
         f"{metric_title(metric)} and agreement with the rate map against the number of time steps, one line a setting."
     )
-    return "", (name, label, caption, draw), table(f"{metric_title(metric)} ({metric_sign(metric)})", head, rows)
+    return "", (name, label, caption, draw), html_table(f"{metric_title(metric)} ({metric_sign(metric)})", head, rows)
 
 
 def _against_threshold(result: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> Section:
@@ -254,7 +254,7 @@ def _against_threshold(result: Mapping[str, Any], found: Sequence[Mapping[str, A
             "others. A higher threshold means fewer spikes, and rates that the next population was not trained for.",
             draw,
         ),
-        table(f"{metric_title(metric)} ({metric_sign(metric)}), rule {own['rule']}", head, body),
+        html_table(f"{metric_title(metric)} ({metric_sign(metric)}), rule {own['rule']}", head, body),
     )
 
 
@@ -304,7 +304,7 @@ def _stopping(result: Mapping[str, Any]) -> Section:
     label = f"{metric_title(metric)} against the mean number of steps, for early stopping and for a fixed T."
     caption = "Early stopping against a fixed T. A rule pays where its line lies above the blue one."
     head = ["", "level θ", "mean T", f"{metric_title(metric)}<small>{metric_sign(metric)}</small>", "fixed T"]
-    return before, ("stopping", label, caption, draw), table("Up to half of the largest T", head, rows)
+    return before, ("stopping", label, caption, draw), html_table("Up to half of the largest T", head, rows)
 
 
 def _rates_table(shown: Sequence[Mapping[str, Any]]) -> str:
@@ -314,7 +314,7 @@ def _rates_table(shown: Sequence[Mapping[str, Any]]) -> str:
         [population_title(name), *(f"{setting['rows'][-1]['firing_rates'][name]:.3f}" for setting in shown)]
         for name in own["rows"][-1]["firing_rates"]
     ]
-    return table(f"Spikes per neuron and step over T = {own['rows'][-1]['t']} steps", head, rows)
+    return html_table(f"Spikes per neuron and step over T = {own['rows'][-1]['t']} steps", head, rows)
 
 
 def _settings_tables(result: Mapping[str, Any]) -> str:
@@ -323,9 +323,9 @@ def _settings_tables(result: Mapping[str, Any]) -> str:
     versions = [[escape(key), escape(str(value))] for key, value in result["versions"].items()]
     seconds = [[_title(s, own), f"{s['seconds']:.1f} s"] for s in result["settings"]]
     tables = [
-        table("Trained with", [], recipe, "words"),
-        table("Time of each simulation", [], seconds),
-        table("Versions", [], versions, "words"),
+        html_table("Trained with", [], recipe, "words"),
+        html_table("Time of each simulation", [], seconds),
+        html_table("Versions", [], versions, "words"),
     ]
     return '<div class="tables">\n' + "\n".join(tables) + "\n</div>"
 
@@ -388,7 +388,7 @@ def _comparison(results: Sequence[Mapping[str, Any]]) -> dict[str, Section]:
             ),
             "",
         ),
-        "Runs": ("", None, table(f"Every run: {metric_title(metric)} ({metric_sign(metric)})", head, runs)),
+        "Runs": ("", None, html_table(f"Every run: {metric_title(metric)} ({metric_sign(metric)})", head, runs)),
     }
 
 
@@ -401,7 +401,7 @@ def _spread_table(
         for t in shown_times(list(next(iter(found.values()))["spikes"][rule])):
             rows.append([f"{rule}, T = {t}", *(_range(spread["spikes"][rule][t]) for spread in found.values())])
     head = ["", *(f"{escape(label)}<small>{_count(groups[label])}</small>" for label in found)]
-    return table(f"{metric_title(metric)} ({metric_sign(metric)}): mean (lowest–highest)", head, rows)
+    return html_table(f"{metric_title(metric)} ({metric_sign(metric)}): mean (lowest–highest)", head, rows)
 
 
 def _count(runs: Sequence[Any]) -> str:

@@ -5,7 +5,7 @@ import pytest
 from . import reference
 from .cases import cases
 from .report import stale
-from .run import load_adapter, read_rules
+from .run import load_adapter, read_exemptions
 
 
 class _Kit:
@@ -18,7 +18,7 @@ class _Kit:
         self.adapter = load_adapter(option("backend")) if option("backend") else reference
         self.cases = cases(option("backend-suite") or "tiny")
         self.dtypes = option("backend-dtype") or getattr(self.adapter, "dtypes", ("float64", "float32"))
-        self.skips, self.xfails = read_rules(option("backend-skips")), read_rules(option("backend-xfails"))
+        self.skips, self.xfails = read_exemptions(option("backend-skips")), read_exemptions(option("backend-xfails"))
         self.results: list = []
 
 

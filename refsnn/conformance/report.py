@@ -13,15 +13,15 @@ from typing import Any
 from .._version import __version__
 from ..files import write_json, write_text
 from .requirements import REQUIREMENTS
-from .run import Result, Rule
+from .run import Exemption, Result
 
-__all__ = ["stale", "summary", "text", "write_html_report", "write_json_report"]
+__all__ = ["stale", "status_counts", "text_report", "write_html_report", "write_json_report"]
 
 STATUSES = ("passed", "failed", "xfailed", "xpassed", "skipped", "unsupported")
 LEVELS = ("neuron", "op", "population", "encoder", "network", "distillation")
 
 
-def summary(results: Sequence[Result]) -> dict[str, dict[str, int]]:
+def status_counts(results: Sequence[Result]) -> dict[str, dict[str, int]]:
     """Count results by level and status.
 
     Parameters
@@ -37,7 +37,7 @@ def summary(results: Sequence[Result]) -> dict[str, dict[str, int]]:
     return {level: {status: counts[level, status] for status in STATUSES} for level in LEVELS}
 
 
-def stale(results: Sequence[Result], skips: Sequence[Rule], xfails: Sequence[Rule]) -> list[str]:
+def stale(results: Sequence[Result], skips: Sequence[Exemption], xfails: Sequence[Exemption]) -> list[str]:
     """Sentences about rules that no longer apply.
 
     Parameters
@@ -54,7 +54,7 @@ def stale(results: Sequence[Result], skips: Sequence[Rule], xfails: Sequence[Rul
     return found + [f"{r.id} {r.message}; remove it from the xfails" for r in results if r.status == "xpassed"]
 
 
-def text(name: str, results: Sequence[Result], warnings: Sequence[str] = ()) -> str:
+def text_report(name: str, results: Sequence[Result], warnings: Sequence[str] = ()) -> str:
     """Lay a run out for the terminal.
 
     Parameters
@@ -75,7 +75,7 @@ def text(name: str, results: Sequence[Result], warnings: Sequence[str] = ()) -> 
             lines += textwrap.wrap(r.message, 112, initial_indent=8 * " ", subsequent_indent=8 * " ")
     lines += [f"WARNING {warning}" for warning in warnings]
     lines += ["", f"{'level':<14}" + "".join(f"{status:>13}" for status in STATUSES)]
-    for level, counts in summary(results).items():
+    for level, counts in status_counts(results).items():
         if any(counts.values()):
             lines.append(f"{level:<14}" + "".join(f"{counts[status] or '·':>13}" for status in STATUSES))
     passed = sum(r.status == "passed" for r in results)
@@ -142,7 +142,7 @@ def write_html_report(
     page += [f"<p>⚠ {e(warning)}</p>" for warning in warnings]
     shown = [status for status in STATUSES if any(r.status == status for r in results)]
     page.append("<table><tr><th>level" + "".join(f"<th class=n>{status}" for status in shown))
-    for level, counts in summary(results).items():
+    for level, counts in status_counts(results).items():
         if any(counts.values()):
             page.append(f"<tr><td>{level}" + "".join(f"<td class=n>{counts[status] or '·'}" for status in shown))
     page.append("</table>")

@@ -33,16 +33,16 @@ from .recognise import recognise
 from .requirements import REQUIREMENTS
 
 __all__ = [
+    "Exemption",
     "Expectation",
     "Result",
-    "Rule",
     "certified",
     "conform",
     "expectation",
     "judge",
     "load_adapter",
     "missing",
-    "read_rules",
+    "read_exemptions",
 ]
 
 #: Roundings that a tolerance allows for, in units of u·κ.
@@ -361,7 +361,7 @@ def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> tuple[int, s
 
 
 @dataclass
-class Rule:
+class Exemption:
     """A line of a skip or xfail file: a pattern of ids, and why."""
 
     pattern: str
@@ -381,7 +381,7 @@ class Rule:
         return self.pattern.replace("[", "(").replace("]", ")")  # brackets name a precision, not a set of characters
 
 
-def read_rules(path: str | os.PathLike | None) -> list[Rule]:
+def read_exemptions(path: str | os.PathLike | None) -> list[Exemption]:
     """Read a skip or xfail file: one pattern of ids a line, each with a reason after ``#``.
 
     Parameters
@@ -406,7 +406,7 @@ def read_rules(path: str | os.PathLike | None) -> list[Rule]:
             continue
         if not reason:
             raise InputError(f"{Path(path)}, line {number}: {pattern!r} gives no reason; write one after a #")
-        rules.append(Rule(pattern, reason))
+        rules.append(Exemption(pattern, reason))
     return rules
 
 
@@ -414,8 +414,8 @@ def conform(
     adapter: Any,
     cases: Sequence[Case],
     dtypes: Iterable[str] | None = None,
-    skips: Sequence[Rule] = (),
-    xfails: Sequence[Rule] = (),
+    skips: Sequence[Exemption] = (),
+    xfails: Sequence[Exemption] = (),
 ) -> Iterator[Result]:
     """Put every case to a backend, in every precision.
 
@@ -444,10 +444,10 @@ def conform(
     for case in cases:
         for dtype in chosen:
             if dtype in case.dtypes:
-                yield under_rules(adapter, case, dtype, skips, xfails)
+                yield exempted(adapter, case, dtype, skips, xfails)
 
 
-def under_rules(adapter: Any, case: Case, dtype: str, skips: Sequence[Rule], xfails: Sequence[Rule]) -> Result:
+def exempted(adapter: Any, case: Case, dtype: str, skips: Sequence[Exemption], xfails: Sequence[Exemption]) -> Result:
     """Put one case to a backend, unless it is skipped; a failure that was foreseen is an xfail.
 
     Parameters

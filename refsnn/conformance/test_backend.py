@@ -2,13 +2,13 @@
 
 import pytest
 
-from .run import under_rules
+from .run import exempted
 
 
 def test_backend(question, kit):
     """Put one case to the backend."""
     case, dtype = question
-    result = under_rules(kit.adapter, case, dtype, kit.skips, kit.xfails)
+    result = exempted(kit.adapter, case, dtype, kit.skips, kit.xfails)
     kit.results.append(result)
     match result.status:
         case "failed":

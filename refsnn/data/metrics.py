@@ -29,11 +29,11 @@ __all__ = [
     "hundredfold",
     "matthews",
     "measure",
+    "metric_name",
     "pearson",
     "spearman",
     "spread",
     "task_metrics",
-    "title",
 ]
 
 
@@ -214,7 +214,7 @@ def measure(names: Sequence[str], predicted: Array, truth: Array) -> dict[str, f
     return {name: METRICS[name](predicted, truth) for name in names}
 
 
-def title(name: str) -> str:
+def metric_name(name: str) -> str:
     """Spell a metric for people.
 
     Parameters

@@ -40,7 +40,7 @@ from ..readings.implicit import within_spectral_norm
 from ..readings.simulate import simulate
 from ..storage.checkpoints import bert_folder, load_bert, load_student, save_model
 from ..storage.recipe import Recipe, Stage
-from ..storage.run import remember, settings
+from ..storage.run import remember, run_settings
 from .initialise import SEQUENCES, initial_student
 from .predict import predict_teacher
 from .student import internal_gradients, layer_pairs, prediction_gradients
@@ -111,7 +111,7 @@ def distill(
     if corpus and recipe.epochs_general and general is None and finished(Path(out), recipe.stage("general")) is None:
         packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples
     run = new_folder(out)
-    remember(run, settings(recipe, data, teacher, corpus, columns, general))
+    remember(run, run_settings(recipe, data, teacher, corpus, columns, general))
     examples = tokenise(train_text, task.sentences, tokenizer)
     run_stage = _runner(run, recipe, config, save_every, announce)
 
@@ -192,7 +192,7 @@ def distill_general(
         for name, value in asdict(replace(recipe, max_length=max_length)).items()
         if not name.endswith(others)
     }
-    remember(run, settings(recipe, None, teacher, corpus) | {"recipe": concerns})
+    remember(run, run_settings(recipe, None, teacher, corpus) | {"recipe": concerns})
     if (run / "config.json").exists():  # what `save_model` writes last
         return
     packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples

@@ -24,7 +24,7 @@ from ..ops import Array, clip
 __all__ = ["Neuron", "asr", "fire", "fire_loop", "membrane_potential", "rate"]
 
 #: δ of the tie rule, by precision: far above the rounding of a current, far below any other decision.
-TIE = {"float64": 1e-9, "float32": 1e-5}
+TIE_RULE = {"float64": 1e-9, "float32": 1e-5}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Neuron:
 
     def delta(self, precision: str) -> float:
         """δ of the tie rule in a precision, by its name; half precisions take float32's."""
-        return TIE.get(precision, TIE["float32"]) if self.tie is None else self.tie
+        return TIE_RULE.get(precision, TIE_RULE["float32"]) if self.tie is None else self.tie
 
     def firing_level(self, dtype: np.dtype) -> float:
         """V_th·(1 − δ), the potential from which a neuron of this precision fires."""

@@ -34,10 +34,10 @@ from ..ops import Array
 from ..ops.rounding import OWN, Enclosed, Precision
 from .simulate import Rule
 
-__all__ = ["DECADES", "TIE", "Verdict", "WrongDecision", "certify", "certify_neurons"]
+__all__ = ["DECADES", "STRUCTURAL_TIE", "Verdict", "WrongDecision", "certify", "certify_neurons"]
 
 #: A decision this close to the threshold, relative to it, is a structural tie: exact arithmetic has u = V_th there.
-TIE = 1e-9
+STRUCTURAL_TIE = 1e-9
 #: Edges of the margins' histogram, as powers of ten of ``|u − V_th|/V_th``; less and more go to the outermost bins.
 DECADES = range(-17, 3)
 
@@ -307,7 +307,7 @@ class _Membrane:
         verdict.by_rounding += int((differs & ~wrong).sum())
         verdict.undecidable += int(close.sum())
         verdict.wrong += int(wrong.sum())
-        verdict.ties += int((relative <= TIE).sum())
+        verdict.ties += int((relative <= STRUCTURAL_TIE).sum())
         verdict.largest_bound = max(verdict.largest_bound, float(bound.max()))
         verdict.margins += np.bincount(decade.astype(int).ravel() - DECADES[0], minlength=len(DECADES))
 

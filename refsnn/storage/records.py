@@ -32,11 +32,11 @@ from ..readings.simulate import Rule, spike_blocks
 __all__ = [
     "Record",
     "certify_record",
-    "histogram",
-    "plot",
+    "margin_histogram",
+    "plot_margins",
     "record",
-    "table",
-    "to_dict",
+    "verdict_table",
+    "verdicts_to_dict",
     "write_record",
 ]
 
@@ -190,7 +190,7 @@ def certify_record(
         return found, certify(found.network, found.params, found.batch, spikes, found.rule, found.precision, steps)
 
 
-def to_dict(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+def verdicts_to_dict(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     """Verdicts as JSON holds them.
 
     Parameters
@@ -207,7 +207,7 @@ def to_dict(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     }
 
 
-def table(verdicts: Mapping[str, Verdict]) -> str:
+def verdict_table(verdicts: Mapping[str, Verdict]) -> str:
     """Lay verdicts out, a line a population, and say the outcome.
 
     Parameters
@@ -238,7 +238,7 @@ def table(verdicts: Mapping[str, Verdict]) -> str:
     return "\n".join(lines)
 
 
-def histogram(verdicts: Mapping[str, Verdict], columns: int = 60) -> str:
+def margin_histogram(verdicts: Mapping[str, Verdict], columns: int = 60) -> str:
     """Draw the margins of all populations together as text: how far from the threshold decisions were taken.
 
     Parameters
@@ -261,7 +261,7 @@ def histogram(verdicts: Mapping[str, Verdict], columns: int = 60) -> str:
     return "\n".join(lines)
 
 
-def plot(verdicts: Mapping[str, Verdict], path: str | os.PathLike) -> None:
+def plot_margins(verdicts: Mapping[str, Verdict], path: str | os.PathLike) -> None:
     """Draw the margins, population by population, as a picture.
 
     Parameters

@@ -27,13 +27,13 @@ __all__ = [
     "dev_sample",
     "read_split",
     "remember",
+    "run_settings",
     "run_tokenizer",
-    "settings",
     "versions",
 ]
 
 
-def settings(
+def run_settings(
     recipe: Recipe,
     data: Any,
     teacher: Any,
@@ -103,7 +103,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def run_settings(run: str | os.PathLike) -> dict[str, Any]:
+def read_settings(run: str | os.PathLike) -> dict[str, Any]:
     return read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]
 
 
@@ -125,7 +125,7 @@ def read_split(
     parts : dict
         Part of the split -> datasets.Dataset; two for MNLI, one for every other task.
     """
-    settings = run_settings(run)
+    settings = read_settings(run)
     task = TASKS[settings["recipe"]["task"]]
     names = column_names(task, columns or settings.get("columns") or ())
     return task, {part: read_task(data, task, part, names) for part in splits(task, data, split)}
@@ -143,7 +143,7 @@ def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
     -------
     tokenizer : tokenizers.Tokenizer
     """
-    recipe = run_settings(run)["recipe"]
+    recipe = read_settings(run)["recipe"]
     return load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or TASKS[recipe["task"]].max_length)
 
 
