@@ -14,17 +14,17 @@ from test_report import edit, evaluated, plain, run  # noqa: F401
 from refsnn.cli import main
 from refsnn.distillation.student import logits
 from refsnn.errors import InputError
-from refsnn.evaluate import break_even, results_table
-from refsnn.figures import SPENT, spent
 from refsnn.model.batch import Batch
 from refsnn.model.families import bert, spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
+from refsnn.pages.figures.energy import SPENT, spent
+from refsnn.pages.report import write_report
+from refsnn.pages.tables import break_even, results_table
 from refsnn.readings.energy import Energies, by_kind, count, full_count, read_energies
 from refsnn.readings.rate_map import rate_map
 from refsnn.readings.simulate import spike_blocks
-from refsnn.report import write_report
 from refsnn.storage.checkpoints import load_student
 
 TINY = BertConfig(

@@ -8,7 +8,7 @@ import pytest
 from refsnn.data.examples import Examples
 from refsnn.distillation.training import _drop_log_after, train
 from refsnn.files import json_lines
-from refsnn.report import read_log
+from refsnn.pages.report import read_log
 from refsnn.reproduce import Progress
 from refsnn.storage.recipe import Stage
 

@@ -18,12 +18,13 @@ from refsnn.data.tasks import HUB, TASKS, Task, column_names, splits
 from refsnn.distillation import stages as distill_module
 from refsnn.distillation.stages import distill, true_loss
 from refsnn.errors import InputError
-from refsnn.evaluate import evaluate_run, results_table
+from refsnn.evaluation.evaluate import evaluate_run
+from refsnn.evaluation.submit import submit
 from refsnn.files import load_tensors, save_tensors
-from refsnn.report import write_report
+from refsnn.pages.report import write_report
+from refsnn.pages.tables import results_table
 from refsnn.storage.checkpoints import load_student
 from refsnn.storage.run import dev_sample
-from refsnn.submit import submit
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Official files

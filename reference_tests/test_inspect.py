@@ -15,21 +15,24 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from refsnn import inspection
 from refsnn.cli import main
 from refsnn.data.tasks import TASKS
 from refsnn.distillation.teacher import encode
 from refsnn.errors import InputError
+from refsnn.evaluation.observe import Sentence
 from refsnn.files import read_json, write_json
-from refsnn.inspection import Sentence, inspect_run
 from refsnn.model.batch import Batch
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
-from refsnn.pages import document, live
+from refsnn.pages import inspect as inspection
+from refsnn.pages.document import document, live
+from refsnn.pages.inspect import inspect_run
+from refsnn.pages.words import population_title
+from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import scores
 from refsnn.readings.simulate import simulate, spike_blocks
-from refsnn.storage.checkpoints import save_model
+from refsnn.storage.checkpoints import load_student, load_teacher, save_model
 from refsnn.storage.recipe import Recipe
 
 T = 9
@@ -128,11 +131,11 @@ def numbers(page):
 
 def whole(run, ids, kinds, rule):
     """Everything computed by other routes: all rates at once, all spikes kept."""
-    config, params = inspection.load_student(run)
-    teacher, taught = inspection.load_teacher(run)
+    config, params = load_student(run)
+    teacher, taught = load_teacher(run)
     batch = Batch(np.array([ids]), np.array([kinds]), np.ones((1, len(ids)), int))
     network = config.network
-    rates = inspection.equilibrium(network, params, batch).rates
+    rates = equilibrium(network, params, batch).rates
     blocks = [{n: s.copy() for n, s in b.items()} for _, b in spike_blocks(network, params, batch, T, rule, 1)]
     spikes = {name: np.concatenate([block[name] for block in blocks])[:, 0] for name in blocks[0]}
     return config, params, teacher, taught, batch, rates, spikes
@@ -209,7 +212,7 @@ def test_tables_and_boxes_hold_the_same_numbers(page, outline):
     data = numbers(page)
     rows = {row[0]: row[1:] for row in outline.rows if row}
     for p in data["populations"]:
-        title = inspection.population_title(p["name"])
+        title = population_title(p["name"])
         shown = [f"{p['firing'][-1]:.3f}", f"{p['settled']:.3f}", f"{p['distance'][-1]:.3f}"]
         assert [float(cell) for cell in rows[title]] == pytest.approx([float(x) for x in shown], abs=1.01e-3)
     for who, answer in (("student, rate map", data["limit"]), (f"student, T = {T}", data["answers"][-1])):
@@ -236,7 +239,7 @@ def test_words_say_who_agrees_and_since_when():
 
 def test_teacher_answers_as_hugging_faces_bert_does(run, outline):
     """Its class scores, computed from its hidden state by hand."""
-    teacher, taught = inspection.load_teacher(run)
+    teacher, taught = load_teacher(run)
     data = json.loads(outline.scripts[0])
     ids = [WORDS.index(token) for token in data["tokens"]]
     batch = Batch(np.array([ids]), np.zeros((1, len(ids)), int), np.ones((1, len(ids)), int))

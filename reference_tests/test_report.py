@@ -9,11 +9,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from refsnn import figures, pages, report
 from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
-from refsnn.evaluate import evaluate_run
+from refsnn.evaluation.evaluate import evaluate_run
+from refsnn.evaluation.observe import Trace, follow
 from refsnn.model.shapes import BertConfig
+from refsnn.pages import document as pages
+from refsnn.pages import report
+from refsnn.pages.figures.accuracy import accuracy_figure
+from refsnn.pages.figures.spikes import convergence_figure, probability_figure, raster_figure
+from refsnn.pages.figures.style import STYLE, figure_style, new_figure
+from refsnn.pages.figures.training import training_figure
+from refsnn.pages.words import KINDS
 from refsnn.storage.checkpoints import load_student
 from refsnn.storage.recipe import Recipe
 
@@ -91,7 +98,7 @@ def edit(path, change):
 def plain(monkeypatch):
     """Empty figures in place of the real ones, for what is not about figures."""
     for name in FIGURES:
-        monkeypatch.setattr(report, f"{name}_figure", lambda *_: figures.new_figure(1.0))
+        monkeypatch.setattr(report, f"{name}_figure", lambda *_: new_figure(1.0))
 
 
 class Outline(HTMLParser):
@@ -265,14 +272,14 @@ def test_log_lines_cut_by_a_kill_are_skipped(run):
 
 def trace(steps, encoders, tokens):
     rng = np.random.default_rng(0)
-    kinds = [kind for kind in figures.KINDS if kind != "embeddings"]
+    kinds = [kind for kind in KINDS if kind != "embeddings"]
     names = ["embeddings"] + [f"encoder.{e}.{kind}" for e in range(encoders) for kind in kinds]
     shown = ("embeddings", names[-4], names[-1])
     distance = {name: rng.random(steps) / np.arange(1, steps + 1) for name in names}
     distance[names[1]][:] = 0  # exact from the start
     spikes = {name: rng.random((steps, tokens, 3)) < 0.3 for name in shown}
     spikes[shown[1]][:] = False  # silent
-    return figures.Trace(distance, np.full((steps, 2), 0.5), np.array([0.4, 0.6]), spikes)
+    return Trace(distance, np.full((steps, 2), 0.5), np.array([0.4, 0.6]), spikes)
 
 
 def svg(figure):
@@ -282,12 +289,12 @@ def svg(figure):
 @pytest.mark.filterwarnings("error")
 def test_a_single_step_and_odd_numbers_of_encoders_can_be_drawn():
     tokens = ["$x^2$", "<b>", "映画"]
-    with figures.figure_style():
-        many = figures.convergence_figure(trace(40, 5, 3))
+    with figure_style():
+        many = convergence_figure(trace(40, 5, 3))
         one = trace(1, 1, 3)
-        convergence = svg(figures.convergence_figure(one))
-        raster = svg(figures.raster_figure(one, tokens))
-        probability = svg(figures.probability_figure(one, ["class 0", "class 1"], 1, [1]))
+        convergence = svg(convergence_figure(one))
+        raster = svg(raster_figure(one, tokens))
+        probability = svg(probability_figure(one, ["class 0", "class 1"], 1, [1]))
     assert [axes.get_title("left") for axes in many.axes] == [f"encoder {e}" for e in range(1, 6)]
     assert [bool(axes.get_xlabel()) for axes in many.axes] == [False, False, True, True, True]
     assert ">encoder 1</text>" in convergence and ">1/T</text>" in convergence
@@ -299,8 +306,8 @@ def test_a_single_step_and_odd_numbers_of_encoders_can_be_drawn():
 def test_losses_on_linear_and_logarithmic_axes():
     flat = [{"step": float(i), "lr": 0.1, "loss": 0.7} for i in range(1, 101)]
     steep = [{"step": float(i), "lr": 0.1, "hidden": 10.0 / i**2, "attention": 0.0} for i in range(1, 101)]
-    with figures.figure_style():
-        figure = figures.training_figure({"teacher": flat, "general": steep, "unheard of": flat[:1]}, True)
+    with figure_style():
+        figure = training_figure({"teacher": flat, "general": steep, "unheard of": flat[:1]}, True)
         drawn = svg(figure)
     assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log", "linear"]
     assert ">unheard of</text>" in drawn
@@ -309,14 +316,14 @@ def test_losses_on_linear_and_logarithmic_axes():
 def test_drawing_is_reproducible_and_leaves_the_settings_alone(evaluated):
     import matplotlib
 
-    before = {name: matplotlib.rcParams[name] for name in figures.STYLE}
+    before = {name: matplotlib.rcParams[name] for name in STYLE}
     results = report._results(evaluated)
     drawings = []
     for _ in range(2):
-        with figures.figure_style():
-            drawings.append(svg(figures.accuracy_figure(results)))
+        with figure_style():
+            drawings.append(svg(accuracy_figure(results)))
     assert drawings[0] == drawings[1]
-    assert {name: matplotlib.rcParams[name] for name in figures.STYLE} == before
+    assert {name: matplotlib.rcParams[name] for name in STYLE} == before
 
 
 def test_distances_and_probabilities_are_those_of_the_simulation(evaluated):
@@ -329,7 +336,7 @@ def test_distances_and_probabilities_are_those_of_the_simulation(evaluated):
     config, params = load_student(evaluated)
     ids, kinds = [2, 5, 7, 3], [0, 0, 0, 0]
     network, batch = config.network, Batch(np.array([ids]), np.array([kinds]), np.ones((1, 4), int))
-    found = figures.follow(config, params, ids, kinds, 20, "inst")
+    found = follow(config, params, ids, kinds, 20, "inst")
     rates, _ = rate_map(network, params, batch)
     last = network.readouts[-1]
     for t, asr in simulate(network, params, batch, [3, 20]).items():

@@ -17,8 +17,8 @@ from test_training import BAD, GOOD, write_task, write_teacher
 from refsnn.cli import main
 from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
+from refsnn.evaluation.published import GLUE
 from refsnn.files import read_json
-from refsnn.paper import GLUE
 from refsnn.reproduce import _over_seeds, _page, duration, read_plan, reproduce, text_table, time_left
 from refsnn.storage.checkpoints import load_student
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from test_training import RECIPE, write_task, write_teacher
 
-from refsnn import anytime, paper, report, sweep
 from refsnn.cli import main
 from refsnn.data.examples import tokenise
 from refsnn.data.metrics import spread
@@ -17,13 +16,16 @@ from refsnn.data.tasks import TASKS
 from refsnn.distillation.predict import predict_rates, predict_spikes
 from refsnn.distillation.stages import distill
 from refsnn.errors import NotConverged
+from refsnn.evaluation import anytime, sweep
+from refsnn.evaluation import published as paper
 from refsnn.files import write_json
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
 from refsnn.model.student import StudentConfig
+from refsnn.pages import report, tables
+from refsnn.pages.sweep import write_sweep
 from refsnn.storage.checkpoints import load_student
 from refsnn.storage.run import read_split, run_tokenizer
-from refsnn.sweep_page import write_sweep
 
 TIMES = [1, 2, 4, 8]
 QUICK = replace(
@@ -283,7 +285,7 @@ def test_a_student_with_feedback_that_has_no_equilibrium_is_still_simulated(fold
     monkeypatch.setattr(sweep, "predict_rates", nowhere)
     result = sweep.sweep_run(folders / "first", folders / "data", ["t", "vth"], TIMES)
     assert all(s["rate"] is None and s["rows"][-1]["agreement"] is None for s in result["settings"])
-    assert "-" in sweep.sweep_table(result)
+    assert "-" in tables.sweep_table(result)
     assert "–" in write_sweep(result).read_text()
 
 
@@ -343,7 +345,7 @@ def test_runs_that_differ_by_their_seed_are_put_together():
     assert found["rate"] == pytest.approx((0.82, 0.80, 0.84))
     for rule in ("inst", "running"):
         assert found["spikes"][rule] == {4: pytest.approx((0.66, 0.60, 0.70)), 8: pytest.approx((0.80, 0.75, 0.85))}
-    text = sweep.comparison_table(runs)
+    text = tables.comparison_table(runs)
     assert "feedback 0.0: 3 runs, seeds 0, 1, 2" in text
     assert "66.0 (60.0 to 70.0)" in text and "82.0 (80.0 to 84.0)" in text
     assert "feedback 0.1: 1 run, seed 0" in text

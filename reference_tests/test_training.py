@@ -22,13 +22,14 @@ from refsnn.distillation.stages import _forward, _trained, distill
 from refsnn.distillation.student import internal_gradients, layer_pairs, logits, prediction_gradients
 from refsnn.distillation.training import in_shares, train
 from refsnn.errors import InputError
-from refsnn.evaluate import evaluate_run, results_table
+from refsnn.evaluation.evaluate import evaluate_run
 from refsnn.files import json_lines, save_tensors, write_json
 from refsnn.model.families import spiking_bert
 from refsnn.model.neurons import Neuron
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, network_shapes
 from refsnn.model.student import StudentConfig
+from refsnn.pages.tables import results_table
 from refsnn.parallel import each
 from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import sweep

@@ -414,7 +414,7 @@ def plot_scaling(measured: Mapping[str, Sequence[Sequence[float]]], path: str | 
     path : path
         An ``.svg`` file.
     """
-    from .figures import COLOUR, figure_legend, figure_style, log_axis, new_figure
+    from .pages.figures.style import COLOUR, figure_legend, figure_style, log_axis, new_figure
 
     titles = {"t": "timesteps T", "batch": "sequences B", "positions": "tokens N", "width": "width D"}
     with figure_style():
@@ -445,7 +445,7 @@ def plot_ratios(outcomes: Sequence[Outcome], path: str | os.PathLike) -> None:
     path : path
         An ``.svg`` file.
     """
-    from .figures import COLOUR, figure_legend, figure_style, new_figure
+    from .pages.figures.style import COLOUR, figure_legend, figure_style, new_figure
 
     ours = {o.work: o for o in outcomes if o.contestant == OURS}
     others = [o for o in outcomes if o.contestant != OURS][::-1]  # the first on top

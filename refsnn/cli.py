@@ -447,9 +447,10 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .evaluate import evaluate_run, results_table
+    from .evaluation.evaluate import evaluate_run
+    from .pages.report import write_report
+    from .pages.tables import results_table
     from .readings.energy import Energies, read_energies
-    from .report import write_report
 
     energies = read_energies(options.energies) if options.energies else Energies()
     results = evaluate_run(
@@ -467,8 +468,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from .sweep import TIMES, comparison_table, sweep, sweep_table
-    from .sweep_page import write_comparison, write_sweep
+    from .evaluation.sweep import TIMES, sweep
+    from .pages.sweep import write_comparison, write_sweep
+    from .pages.tables import comparison_table, sweep_table
 
     results = sweep(
         options.run_folders,
@@ -486,7 +488,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from .inspection import inspect_run
+    from .pages.inspect import inspect_run
 
     names = ("text", "second", "index", "data", "t_conv", "rule", "out")
     path, sentence = inspect_run(options.run_folder, **{name: getattr(options, name) for name in names})
@@ -502,7 +504,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from .submit import submit
+    from .evaluation.submit import submit
 
     for path in submit(options.run_folder, options.data, options.out, options.t_conv, options.rule, options.columns):
         print(f"wrote {path}")
@@ -512,7 +514,9 @@ def _submit(options: argparse.Namespace) -> int:
 def _solvers(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from .solvers import compare_solvers, plot_solvers, solvers_table
+    from .evaluation.solvers import compare_solvers
+    from .pages.figures.checks import plot_solvers
+    from .pages.tables import solvers_table
 
     heading, rows = compare_solvers(options.run_folder, options.data, options.samples)
     print(f"{heading}\n\n{solvers_table(rows)}")
@@ -551,7 +555,7 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from .evaluate import record_run
+    from .evaluation.record import record_run
 
     names = ("data", "out", "samples", "t_conv", "rule", "columns")
     record_run(options.run_folder, **{name: getattr(options, name) for name in names})
@@ -561,7 +565,9 @@ def _record(options: argparse.Namespace) -> int:
 
 def _certify(options: argparse.Namespace) -> int:
     from .files import write_json
-    from .storage.records import certify_record, margin_histogram, plot_margins, verdict_table, verdicts_to_dict
+    from .pages.figures.checks import plot_margins
+    from .pages.tables import margin_histogram, verdict_table
+    from .storage.records import certify_record, verdicts_to_dict
 
     record, verdicts = certify_record(options.record, options.params, options.dtype, options.accumulate, options.block)
     print(

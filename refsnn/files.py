@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .ops import Array
 
 __all__ = [
     "atomic",
@@ -211,7 +210,7 @@ def json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     return entries
 
 
-def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
+def save_tensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Write arrays and their description as one safetensors file, atomically.
 
     Parameters
@@ -227,7 +226,7 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Array], metadata
         temporary.write_bytes(data)
 
 
-def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
+def load_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a safetensors file; half precision floats become float32.
 
     Parameters
@@ -258,7 +257,7 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Array], dict[str, A
     return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in tensors.items()}, metadata
 
 
-def tensor(file: Any, path: str | os.PathLike, name: str) -> Array:
+def tensor(file: Any, path: str | os.PathLike, name: str) -> np.ndarray:
     """Read one tensor of an open safetensors file; bfloat16, which NumPy lacks, becomes float32.
 
     Parameters

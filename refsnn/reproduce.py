@@ -31,13 +31,13 @@ from .data.reading import read_task
 from .data.tasks import TASKS, splits
 from .distillation.stages import Announce, distill, distill_general
 from .errors import InputError
-from .evaluate import evaluate_run
+from .evaluation.evaluate import evaluate_run
+from .evaluation.published import GLUE
 from .files import json_lines, new_folder, read_json, write_json, write_text
 from .model.shapes import BertConfig
-from .pages import document, html_table
-from .paper import GLUE
+from .pages.document import document, html_table
+from .pages.report import read_log, write_report
 from .readings.simulate import Rule
-from .report import read_log, write_report
 from .storage.checkpoints import bert_folder
 from .storage.recipe import Recipe, Stage
 from .storage.run import run_settings, versions
@@ -434,7 +434,7 @@ def reproduce(
         See `read_plan`.
     out : path
         The folder for everything: ``general``, ``TASK/seed-S`` with a run as `refsnn.distillation.stages.distill` and
-        `refsnn.evaluate.evaluate_run` leave it, ``log.jsonl``, ``results.json`` and ``report.html``.
+        `refsnn.evaluation.evaluate.evaluate_run` leave it, ``log.jsonl``, ``results.json`` and ``report.html``.
     data, teacher, corpus, tasks
         Instead of the plan's. `data` is the folder above the tasks', or the hub.
     save_every : float

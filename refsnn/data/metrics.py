@@ -227,7 +227,7 @@ def metric_name(name: str) -> str:
 
     Examples
     --------
-    >>> [title(name) for name in METRICS]
+    >>> [metric_name(name) for name in METRICS]
     ['accuracy', 'F1', 'Matthews', 'Pearson', 'Spearman']
     """
     return name if name == "accuracy" else name.capitalize()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import METADATA, atomic, existing, load_tensors, require, save_tensors, tensor
+from ..files import METADATA, existing, load_tensors, require, save_tensors, tensor
 from ..model.batch import Batch, checked_batch
 from ..model.network import Network
 from ..model.parameters import Params, check_parameters
@@ -32,10 +32,7 @@ from ..readings.simulate import Rule, spike_blocks
 __all__ = [
     "Record",
     "certify_record",
-    "margin_histogram",
-    "plot_margins",
     "record",
-    "verdict_table",
     "verdicts_to_dict",
     "write_record",
 ]
@@ -205,93 +202,3 @@ def verdicts_to_dict(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
         "margin_decades": list(DECADES),
         "populations": {name: asdict(v) | {"margins": v.margins.tolist()} for name, v in verdicts.items()},
     }
-
-
-def verdict_table(verdicts: Mapping[str, Verdict]) -> str:
-    """Lay verdicts out, a line a population, and say the outcome.
-
-    Parameters
-    ----------
-    verdicts : mapping
-
-    Returns
-    -------
-    text : str
-    """
-    heads = ("decisions", "spikes", "ties", "undecidable", "by rounding", "wrong", "largest bound")
-    lines = [f"{'population':<28}" + "".join(f"{head:>14}" for head in heads)]
-    for name, v in verdicts.items():
-        counts = (v.decisions, v.spikes, v.ties, v.undecidable, v.by_rounding, v.wrong)
-        lines.append(f"{name:<28}" + "".join(f"{count:>14,}" for count in counts) + f"{v.largest_bound:>14.1e}")
-    total = {name: sum(getattr(v, name) for v in verdicts.values()) for name in ("decisions", "by_rounding", "wrong")}
-    outcome = "WRONG" if total["wrong"] else "consistent"
-    lines += [
-        "",
-        f"{outcome}: of {total['decisions']:,} decisions {total['wrong']:,} are wrong and {total['by_rounding']:,} "
-        "differ from ours within rounding",
-    ]
-    first = [(v.first_wrong.t, name) for name, v in verdicts.items() if v.first_wrong]
-    if first:
-        t = min(t for t, _ in first)
-        name = next(name for name in verdicts if (t, name) in first)  # firing order within the step
-        lines.append(f"the first wrong decision is of {name}: {verdicts[name].first_wrong}")
-    return "\n".join(lines)
-
-
-def margin_histogram(verdicts: Mapping[str, Verdict], columns: int = 60) -> str:
-    """Draw the margins of all populations together as text: how far from the threshold decisions were taken.
-
-    Parameters
-    ----------
-    verdicts : mapping
-    columns : int
-        Length of the longest bar.
-
-    Returns
-    -------
-    text : str
-    """
-    counts = np.sum([v.margins for v in verdicts.values()], axis=0)
-    longest = max(int(counts.max()), 1)
-    lines = ["margin |u − V_th|/V_th"]
-    for decade, count in zip(DECADES, counts, strict=True):
-        if count:
-            ends = f"below 1e{decade + 1:+03d}" if decade == DECADES[0] else f"1e{decade:+03d} … 1e{decade + 1:+03d}"
-            lines.append(f"{ends:>15}  {'█' * -(-int(count) * columns // longest)} {count:,}")
-    return "\n".join(lines)
-
-
-def plot_margins(verdicts: Mapping[str, Verdict], path: str | os.PathLike) -> None:
-    """Draw the margins, population by population, as a picture.
-
-    Parameters
-    ----------
-    verdicts : mapping
-    path : path
-        An ``.svg`` file.
-    """
-    require("matplotlib")
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
-
-    counts = np.array([v.margins for v in verdicts.values()])
-    figure = Figure(figsize=(8, 1.6 + 0.24 * len(counts)), layout="constrained")
-    axes = figure.add_subplot()
-    edges = [*DECADES, DECADES[-1] + 1]
-    shown = np.ma.masked_equal(counts, 0)
-    mesh = axes.pcolormesh(
-        edges, np.arange(len(counts) + 1), shown, norm=LogNorm(1, max(counts.max(), 2)), cmap="cividis"
-    )
-    axes.set_yticks(np.arange(len(counts)) + 0.5, list(verdicts))
-    axes.invert_yaxis()
-    axes.set_xticks(edges[1::2], [f"$10^{{{e}}}$" for e in edges[1::2]])
-    axes.set_xlabel("margin of a decision, |u − V_th| / V_th (leftmost: exact ties)")
-    for y, verdict in enumerate(verdicts.values()):
-        bound = np.log10(max(verdict.largest_bound, 10.0 ** DECADES[0]))
-        axes.plot(
-            [bound, bound], [y, y + 1], color="#D55E00", linewidth=2, label="largest rounding bound" if not y else None
-        )
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    figure.colorbar(mesh, ax=axes, label="decisions")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="svg")

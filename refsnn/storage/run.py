@@ -63,6 +63,19 @@ def run_settings(
 
 
 def remember(run: Path, settings: Mapping[str, Any]) -> None:
+    """Write down what a run is, or make sure that it is what was written down before.
+
+    Parameters
+    ----------
+    run : Path
+    settings : mapping
+        As from `run_settings`.
+
+    Raises
+    ------
+    InputError
+        The folder holds a run with other settings.
+    """
     path = run / "run.json"
     if path.exists():
         before = read_json(path).get("settings", {})

@@ -6,25 +6,26 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from .distillation.stages import true_loss
-from .distillation.student import logits
-from .errors import InputError
-from .files import atomic, require
-from .model.parameters import Params
-from .ops import Array
-from .readings.adjoint import AdjointMethod, spectral_radius
-from .readings.equilibrium import Equilibrium, equilibrium
-from .readings.implicit import adjoint, contraction_bound, unrolled_gradient
-from .readings.solution import Solution
-from .storage.checkpoints import load_student
-from .storage.run import dev_sample
+from ..distillation.stages import true_loss
+from ..distillation.student import logits
+from ..errors import InputError
+from ..model.parameters import Params
+from ..ops import Array
+from ..readings.adjoint import AdjointMethod, spectral_radius
+from ..readings.equilibrium import Equilibrium, equilibrium
+from ..readings.implicit import adjoint, contraction_bound, unrolled_gradient
+from ..readings.solution import Solution
+from ..storage.checkpoints import load_student
+from ..storage.run import dev_sample
 
-__all__ = ["Solved", "compare_solvers", "plot_solvers", "solvers_table"]
+__all__ = [
+    "Solved",
+    "compare_solvers",
+]
 
 #: Unknowns above which a dense solve is left out.
 DENSE = 3000
@@ -142,53 +143,3 @@ def _rows(
     else:
         reference = adjoint(found.linearisation, g, method="gmres", tolerance=1e-13, max_evaluations=2000)[1]
     return [Solved(m, s, p, t, _difference(gradient, reference)) for m, gradient, s, p, t in results]
-
-
-def solvers_table(rows: list[Solved]) -> str:
-    """Format the comparison for the terminal.
-
-    Parameters
-    ----------
-    rows : list of Row
-
-    Returns
-    -------
-    text : str
-    """
-    lines = [f"{'method':24}{'products':>9}{'seconds':>9}{'true residual':>15}{'gradient error':>16}"]
-    for row in rows:
-        residual = "" if row.solution is None else f"{row.solution.residual.max():.1e}"
-        lines.append(f"{row.method:24}{row.products:9d}{row.seconds:9.3f}{residual:>15}{row.error:16.1e}")
-    reference = "the dense solve" if any(row.method == "dense" for row in rows) else "GMRES at 1e-13"
-    lines.append(f"\nproducts: with the transposed derivative of a sweep; gradient error: against {reference}")
-    return "\n".join(lines)
-
-
-def plot_solvers(rows: list[Solved], path: Path) -> None:
-    """Draw the residual history of every method.
-
-    Parameters
-    ----------
-    rows : list of Row
-    path : Path
-        An ``.svg`` file.
-    """
-    require("matplotlib")
-    from matplotlib.figure import Figure
-
-    # Okabe and Ito's colours, told apart by the colour-blind; markers tell them apart in print.
-    colours = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-    markers = "osD^vPX"
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    shown: list[Any] = [row for row in rows if row.solution is not None and row.method != "dense"]
-    for row, colour, marker in zip(shown, colours, markers, strict=True):
-        trace = np.maximum(row.solution.trace, 1e-17)
-        products = row.products * np.arange(1, len(trace) + 1) / len(trace)
-        axes.semilogy(products, trace, color=colour, marker=marker, markersize=5, label=row.method)
-    axes.set_xlabel("products with the transposed derivative")
-    axes.set_ylabel("relative residual of the adjoint equation")
-    axes.grid(True, which="major", color="#dddddd")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="svg")

@@ -13,18 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from .data.metrics import metric_name
-from .data.tasks import TASKS
-from .data.tokenizer import load_tokenizer
-from .errors import InputError
-from .evaluate import break_even
-from .figures import (
-    STAGES,
-    Trace,
-    accuracy_figure,
-    convergence_figure,
-    energy_figure,
-    follow,
+from ..data.metrics import metric_name
+from ..data.tasks import TASKS
+from ..data.tokenizer import load_tokenizer
+from ..errors import InputError
+from ..evaluation.observe import Trace, follow
+from ..evaluation.published import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
+from ..files import existing, json_lines, read_json, write_text
+from ..model.shapes import BertConfig, teacher_shapes
+from ..model.student import StudentConfig
+from ..storage.checkpoints import load_student
+from .document import document, html_table, picture
+from .figures.accuracy import accuracy_figure
+from .figures.energy import energy_figure, spent
+from .figures.spikes import convergence_figure, probability_figure, raster_figure
+from .figures.training import STAGES, training_figure
+from .tables import break_even
+from .words import (
     is_regression,
     last_row,
     main_metric,
@@ -33,17 +38,7 @@ from .figures import (
     metric_value,
     percent,
     population_title,
-    probability_figure,
-    raster_figure,
-    spent,
-    training_figure,
 )
-from .files import existing, json_lines, read_json, write_text
-from .model.shapes import BertConfig, teacher_shapes
-from .model.student import StudentConfig
-from .pages import document, html_table, picture
-from .paper import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
-from .storage.checkpoints import load_student
 
 __all__ = ["write_report"]
 
@@ -153,7 +148,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _results_table(name: str, results: Mapping[str, Any]) -> str:
-    """Lay out the columns of `refsnn.evaluate.results_table`."""
+    """Lay out the columns of `refsnn.pages.tables.results_table`."""
     none = ["–"] * 4
     rows = [
         [name, *map(percent, results["metrics"][who].values()), *none]
@@ -445,7 +440,7 @@ def _beside_the_paper(results: Mapping[str, Any], record: Mapping[str, Any], con
 
 
 def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str, Any]:
-    """Describe a run by the names of `refsnn.paper.SETTING`."""
+    """Describe a run by the names of `refsnn.evaluation.published.SETTING`."""
     recipe, bert = settings["recipe"], config.bert
     teacher, general = settings.get("teacher"), settings.get("general")
     text = settings.get("corpus") or (f"that of {Path(general).name}" if general else "the task’s own")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .data.examples import tokenise
-from .data.metrics import decide
-from .data.tasks import LARGEST_SCORE, Task
-from .distillation.predict import predict_rates, predict_spikes
-from .errors import InputError
-from .files import new_folder, write_text
-from .ops import Array
-from .readings.simulate import Rule
-from .storage.checkpoints import load_student
-from .storage.run import read_split, run_tokenizer
+from ..data.examples import tokenise
+from ..data.metrics import decide
+from ..data.tasks import LARGEST_SCORE, Task
+from ..distillation.predict import predict_rates, predict_spikes
+from ..errors import InputError
+from ..files import new_folder, write_text
+from ..ops import Array
+from ..readings.simulate import Rule
+from ..storage.checkpoints import load_student
+from ..storage.run import read_split, run_tokenizer
 
 __all__ = ["submission", "submit"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 import time
@@ -20,36 +19,32 @@ from typing import Any
 
 import numpy as np
 
-from ._version import __version__
+from .._version import __version__
+from ..data.examples import Examples, tokenise
+from ..data.metrics import Spread, agreement, defined, spread, task_metrics
+from ..data.tasks import TASKS, Task
+from ..distillation.predict import predict_rates, predict_spikes, predict_teacher
+from ..errors import InputError, NotConverged
+from ..files import existing, read_json, write_json
+from ..model.neurons import Neuron
+from ..model.parameters import Params
+from ..model.student import StudentConfig
+from ..ops import Array
+from ..readings.simulate import Rule
+from ..storage.checkpoints import load_student, load_teacher
+from ..storage.run import read_split, run_tokenizer, versions
 from .anytime import confidences, curve
-from .data.examples import Examples, tokenise
-from .data.metrics import Spread, agreement, defined, hundredfold, metric_name, spread, task_metrics
-from .data.tasks import TASKS, Task
-from .distillation.predict import predict_rates, predict_spikes, predict_teacher
-from .errors import InputError, NotConverged
-from .files import existing, read_json, write_json
-from .model.neurons import Neuron
-from .model.parameters import Params
-from .model.student import StudentConfig
-from .ops import Array
-from .readings.simulate import Rule
-from .storage.checkpoints import load_student, load_teacher
-from .storage.run import read_split, run_tokenizer, versions
 
 __all__ = [
     "AXES",
     "TIMES",
     "Setting",
-    "comparison_table",
     "grid_settings",
     "group",
     "own_setting",
-    "setting_title",
-    "shown_times",
     "spreads",
     "sweep",
     "sweep_run",
-    "sweep_table",
 ]
 
 #: What can be swept. T always is: one simulation gives them all.
@@ -60,6 +55,7 @@ TIMES = (*range(1, 9), *range(10, 17, 2), *range(20, 33, 4), *range(40, 65, 8), 
 
 #: Thresholds, relative to the one trained with, and leaks.
 SCALES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+
 LEAKS = (1.0, 0.99, 0.95, 0.9)
 
 
@@ -107,9 +103,9 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
 
     Examples
     --------
-    >>> [str(setting) for setting in settings(Neuron(), ["rule"])]
+    >>> [str(setting) for setting in grid_settings(Neuron(), ["rule"])]
     ['inst, V_th 1, leak 1, u0 0', 'running, V_th 1, leak 1, u0 0']
-    >>> len(settings(Neuron(), AXES))
+    >>> len(grid_settings(Neuron(), AXES))
     13
     """
     if unknown := [axis for axis in over if axis not in AXES]:
@@ -122,10 +118,6 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
     if "leak" in over:
         found += [replace(found[0], leak=leak) for leak in LEAKS]
     return list(dict.fromkeys(found))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# One run
 
 
 def sweep_run(
@@ -150,7 +142,7 @@ def sweep_run(
     samples : int, optional
         So many examples, evenly spaced over the dev split; all by default.
     columns : sequence of str
-        As for `refsnn.evaluate.evaluate_run`.
+        As for `refsnn.evaluation.evaluate.evaluate_run`.
 
     Returns
     -------
@@ -255,10 +247,6 @@ def _simulate(
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What is kept
-
-
 def _digest(arrays: Iterable[Array], description: Mapping[str, Any] | None = None) -> str:
     """Fingerprint of arrays, their shapes included."""
     found = hashlib.sha256(json.dumps(description).encode())
@@ -294,10 +282,6 @@ def _forget(path: Path, weights: Sequence[str]) -> None:
     if len(current) < len(entries):
         print(f"{path}: left out {len(entries) - len(current)} results of other weights", file=sys.stderr)
         write_json(path, {"entries": current})
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Several runs
 
 
 def sweep(runs: Sequence[str | os.PathLike], data: str | os.PathLike, **options: Any) -> list[dict[str, Any]]:
@@ -420,141 +404,3 @@ def own_setting(result: Mapping[str, Any], rule: str) -> Mapping[str, Any] | Non
         if setting["rule"] == rule and all(setting[key] == first[key] for key in ("vth", "leak", "u0")):
             return setting
     return None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# For the terminal
-
-
-def shown_times(times: Sequence[int], most: int = 9) -> list[int]:
-    """Choose the T that tables show: all where they are few, or else powers of two, or else some.
-
-    Parameters
-    ----------
-    times : sequence of int
-    most : int
-
-    Returns
-    -------
-    shown : list of int
-
-    Examples
-    --------
-    >>> shown_times(TIMES)
-    [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    >>> shown_times([3, 5])
-    [3, 5]
-    """
-    if len(times) <= most:
-        return list(times)
-    powers = [t for t in times if t & (t - 1) == 0]
-    if 3 <= len(powers) <= most:
-        return powers
-    return [times[i] for i in np.linspace(0, len(times) - 1, most).astype(int)]
-
-
-def setting_title(setting: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """Name a setting by its rule and by what the run was not trained with.
-
-    Parameters
-    ----------
-    setting, own : mapping
-        Of a result's settings; the first of them is the run's own.
-
-    Returns
-    -------
-    title : str
-
-    Examples
-    --------
-    >>> own = {"rule": "inst", "vth": 1.0, "leak": 1.0, "u0": 0.0}
-    >>> setting_title(own | {"u0": 0.5}, own)
-    'inst, u0 = 0.5'
-    """
-    names = {"vth": "V_th", "leak": "leak", "u0": "u0"}
-    changed = [f"{name} = {setting[key]:g}" for key, name in names.items() if setting[key] != own[key]]
-    return ", ".join([setting["rule"], *changed])
-
-
-def sweep_table(result: Mapping[str, Any]) -> str:
-    """Format the sweep of one run.
-
-    Parameters
-    ----------
-    result : dict
-        As from `sweep_run`.
-
-    Returns
-    -------
-    text : str
-    """
-    metric, found = result["metric"], result["settings"]
-    own = found[0]
-    times = shown_times([row["t"] for row in own["rows"]])
-    constants = f"V_th = {own['vth']:g}, leak = {own['leak']:g}, u0 = {own['u0']:g}"
-    lines = [
-        f"{result['run']}: {result['task']} {result['split']}, {result['examples']} examples, trained with {constants}"
-    ]
-    if result["teacher"]:
-        lines.append(f"teacher (BERT): {metric_name(metric)} {hundredfold(result['teacher'][metric])}")
-    blocks: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
-        (f"{metric_name(metric)} after T steps", lambda row: hundredfold(row["metrics"][metric])),
-        ("agrees with the rate map", lambda row: hundredfold(row["agreement"])),
-        ("spikes per neuron and step", lambda row: f"{row['firing_rate']:.3f}"),
-    ]
-    for number, (name, cell) in enumerate(blocks):
-        last = "rate map" if number == 0 else ""
-        lines += ["", f"{name:28}" + "".join(f"{t:>7}" for t in times) + f"{last:>10}".rstrip()]
-        for setting in found:
-            cells = "".join(f"{cell(row):>7}" for row in setting["rows"] if row["t"] in times)
-            rate = hundredfold((setting["rate"] or {}).get(metric)) if last else ""
-            lines.append(f"{setting_title(setting, own):28}{cells}{rate:>10}".rstrip())
-    lines += ["", f"{'early stopping':28}{'level':>9}{'mean T':>9}{metric_name(metric):>10}{'fixed T':>10}"]
-    for setting in filter(None, (own_setting(result, rule) for rule in ("inst", "running"))):
-        for name, points in setting["early"].items():
-            means = np.array([point["mean_t"] for point in points])
-            for i in dict.fromkeys(int(np.abs(np.log(means / t)).argmin()) for t in times):
-                cells = "".join(f"{hundredfold(points[i][key]):>10}" for key in ("value", "fixed"))
-                who = f"{setting['rule']}, {name}"
-                lines.append(f"{who:28}{points[i]['level']:9.3g}{means[i]:9.1f}{cells}")
-    agrees = "Pearson's correlation with" if result["regression"] else "same answer as"
-    lines += [
-        "",
-        f"agrees: {agrees} the rate map of the same constants. fixed T: all examples stopped at the same",
-        "T, with the same mean. Shares and correlations are times 100.",
-    ]
-    return "\n".join(lines)
-
-
-def comparison_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Format several runs side by side, runs that differ by their seed alone as mean and range.
-
-    Parameters
-    ----------
-    results : sequence of dict
-        As from `sweep`.
-
-    Returns
-    -------
-    text : str
-    """
-    metric = results[0]["metric"]
-    lines = [f"{metric_name(metric)} x 100 of {len(results)} runs; of several seeds: mean (lowest to highest)"]
-    for label, runs in group(results).items():
-        found = spreads(runs)
-        seeds = ", ".join(str(run["trained"]["recipe"].get("seed", "-")) for run in runs)
-        lines += ["", f"{label}: {len(runs)} run{'s' * (len(runs) > 1)}, seed{'s' * (len(runs) > 1)} {seeds}"]
-        lines += [f"  {name:22}{_range(found[key])}" for name, key in (("teacher", "teacher"), ("rate map", "rate"))]
-        for rule, by_time in found["spikes"].items():
-            for t in shown_times(list(by_time)):
-                agrees = _range(found["agreement"][rule][t])
-                lines.append(f"  {f'{rule}, T = {t}':22}{_range(by_time[t]):24}agrees {agrees}")
-    return "\n".join(lines)
-
-
-def _range(found: Spread) -> str:
-    if math.isnan(found.mean):
-        return "-"
-    if found.low == found.high:
-        return f"{100 * found.mean:.1f}"
-    return f"{100 * found.mean:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"

@@ -6,28 +6,29 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .data.examples import Examples, tokenise
-from .data.metrics import accuracy, agreement, decide, defined, hundredfold, metric_name, task_metrics
-from .data.tasks import Task
-from .distillation.predict import predict_spikes, predict_teacher, solve_rates
-from .errors import InputError
-from .files import write_json
-from .model.parameters import Params
-from .model.shapes import BertConfig, network_shapes
-from .model.student import StudentConfig, network_config
-from .ops import Array
-from .readings.energy import Counts, Energies, by_kind, count, full_count
-from .readings.simulate import Rule
-from .storage.checkpoints import load_student, load_teacher
-from .storage.records import record, write_record
-from .storage.run import dev_sample, read_split, run_tokenizer, versions
+from ..data.examples import Examples, tokenise
+from ..data.metrics import accuracy, agreement, decide, defined, task_metrics
+from ..data.tasks import Task
+from ..distillation.predict import predict_spikes, predict_teacher, solve_rates
+from ..errors import InputError
+from ..files import write_json
+from ..model.parameters import Params
+from ..model.shapes import BertConfig
+from ..model.student import StudentConfig
+from ..ops import Array
+from ..readings.energy import Counts, Energies, by_kind, count, full_count
+from ..readings.simulate import Rule
+from ..storage.checkpoints import load_student, load_teacher
+from ..storage.run import read_split, run_tokenizer, versions
 
-__all__ = ["evaluate_run", "record_run", "results_table"]
+__all__ = [
+    "evaluate_run",
+]
 
 
 def evaluate_run(
@@ -185,112 +186,3 @@ def _priced(counts: Counts, energies: Energies) -> dict[str, Any]:
 def _peak_memory_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)
-
-
-def results_table(results: dict[str, Any]) -> str:
-    """Format results for the terminal.
-
-    Parameters
-    ----------
-    results : dict
-        As from `evaluate_run`.
-
-    Returns
-    -------
-    text : str
-    """
-    regression = results["teacher_accuracy"] is None
-    lines = []
-    for part in (results, *results["others"]):
-        metrics = list(part["metrics"]["teacher"])
-        percent = ["%" if metric in ("accuracy", "f1") else "x100" for metric in metrics]
-        lines += [
-            f"{results['task']} {part['split']}, {part['examples']} examples, integration rule {results['rule']}",
-            "",
-            f"{'':24}{_cells(map(metric_name, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}{'energy':>9}{'full':>9}",
-            f"{'':24}{_cells(percent)}{'x100' if regression else '%':>9}{'rate':>9}{'':>10}{'gain':>9}{'gain':>9}",
-            f"{'teacher (BERT)':24}{_cells(map(hundredfold, part['metrics']['teacher'].values()))}",
-            f"{'student, rate map':24}{_cells(map(hundredfold, part['metrics']['rate'].values()))}",
-        ]
-        for row in part["spikes"]:
-            name = f"student, T = {row['t']}"
-            lines.append(
-                f"{name:24}{_cells(map(hundredfold, row['metrics'].values()))}{hundredfold(row['agreement']):>9}"
-                f"{row['firing_rate']:9.3f}{row['norm_ops']:10.2f}{row['energy_gain']:8.2f}x"
-                f"{_times(row['full']['gain']):>9}"
-            )
-        lines.append(f"break-even, firing as in those {row['t']} steps: {break_even(row)}")
-        if solved := part["equilibrium"]:
-            lines.append(f"rate map: residual up to {solved['residual']:.1e}, {solved['sweeps']:.1f} sweeps on average")
-        lines.append("")
-    agrees = "Pearson's correlation with the rate map" if regression else "same class as the rate map"
-    lines += [
-        f"agrees: {agrees}. firing rate: spikes per neuron and step. energy gain: against the",
-        "same-size network of ordinary units, by the paper's count (4.6 pJ a multiply-accumulate, 0.9 pJ an",
-        "accumulate); full gain: by every operation, memory traffic "
-        f"{'included' if results['memory'] else 'left out'} (docs/energy.md); below 1x the",
-        "spiking network costs more.",
-    ]
-    if any("-" in line.split() for line in lines):
-        lines.append("-: undefined, as all predictions, or all true scores, are the same.")
-    return "\n".join([*lines, f"{results['seconds']} s, peak memory {results['peak_memory_mb']} MB"])
-
-
-def break_even(row: Mapping[str, Any]) -> str:
-    """Say at which T spiking costs as much as the ordinary network, by both counts.
-
-    Parameters
-    ----------
-    row : mapping
-        Results of the spikes after some T.
-
-    Returns
-    -------
-    text : str
-    """
-    paper, full = (
-        "no T" if t is None else f"T = {t:.1f}" if t >= 1 else "T < 1"
-        for t in (row["break_even"], row["full"]["break_even"])
-    )
-    return f"{paper} by the paper's count, {full} by the full count"
-
-
-def _times(gain: float | None) -> str:
-    return "-" if gain is None else f"{gain:.2f}x"
-
-
-def _cells(cells: Iterable[str]) -> str:
-    return "".join(f"{cell:>10}" for cell in cells)
-
-
-def record_run(
-    run: str | os.PathLike,
-    data: str | os.PathLike,
-    out: str | os.PathLike,
-    samples: int,
-    t_conv: int,
-    rule: Rule,
-    columns: Sequence[str] = (),
-) -> None:
-    """Simulate the student of a run on a few dev sentences and write every spike.
-
-    Parameters
-    ----------
-    run, data, out : path
-    samples, t_conv : int
-    rule : {"inst", "running"}
-    columns : sequence of str
-        Pairs ``name=column``; by default those that the run was distilled with.
-
-    Raises
-    ------
-    InputError
-        `samples` is not positive, the run is not finished or the data cannot be read.
-    """
-    config, params = load_student(run)
-    params = {name: params[name] for name in network_shapes(config.bert, config.feedback)}
-    _, batch = dev_sample(run, data, config, samples, columns)
-    spikes = record(config.network, params, batch, t_conv, rule)
-    special = (config.thresholds, config.initial_potentials)
-    described = network_config(config.bert, config.neuron, config.feedback, *special)
-    write_record(out, described, batch, spikes, rule, "float32", params)

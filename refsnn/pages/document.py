@@ -9,7 +9,7 @@ from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from .figures import PIXELS_PER_INCH, figure_style
+from .figures.style import PIXELS_PER_INCH, figure_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

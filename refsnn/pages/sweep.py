@@ -8,21 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data.metrics import Spread
-from .figures import (
-    Curve,
-    Panel,
-    figure_style,
-    lines_figure,
-    metric_sign,
-    metric_title,
-    metric_value,
-    percent,
-    population_title,
-)
-from .files import atomic, write_text
-from .pages import document, html_table, picture
-from .sweep import group, own_setting, setting_title, shown_times, spreads
+from ..data.metrics import Spread
+from ..evaluation.sweep import group, own_setting, spreads
+from ..files import atomic, write_text
+from .document import document, html_table, picture
+from .figures.accuracy import Curve, Panel, lines_figure
+from .figures.style import figure_style
+from .tables import setting_title, shown_times
+from .words import metric_sign, metric_title, metric_value, percent, population_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +31,7 @@ def write_sweep(result: Mapping[str, Any]) -> Path:
     Parameters
     ----------
     result : dict
-        As from `refsnn.sweep.sweep_run`.
+        As from `refsnn.evaluation.sweep.sweep_run`.
 
     Returns
     -------
@@ -54,7 +47,7 @@ def write_comparison(results: Sequence[Mapping[str, Any]]) -> Path:
     Parameters
     ----------
     results : sequence of dict
-        As from `refsnn.sweep.sweep`.
+        As from `refsnn.evaluation.sweep.sweep`.
 
     Returns
     -------

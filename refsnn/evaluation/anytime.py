@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .data.metrics import METRICS, decide
-from .ops import Array
+from ..data.metrics import METRICS, decide
+from ..ops import Array
 
 __all__ = ["Point", "confidences", "curve", "fixed", "margin", "steadiness", "stops", "streak"]
 

@@ -1,0 +1,50 @@
+"""The spikes of a run's student on a few sentences, as a record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..model.shapes import network_shapes
+from ..model.student import network_config
+from ..readings.simulate import Rule
+from ..storage.checkpoints import load_student
+from ..storage.records import record, write_record
+from ..storage.run import dev_sample
+
+__all__ = [
+    "record_run",
+]
+
+
+def record_run(
+    run: str | os.PathLike,
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    samples: int,
+    t_conv: int,
+    rule: Rule,
+    columns: Sequence[str] = (),
+) -> None:
+    """Simulate the student of a run on a few dev sentences and write every spike.
+
+    Parameters
+    ----------
+    run, data, out : path
+    samples, t_conv : int
+    rule : {"inst", "running"}
+    columns : sequence of str
+        Pairs ``name=column``; by default those that the run was distilled with.
+
+    Raises
+    ------
+    InputError
+        `samples` is not positive, the run is not finished or the data cannot be read.
+    """
+    config, params = load_student(run)
+    params = {name: params[name] for name in network_shapes(config.bert, config.feedback)}
+    _, batch = dev_sample(run, data, config, samples, columns)
+    spikes = record(config.network, params, batch, t_conv, rule)
+    special = (config.thresholds, config.initial_potentials)
+    described = network_config(config.bert, config.neuron, config.feedback, *special)
+    write_record(out, described, batch, spikes, rule, "float32", params)

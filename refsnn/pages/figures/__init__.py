@@ -1,0 +1,1 @@
+"""Figures of a run, each a function of numbers."""
