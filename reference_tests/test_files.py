@@ -9,7 +9,7 @@ from refsnn.data.examples import Examples
 from refsnn.distillation.training import _drop_log_after, train
 from refsnn.files import json_lines
 from refsnn.pages.report import read_log
-from refsnn.reproduce import Progress
+from refsnn.reproduction.progress import Progress
 from refsnn.storage.recipe import Stage
 
 ENTRIES = [{"stage": "a", "step": 3, "lr": 1e-05, "loss": 0.1}, {"stage": "b", "step": 2, "lr": 0.1, "loss": 1 / 3}]

@@ -19,7 +19,10 @@ from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
 from refsnn.evaluation.published import GLUE
 from refsnn.files import read_json
-from refsnn.reproduce import _over_seeds, _page, duration, read_plan, reproduce, text_table, time_left
+from refsnn.reproduction.plan import read_plan
+from refsnn.reproduction.progress import duration, time_left
+from refsnn.reproduction.reproduce import reproduce
+from refsnn.reproduction.summary import _over_seeds, _page, text_table
 from refsnn.storage.checkpoints import load_student
 
 PLAN = """

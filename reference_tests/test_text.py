@@ -125,7 +125,7 @@ except InputError as error:
 def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
     from dataclasses import replace
 
-    from refsnn import demo
+    from refsnn.reproduction import demo
 
     quick = {name: replace(corpus, train=40, dev=20, epochs_teacher=1) for name, corpus in demo.CORPORA.items()}
     monkeypatch.setattr(demo, "CORPORA", quick)
@@ -142,7 +142,7 @@ def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
 def test_the_demonstration_teaches_its_student(tmp_path, capsys):
     import json
 
-    from refsnn.demo import demo
+    from refsnn.reproduction.demo import demo
 
     demo(tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -420,7 +420,7 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo import demo
+    from .reproduction.demo import demo
 
     demo(options.out, options.task, options.seed)
     return 0
@@ -438,7 +438,8 @@ def _distill(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from .reproduce import reproduce, text_table
+    from .reproduction.reproduce import reproduce
+    from .reproduction.summary import text_table
 
     names = ("config", "out", "data", "teacher", "corpus", "tasks", "save_every")
     results = reproduce(**{name: getattr(options, name) for name in names})

@@ -27,6 +27,7 @@ __all__ = [
     "dev_sample",
     "read_split",
     "remember",
+    "results_file",
     "run_settings",
     "run_tokenizer",
     "versions",
@@ -190,3 +191,18 @@ def dev_sample(
     dataset = next(iter(parts.values()))
     examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, run_tokenizer(run, config))
     return examples, examples.batch(np.arange(len(examples)), config.bert.pad_token_id)
+
+
+def results_file(run: Path, rule: str) -> Path:
+    """Name the file that holds a run's results by an integration rule.
+
+    Parameters
+    ----------
+    run : Path
+    rule : str
+
+    Returns
+    -------
+    path : Path
+    """
+    return run / f"results-{rule}.json"

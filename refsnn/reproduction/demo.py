@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from .data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
-from .distillation.stages import distill
-from .evaluation.evaluate import evaluate_run
-from .files import new_folder
-from .model.shapes import BertConfig
-from .pages.report import write_report
-from .pages.tables import results_table
-from .storage.recipe import Recipe
+from ..data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
+from ..distillation.stages import distill
+from ..evaluation.evaluate import evaluate_run
+from ..files import new_folder
+from ..model.shapes import BertConfig
+from ..pages.report import write_report
+from ..pages.tables import results_table
+from ..storage.recipe import Recipe
 
 __all__ = ["demo"]
 

@@ -1,0 +1,154 @@
+"""How far a plan has come, and how long the rest will take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..data.examples import Examples
+from ..files import json_lines, read_json, write_text
+from ..pages.report import read_log
+from ..storage.run import results_file
+
+__all__ = ["Progress", "Step", "duration", "time_left"]
+
+
+class Step(NamedTuple):
+    """One stage of the plan.
+
+    Attributes
+    ----------
+    run : Path
+    stage : str
+        What the run's log and timings call it; of an evaluation ``"evaluation RULE"``.
+    title : str
+    steps : int
+        Training steps; 1 for an evaluation. 0 while it is not known.
+    work : float
+        What the time should be proportional to: words of text times epochs, or times timesteps.
+    """
+
+    run: Path
+    stage: str
+    title: str
+    steps: int
+    work: float
+
+
+#: Stages that cost about the same for a word of text: what is known of one serves for another until it is measured.
+ALIKE = {
+    "internal": ("general",),
+    "prediction": ("internal", "general"),
+    "teacher": ("pretraining",),
+    "evaluation inst": ("evaluation running",),
+    "evaluation running": ("evaluation inst",),
+}
+
+
+def time_left(states: Sequence[tuple[str, float, float, float]]) -> tuple[float, list[str]]:
+    """Estimate the seconds that a plan still takes, from what its finished parts took.
+
+    Parameters
+    ----------
+    states : sequence of (str, float, float, float)
+        Of each stage: its kind, its work, the fraction of it that is done, the seconds that this took.
+
+    Returns
+    -------
+    seconds : float
+        Of all that is left and of a kind that was measured, or of one much like it.
+    unknown : list of str
+        Other kinds of stage that are left.
+
+    Examples
+    --------
+    >>> time_left([("general", 100, 1, 50), ("internal", 30, 0.5, 9), ("internal", 40, 0, 0), ("evaluation", 5, 0, 0)])
+    (33.0, ['evaluation'])
+    """
+    rates: dict[str, float] = {}
+    for kind in dict.fromkeys(state[0] for state in states):
+        done = sum(work * fraction for other, work, fraction, _ in states if other == kind)
+        if done:
+            rates[kind] = sum(spent for other, _, _, spent in states if other == kind) / done
+    seconds, unknown = 0.0, []
+    for kind, work, fraction, _ in states:
+        known = [rates[other] for other in (kind, *ALIKE.get(kind, ())) if other in rates]
+        if known:
+            seconds += work * (1 - fraction) * known[0]
+        elif fraction < 1 and kind not in unknown:
+            unknown.append(kind)
+    return seconds, unknown
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as one would say it.
+
+    Parameters
+    ----------
+    seconds : float
+
+    Returns
+    -------
+    words : str
+
+    Examples
+    --------
+    >>> [duration(x) for x in (0.4, 75, 1000, 10_000, 1e6)]
+    ['1 s', '75 s', '17 min', '2.8 h', '11.6 days']
+    """
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min")):
+        if seconds < limit:
+            return f"{max(1, seconds / unit):.0f} {name}"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
+
+
+class Progress:
+    """Say which stage of the plan begins, and what is left; keep that as ``log.jsonl``."""
+
+    def __init__(self, out: Path, steps: Sequence[Step]) -> None:
+        self.log, self.steps = out / "log.jsonl", list(steps)
+        entries = json_lines(self.log)
+        write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in entries))  # without half a line
+        for entry in entries:
+            self._learn(entry["title"], entry["steps"], entry["work"])
+
+    def _learn(self, title: str, steps: int, work: float) -> None:
+        """Take up what only reading the text tells: how much there is of the general stage."""
+        self.steps = [
+            step._replace(steps=steps, work=work) if step.title == title and not step.steps else step
+            for step in self.steps
+        ]
+
+    def state(self, step: Step) -> tuple[str, float, float, float]:
+        """Tell what `time_left` wants to know."""
+        kind = "pretraining" if step.run.name == "pretrained" else step.stage
+        if kind.startswith("evaluation"):
+            path = results_file(step.run, kind.split()[1])
+            return kind, step.work, float(path.exists()), read_json(path)["seconds"] if path.exists() else 0.0
+        logged = read_log(step.run).get(step.stage)
+        timings = step.run / "timings.json"
+        spent = read_json(timings).get(step.stage, 0.0) if timings.exists() else 0.0
+        fraction = min(1.0, logged[-1]["step"] / step.steps) if logged and step.steps else 0.0
+        return kind, step.work, fraction if spent else 0.0, spent
+
+    def begin(self, run: Path, stage: str, text: Examples | None = None, epochs: int = 0, size: int = 1) -> None:
+        """Say that a stage begins, unless it is finished already."""
+        number = next(i for i, step in enumerate(self.steps) if (step.run, step.stage) == (run, stage))
+        if text is not None:
+            self._learn(self.steps[number].title, -(-len(text) // size) * epochs, float(len(text.tokens)) * epochs)
+        states = [self.state(step) for step in self.steps]
+        if states[number][2] == 1:
+            return
+        seconds, unknown = time_left(states)
+        left = f"about {duration(seconds)} left" if seconds else "time left not known yet"
+        if unknown and seconds:
+            left += f", not counting {', '.join(unknown)}: not measured yet"
+        step = self.steps[number]
+        print(f"\nstage {number + 1} of {len(self.steps)}: {step.title}; {left}", flush=True)
+        entry = {"title": step.title, "number": number + 1, "of": len(self.steps)}
+        entry |= {"steps": step.steps, "work": step.work, "seconds_left": round(seconds, 1), "unknown": unknown}
+        with open(self.log, "a", encoding="utf-8") as log:
+            log.write(json.dumps(entry | {"at": round(time.time(), 1)}) + "\n")

@@ -1,0 +1,214 @@
+"""The results of a whole plan: gathered, as a table of text, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..data.metrics import defined, metric_name, spread
+from ..data.tasks import TASKS
+from ..evaluation.published import GLUE
+from ..files import read_json
+from ..pages.document import document, html_table
+from ..storage.recipe import Recipe
+from ..storage.run import results_file, versions
+from .plan import Plan
+from .progress import duration
+
+__all__ = [
+    "summarise",
+]
+
+
+def summarise(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
+    """Gather the results of all runs of a finished plan.
+
+    Parameters
+    ----------
+    plan : Plan
+    out : Path
+    made : bool
+        Whether text and teacher are made up.
+
+    Returns
+    -------
+    results : dict
+        Under ``"tasks"``, of each task its first GLUE metric for the teacher, the rate map and the spikes: mean, least
+        and greatest over the seeds, and all values, as fractions; and the published figure, None where there is none.
+    """
+    tasks = []
+    for name in plan.tasks:
+        folders = [out / name / f"seed-{seed}" for seed in plan.seeds]
+        found = {rule: [read_json(results_file(folder, rule)) for folder in folders] for rule in plan.evaluation.rules}
+        first = found[plan.evaluation.rules[0]]
+        metric = TASKS[name].metrics[0]
+        spikes = [
+            {
+                "rule": rule,
+                "t": row["t"],
+                **_over_seeds([run["spikes"][i]["metrics"][metric] for run in runs]),
+                "firing_rate": spread([run["spikes"][i]["firing_rate"] for run in runs]).mean,
+                "energy_gain": spread([run["spikes"][i]["energy_gain"] for run in runs]).mean,
+            }
+            for rule, runs in found.items()
+            for i, row in enumerate(runs[0]["spikes"])
+        ]
+        tasks.append(
+            {
+                "task": name,
+                "name": first[0]["task"],
+                "metric": metric,
+                "split": first[0]["split"],
+                "examples": first[0]["examples"],
+                "teacher": _over_seeds([run["metrics"]["teacher"][metric] for run in first]),
+                "rate": _over_seeds([run["metrics"]["rate"][metric] for run in first]),
+                "spikes": spikes,
+                "published": None if made else GLUE.get(name),
+                "seeds": plan.seeds,
+                "seconds": round(sum(map(_seconds, folders)), 1),
+                "runs": [folder.relative_to(out).as_posix() for folder in folders],
+            }
+        )
+    general = [out / name for name in ("pretrained", "general") if (out / name).exists()]
+    return {
+        "plan": plan.source,
+        "made_up": made,
+        "tasks": tasks,
+        "general_seconds": round(sum(map(_seconds, general)), 1),
+        "recipes": {"general": _differing(plan.general)} | {name: _differing(r) for name, r in plan.tasks.items()},
+        "versions": versions(),
+    }
+
+
+def _over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
+    mean, least, greatest = map(defined, spread(values))
+    return {"mean": mean, "least": least, "greatest": greatest, "values": list(values)}
+
+
+def _seconds(run: Path) -> float:
+    timings = run / "timings.json"
+    stages = sum(read_json(timings).values()) if timings.exists() else 0.0
+    return stages + sum(read_json(path).get("seconds", 0.0) for path in run.glob("results-*.json"))
+
+
+def _differing(recipe: Recipe) -> dict[str, Any]:
+    """Pick what of a recipe is not the default."""
+    values = {field.name: getattr(recipe, field.name) for field in fields(recipe) if field.name not in ("task", "seed")}
+    defaults = {field.name: field.default for field in fields(recipe)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def _head(results: Mapping[str, Any]) -> list[str]:
+    times = dict.fromkeys(f"T = {row['t']}" for row in results["tasks"][0]["spikes"])
+    published = ["published"] * _is_published(results)
+    return ["task", "metric", "rule", "teacher", "rate map", *times, *published, "seeds", "time"]
+
+
+def _rows(results: Mapping[str, Any], form: str) -> list[list[str]]:
+    """Lay out a line for each task and rule; `form` says how a mean and its range are written."""
+
+    def cell(row: Mapping[str, Any], value: Mapping[str, Any]) -> str:
+        if value["mean"] is None:
+            return "–"
+        mean, *ends = (f"{100 * value[key]:.1f}" for key in ("mean", "least", "greatest"))
+        return form.format(mean, "–".join(ends)) if len(row["seeds"]) > 1 else mean
+
+    lines = []
+    for row in results["tasks"]:
+        published = ["–" if row["published"] is None else f"{row['published']:.1f}"] * _is_published(results)
+        for rule in dict.fromkeys(spikes["rule"] for spikes in row["spikes"]):
+            values = [row["teacher"], row["rate"], *(spikes for spikes in row["spikes"] if spikes["rule"] == rule)]
+            cells = [row["name"], metric_name(row["metric"]), rule, *(cell(row, value) for value in values), *published]
+            lines.append([*cells, ", ".join(map(str, row["seeds"])), duration(row["seconds"])])
+    return lines
+
+
+def text_table(results: Mapping[str, Any]) -> str:
+    """Lay out the results for the terminal.
+
+    Parameters
+    ----------
+    results : dict
+        As from `reproduce`.
+
+    Returns
+    -------
+    text : str
+    """
+    rows = [_head(results), *_rows(results, "{} ({})")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join([*lines, "", NOTE.format(seeds=_of_seeds(results), general=duration(results["general_seconds"]))])
+
+
+#: What the table means.
+NOTE = (
+    "Metrics are times 100{seeds}. Rate map: the student at the equilibrium of its rates; T: by spikes counted over "
+    "T time steps.\nTime: of one task, all its seeds; the stages before the tasks took {general}."
+)
+
+
+def _is_published(results: Mapping[str, Any]) -> bool:
+    return any(row["published"] is not None for row in results["tasks"])
+
+
+def _of_seeds(results: Mapping[str, Any]) -> str:
+    return ": mean, least and greatest over the seeds" if len(results["tasks"][0]["seeds"]) > 1 else ""
+
+
+def plan_page(results: Mapping[str, Any]) -> str:
+    links = {
+        row["name"]: ", ".join(
+            f'<a href="{escape(run)}/report.html">{seed}</a>'
+            for run, seed in zip(row["runs"], row["seeds"], strict=True)
+        )
+        for row in results["tasks"]
+    }
+    rows = [[*line[:-2], links[line[0]], line[-1]] for line in _rows(results, "{}<br><small>{}</small>")]
+    examples = "; ".join(f"{escape(row['name'])} {row['split']}: {row['examples']}" for row in results["tasks"])
+    note = NOTE.format(seeds=_of_seeds(results), general=duration(results["general_seconds"]))
+    note += f" Examples: {examples}. Each seed links to the page of its run."
+    if _is_published(results):
+        note += " Published: the paper’s own figure for its 4 encoders of width 768 and BERT-base."
+    if results["made_up"]:
+        note += " Text and teacher are made up: these figures say that everything works, and nothing about GLUE."
+    energy = [
+        [
+            f"{escape(row['name'])}, T = {spikes['t']}, {spikes['rule']}",
+            f"{spikes['firing_rate']:.3f}",
+            f"{spikes['energy_gain']:.2f}×",
+        ]
+        for row in results["tasks"]
+        for spikes in row["spikes"]
+    ]
+    recipes = [
+        [escape(name), escape(", ".join(f"{key} {value}" for key, value in recipe.items())) or "as by default"]
+        for name, recipe in results["recipes"].items()
+    ]
+    versions = [[escape(name), escape(value)] for name, value in results["versions"].items()]
+    sections = {
+        "Results": f'{html_table("Dev splits", _head(results), rows)}\n<p class="note">{note}</p>',
+        "Activity and energy": html_table("Means over the seeds", ["", "firing rate", "energy gain"], energy)
+        + '\n<p class="note">Firing rate: spikes per neuron and step. Energy gain: against the same-size network of '
+        "ordinary units, by the paper’s count; below 1× the spiking network costs more.</p>",
+        "Recipes": '<div class="tables">\n'
+        + html_table("Where they differ from the defaults of <code>refsnn distill</code>", [], recipes, "words")
+        + html_table("Versions", [], versions)
+        + "\n</div>",
+    }
+    general = results["recipes"]["general"].get("epochs_general") != 0
+    once = "a spiking student was distilled from a pretrained BERT on unlabelled text once; " if general else ""
+    about = (
+        f"<p>A reproduction of SpikingBERT by the plan <code>{escape(Path(results['plan']).name)}</code>: {once}"
+        f"for every task and seed BERT was fine-tuned; {'the' if general else 'a spiking'} student learnt of it.</p>"
+    )
+    return document("SpikingBERT, reproduced", about, sections)
