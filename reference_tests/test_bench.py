@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from refsnn.bench import (
+from refsnn.cli import main
+from refsnn.conformance import reference
+from refsnn.conformance.bench import (
     WORKS,
     Outcome,
     _floor,
@@ -18,8 +20,6 @@ from refsnn.bench import (
     measure,
     plot_scaling,
 )
-from refsnn.cli import main
-from refsnn.conformance import reference
 from refsnn.distillation.student import logits
 from refsnn.distillation.teacher import classify
 from refsnn.errors import InputError

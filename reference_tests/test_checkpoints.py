@@ -11,6 +11,7 @@ from conftest import SMALL, random_batch, random_parameters
 from test_training import write_task, write_teacher
 
 from refsnn.cli import main
+from refsnn.conformance.parity import read_case
 from refsnn.distillation.student import logits
 from refsnn.errors import InputError
 from refsnn.files import load_tensors, read_json, save_tensors, write_json
@@ -18,7 +19,6 @@ from refsnn.model.neurons import Neuron
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
-from refsnn.parity import read_case
 from refsnn.readings.rate_map import rate_map
 from refsnn.storage.checkpoints import bert_folder, load_bert, load_student, load_teacher, read_weights, save_model
 from refsnn.storage.convert import authors_names, convert

@@ -13,9 +13,9 @@ import pytest
 from refsnn.cli import main
 from refsnn.conformance import reference
 from refsnn.conformance.cases import SUITES, call, cases, eight_bits
+from refsnn.conformance.judge import Exemption, conform, expectation, judge, read_exemptions
 from refsnn.conformance.report import stale, status_counts
 from refsnn.conformance.requirements import REQUIREMENTS
-from refsnn.conformance.run import Exemption, conform, expectation, judge, read_exemptions
 from refsnn.errors import InputError
 
 HERE = Path(__file__).parent

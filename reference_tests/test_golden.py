@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from refsnn.cli import main
-from refsnn.conformance.bundle import SCHEMA, verify_bundle, write_bundle
 from refsnn.conformance.cases import cases
+from refsnn.conformance.golden import SCHEMA, verify_bundle, write_bundle
 from refsnn.errors import InputError
 
 TINY = Path(__file__).parent / "golden" / "tiny"

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from refsnn.conformance.mistakes import NEURON_MISTAKES, recognise_neuron
+from refsnn.conformance.mistakes.neurons import NEURON_MISTAKES, recognise_neuron
 from refsnn.model.neurons import Neuron, fire
 
 LIF = {"vth": 0.5, "leak": 0.75, "u0": 0.5, "tie": 1e-9}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from refsnn.cli import main
+from refsnn.conformance.parity import check_case, read_case
 from refsnn.errors import InputError
-from refsnn.parity import check_case, read_case
 
 
 def test_recorded_cases_agree_in_every_quantity(cases):

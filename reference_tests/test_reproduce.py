@@ -22,7 +22,7 @@ from refsnn.files import read_json
 from refsnn.reproduction.plan import read_plan
 from refsnn.reproduction.progress import duration, time_left
 from refsnn.reproduction.reproduce import reproduce
-from refsnn.reproduction.summary import _over_seeds, _page, text_table
+from refsnn.reproduction.summary import _over_seeds, plan_page, text_table
 from refsnn.storage.checkpoints import load_student
 
 PLAN = """
@@ -141,7 +141,7 @@ def test_the_table_is_what_the_runs_found(whole):
     assert page.count("report.html") == 8 and f"{GLUE['rte']:.1f}" in page
     assert "on unlabelled text once" in page
     results["recipes"]["general"]["epochs_general"] = 0
-    assert "on unlabelled text once" not in _page(results) and "a spiking student learnt" in _page(results)
+    assert "on unlabelled text once" not in plan_page(results) and "a spiking student learnt" in plan_page(results)
     for link in re.findall(r'href="([^#"]+)"', page):
         assert (whole / link).stat().st_size > 10_000
     assert f"{100 * results['tasks'][0]['rate']['mean']:.1f}" in text_table(results)

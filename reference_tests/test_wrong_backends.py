@@ -14,8 +14,8 @@ from backends.torch_backend import Torch
 from backends.wrong import WRONG
 
 from refsnn.conformance.cases import cases
+from refsnn.conformance.judge import conform
 from refsnn.conformance.requirements import REQUIREMENTS
-from refsnn.conformance.run import conform
 
 #: Levels, from the parts to the whole. Neurons and operations do not build on each other.
 LEVELS = (("neuron", "op"), ("population",), ("encoder",), ("network",), ("distillation",))

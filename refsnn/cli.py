@@ -528,7 +528,7 @@ def _solvers(options: argparse.Namespace) -> int:
 
 
 def _parity(options: argparse.Namespace) -> int:
-    from .parity import TOLERANCE, check_case, read_case
+    from .conformance.parity import TOLERANCE, check_case, read_case
 
     passed = True
     for path in options.cases:
@@ -585,7 +585,7 @@ def _certify(options: argparse.Namespace) -> int:
 
 
 def _golden_write(options: argparse.Namespace) -> int:
-    from .conformance.bundle import write_bundle
+    from .conformance.golden import write_bundle
 
     size = write_bundle(options.folder, options.suite, options.seed)
     print(f"wrote {options.folder}: {size / 1e6:.2f} MB; check it with: refsnn golden verify {options.folder}")
@@ -593,7 +593,7 @@ def _golden_write(options: argparse.Namespace) -> int:
 
 
 def _golden_verify(options: argparse.Namespace) -> int:
-    from .conformance.bundle import verify_bundle
+    from .conformance.golden import verify_bundle
 
     compared, worst, differences = verify_bundle(options.folder)
     for difference in differences:
@@ -619,8 +619,8 @@ def _conform(options: argparse.Namespace) -> int:
     import fnmatch
 
     from .conformance.cases import cases
+    from .conformance.judge import conform, load_adapter, read_exemptions
     from .conformance.report import stale, text_report, write_html_report, write_json_report
-    from .conformance.run import conform, load_adapter, read_exemptions
 
     sys.path.insert(0, os.getcwd())  # an adapter in the folder one works in, as `python -m` would find it
     adapter = load_adapter(options.adapter)
@@ -655,7 +655,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import WORKS, bench_table, measure, plot_ratios, plot_scaling, scaling, timings
+    from .conformance.bench import WORKS, bench_table, measure, plot_ratios, plot_scaling, scaling, timings
     from .files import write_json
 
     if options.scaling:

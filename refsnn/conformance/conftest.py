@@ -4,8 +4,8 @@ import pytest
 
 from . import reference
 from .cases import cases
+from .judge import load_adapter, read_exemptions
 from .report import stale
-from .run import load_adapter, read_exemptions
 
 
 class _Kit:

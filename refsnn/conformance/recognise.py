@@ -1,6 +1,6 @@
 """Naming the likely mistake: known mistakes are made on purpose, and their answers compared with the backend's.
 
-`refsnn.conformance.mistakes` does this for neurons. Here are the operations' mistakes, each a wrong operation in the
+`mistakes.neurons` does this for neurons. Here are the operations' mistakes, each a wrong operation in the
 form of `refsnn.conformance.reference.OPS`; the networks', each the right network on other settings or inputs, or a
 network that is wired otherwise; and those of simulations, losses and the optimiser.
 """
@@ -28,7 +28,7 @@ from ..ops import Array
 from ..ops.rounding import PRECISIONS
 from . import reference
 from .cases import VANISHING, Arrays, Case, call, eight_bits, parts
-from .mistakes import recognise_neuron
+from .mistakes.neurons import recognise_neuron
 
 __all__ = [
     "ADJOINT_MISTAKES",

@@ -12,8 +12,8 @@ from typing import Any
 
 from .._version import __version__
 from ..files import write_json, write_text
+from .judge import Exemption, Result
 from .requirements import REQUIREMENTS
-from .run import Exemption, Result
 
 __all__ = ["stale", "status_counts", "text_report", "write_html_report", "write_json_report"]
 

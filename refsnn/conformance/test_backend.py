@@ -2,7 +2,7 @@
 
 import pytest
 
-from .run import exempted
+from .judge import exempted
 
 
 def test_backend(question, kit):

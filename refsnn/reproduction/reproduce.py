@@ -34,7 +34,7 @@ from ..storage.recipe import Recipe, Stage
 from ..storage.run import results_file, run_settings
 from .plan import MADE, Evaluation, Made, Plan, read_plan
 from .progress import Progress, Step
-from .summary import summarise
+from .summary import plan_page, summarise
 
 __all__ = [
     "reproduce",

@@ -28,22 +28,22 @@ from typing import Any
 
 import numpy as np
 
-from .data.examples import Examples, length_batches
-from .distillation.predict import predict_spikes, predict_teacher
-from .distillation.student import internal_gradients
-from .distillation.training import in_shares
-from .errors import InputError
-from .files import atomic
-from .model.batch import Batch
-from .model.families import spiking_bert
-from .model.neurons import Neuron, fire
-from .model.parameters import initial_parameters
-from .model.shapes import BertConfig, head_shapes, network_shapes
-from .model.student import StudentConfig, network_config
-from .ops import Array
-from .parallel import cores
-from .process import prepare
-from .readings.simulate import simulate
+from ..data.examples import Examples, length_batches
+from ..distillation.predict import predict_spikes, predict_teacher
+from ..distillation.student import internal_gradients
+from ..distillation.training import in_shares
+from ..errors import InputError
+from ..files import atomic
+from ..model.batch import Batch
+from ..model.families import spiking_bert
+from ..model.neurons import Neuron, fire
+from ..model.parameters import initial_parameters
+from ..model.shapes import BertConfig, head_shapes, network_shapes
+from ..model.student import StudentConfig, network_config
+from ..ops import Array
+from ..parallel import cores
+from ..process import prepare
+from ..readings.simulate import simulate
 
 __all__ = [
     "WORKS",
@@ -224,7 +224,7 @@ def _worker(work: Work, contestant: str) -> None:
     elif contestant in FLOORS:
         run = _floor(work, cores() if contestant == FLOORS[0] else 1)
     else:
-        from .conformance.run import load_adapter
+        from .judge import load_adapter
 
         run = _theirs(work, load_adapter(contestant, TIMED))
     print(json.dumps(run is not None), flush=True)
@@ -271,7 +271,7 @@ class _Contestant:
         env = os.environ | {"OPENBLAS_NUM_THREADS": blas, "OMP_NUM_THREADS": blas, "MKL_NUM_THREADS": blas}
         env["TQDM_DISABLE"] = "1"
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), env.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "refsnn.bench", work, name]
+        command = [sys.executable, "-m", "refsnn.conformance.bench", work, name]
         self.process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
         self.seconds: list[float] = []
         self.peak = 0
@@ -414,7 +414,7 @@ def plot_scaling(measured: Mapping[str, Sequence[Sequence[float]]], path: str | 
     path : path
         An ``.svg`` file.
     """
-    from .pages.figures.style import COLOUR, figure_legend, figure_style, log_axis, new_figure
+    from ..pages.figures.style import COLOUR, figure_legend, figure_style, log_axis, new_figure
 
     titles = {"t": "timesteps T", "batch": "sequences B", "positions": "tokens N", "width": "width D"}
     with figure_style():
@@ -445,7 +445,7 @@ def plot_ratios(outcomes: Sequence[Outcome], path: str | os.PathLike) -> None:
     path : path
         An ``.svg`` file.
     """
-    from .pages.figures.style import COLOUR, figure_legend, figure_style, new_figure
+    from ..pages.figures.style import COLOUR, figure_legend, figure_style, new_figure
 
     ours = {o.work: o for o in outcomes if o.contestant == OURS}
     others = [o for o in outcomes if o.contestant != OURS][::-1]  # the first on top

@@ -16,20 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import ops
-from .distillation.student import internal_gradients, logits, prediction_gradients
-from .errors import InputError
-from .files import existing
-from .model.batch import Batch, checked_batch
-from .model.families import spiking_bert
-from .model.network import Network
-from .model.neurons import Neuron
-from .model.parameters import Params, check_parameters
-from .model.shapes import BertConfig, network_shapes
-from .ops import Array
-from .readings.certify import certify
-from .readings.rate_map import Rates, rate_map, scores
-from .storage.convert import authors_names
+from .. import ops
+from ..distillation.student import internal_gradients, logits, prediction_gradients
+from ..errors import InputError
+from ..files import existing
+from ..model.batch import Batch, checked_batch
+from ..model.families import spiking_bert
+from ..model.network import Network
+from ..model.neurons import Neuron
+from ..model.parameters import Params, check_parameters
+from ..model.shapes import BertConfig, network_shapes
+from ..ops import Array
+from ..readings.certify import certify
+from ..readings.rate_map import Rates, rate_map, scores
+from ..storage.convert import authors_names
 
 __all__ = ["TOLERANCE", "Comparison", "check_case", "read_case"]
 

@@ -27,8 +27,8 @@ from ..files import existing, load_tensors, new_folder, read_json, save_tensors,
 from ..ops import Array
 from . import reference
 from .cases import SUITES, Case, call, cases, parts
+from .judge import certified, expectation
 from .requirements import PAGE
-from .run import certified, expectation
 
 __all__ = ["SCHEMA", "Difference", "manifest", "verify_bundle", "write_bundle"]
 

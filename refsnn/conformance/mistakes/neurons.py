@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import Array
+from ...ops import Array
 
 __all__ = ["NEURON_MISTAKES", "recognise_neuron"]
 
