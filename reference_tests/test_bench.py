@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.conformance import reference
 from refsnn.conformance.bench import (
     WORKS,

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_rounding import ORDERS, VARIANCES, Program, bfloat16
 
-from refsnn import cli
+from refsnn.commands import cli
 from refsnn.errors import InputError
 from refsnn.model import projections
 from refsnn.model.batch import attention_mask

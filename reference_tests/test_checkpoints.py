@@ -10,7 +10,7 @@ import pytest
 from conftest import SMALL, random_batch, random_parameters
 from test_training import write_task, write_teacher
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.conformance.parity import read_case
 from refsnn.distillation.student import logits
 from refsnn.errors import InputError

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.conformance import reference
 from refsnn.conformance.cases import SUITES, call, cases, eight_bits
 from refsnn.conformance.judge import Exemption, conform, expectation, judge, read_exemptions

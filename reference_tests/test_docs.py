@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import refsnn
-from refsnn import cli
+from refsnn.commands import cli
 from refsnn.data.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]

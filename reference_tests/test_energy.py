@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, random_parameters
 from test_report import edit, evaluated, plain, run  # noqa: F401
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.distillation.student import logits
 from refsnn.errors import InputError
 from refsnn.model.batch import Batch

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_training import write_task, write_teacher
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.files import load_tensors, save_tensors
 
 QUICK = "--max-length 16 --epochs-teacher 1 --epochs-general 0 --epochs-internal 1 --epochs-prediction 1".split()

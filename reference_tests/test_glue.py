@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_training import BAD, GOOD, RECIPE, write_task, write_teacher
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.data.metrics import METRICS
 from refsnn.data.reading import read_task
 from refsnn.data.tasks import HUB, TASKS, Task, column_names, splits

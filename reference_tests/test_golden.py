@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.conformance.cases import cases
 from refsnn.conformance.golden import SCHEMA, verify_bundle, write_bundle
 from refsnn.errors import InputError

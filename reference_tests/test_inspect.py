@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.data.tasks import TASKS
 from refsnn.distillation.teacher import encode
 from refsnn.errors import InputError

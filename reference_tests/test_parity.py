@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.conformance.parity import check_case, read_case
 from refsnn.errors import InputError
 

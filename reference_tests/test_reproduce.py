@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from test_training import BAD, GOOD, write_task, write_teacher
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
 from refsnn.evaluation.published import GLUE

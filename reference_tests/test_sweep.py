@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_training import RECIPE, write_task, write_teacher
 
-from refsnn.cli import main
+from refsnn.commands.cli import main
 from refsnn.data.examples import tokenise
 from refsnn.data.metrics import spread
 from refsnn.data.tasks import TASKS

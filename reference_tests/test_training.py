@@ -297,7 +297,7 @@ def test_layers_that_do_not_divide_are_refused_with_what_would():
 
 
 def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
-    from refsnn.cli import main
+    from refsnn.commands.cli import main
 
     data, teacher = write_task(tmp_path / "data", rows=40), write_teacher(tmp_path / "bert")
     short = replace(RECIPE, epochs_general=0, epochs_internal=2, epochs_prediction=2, feedback=0.1)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
-from ._version import __version__
-from .errors import InputError
-from .process import prepare
+from .._version import __version__
+from ..errors import InputError
+from ..process import prepare
 
 __all__ = ["main"]
 
@@ -39,7 +39,7 @@ EPILOGUE = "`refsnn COMMAND --help` explains each; docs/architecture.md shows ho
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
-    from .storage.recipe import Recipe
+    from ..storage.recipe import Recipe
 
     group = parser.add_argument_group("training")
     helps = {
@@ -420,15 +420,15 @@ def parser(arguments: Sequence[str] = ("distill",)) -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .reproduction.demo import demo
+    from ..reproduction.demo import demo
 
     demo(options.out, options.task, options.seed)
     return 0
 
 
 def _distill(options: argparse.Namespace) -> int:
-    from .distillation.stages import distill
-    from .storage.recipe import Recipe
+    from ..distillation.stages import distill
+    from ..storage.recipe import Recipe
 
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
     distill(recipe, options.data, options.teacher, options.out, options.corpus, options.save_every, options.columns)
@@ -438,8 +438,8 @@ def _distill(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from .reproduction.reproduce import reproduce
-    from .reproduction.summary import text_table
+    from ..reproduction.reproduce import reproduce
+    from ..reproduction.summary import text_table
 
     names = ("config", "out", "data", "teacher", "corpus", "tasks", "save_every")
     results = reproduce(**{name: getattr(options, name) for name in names})
@@ -448,10 +448,10 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .evaluation.evaluate import evaluate_run
-    from .pages.report import write_report
-    from .pages.tables import results_table
-    from .readings.energy import Energies, read_energies
+    from ..evaluation.evaluate import evaluate_run
+    from ..pages.report import write_report
+    from ..pages.tables import results_table
+    from ..readings.energy import Energies, read_energies
 
     energies = read_energies(options.energies) if options.energies else Energies()
     results = evaluate_run(
@@ -469,9 +469,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from .evaluation.sweep import TIMES, sweep
-    from .pages.sweep import write_comparison, write_sweep
-    from .pages.tables import comparison_table, sweep_table
+    from ..evaluation.sweep import TIMES, sweep
+    from ..pages.sweep import write_comparison, write_sweep
+    from ..pages.tables import comparison_table, sweep_table
 
     results = sweep(
         options.run_folders,
@@ -489,7 +489,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from .pages.inspect import inspect_run
+    from ..pages.inspect import inspect_run
 
     names = ("text", "second", "index", "data", "t_conv", "rule", "out")
     path, sentence = inspect_run(options.run_folder, **{name: getattr(options, name) for name in names})
@@ -505,7 +505,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from .evaluation.submit import submit
+    from ..evaluation.submit import submit
 
     for path in submit(options.run_folder, options.data, options.out, options.t_conv, options.rule, options.columns):
         print(f"wrote {path}")
@@ -515,9 +515,9 @@ def _submit(options: argparse.Namespace) -> int:
 def _solvers(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from .evaluation.solvers import compare_solvers
-    from .pages.figures.checks import plot_solvers
-    from .pages.tables import solvers_table
+    from ..evaluation.solvers import compare_solvers
+    from ..pages.figures.checks import plot_solvers
+    from ..pages.tables import solvers_table
 
     heading, rows = compare_solvers(options.run_folder, options.data, options.samples)
     print(f"{heading}\n\n{solvers_table(rows)}")
@@ -528,7 +528,7 @@ def _solvers(options: argparse.Namespace) -> int:
 
 
 def _parity(options: argparse.Namespace) -> int:
-    from .conformance.parity import TOLERANCE, check_case, read_case
+    from ..conformance.parity import TOLERANCE, check_case, read_case
 
     passed = True
     for path in options.cases:
@@ -556,7 +556,7 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from .evaluation.record import record_run
+    from ..evaluation.record import record_run
 
     names = ("data", "out", "samples", "t_conv", "rule", "columns")
     record_run(options.run_folder, **{name: getattr(options, name) for name in names})
@@ -565,10 +565,10 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _certify(options: argparse.Namespace) -> int:
-    from .files import write_json
-    from .pages.figures.checks import plot_margins
-    from .pages.tables import margin_histogram, verdict_table
-    from .storage.records import certify_record, verdicts_to_dict
+    from ..files import write_json
+    from ..pages.figures.checks import plot_margins
+    from ..pages.tables import margin_histogram, verdict_table
+    from ..storage.records import certify_record, verdicts_to_dict
 
     record, verdicts = certify_record(options.record, options.params, options.dtype, options.accumulate, options.block)
     print(
@@ -585,7 +585,7 @@ def _certify(options: argparse.Namespace) -> int:
 
 
 def _golden_write(options: argparse.Namespace) -> int:
-    from .conformance.golden import write_bundle
+    from ..conformance.golden import write_bundle
 
     size = write_bundle(options.folder, options.suite, options.seed)
     print(f"wrote {options.folder}: {size / 1e6:.2f} MB; check it with: refsnn golden verify {options.folder}")
@@ -593,7 +593,7 @@ def _golden_write(options: argparse.Namespace) -> int:
 
 
 def _golden_verify(options: argparse.Namespace) -> int:
-    from .conformance.golden import verify_bundle
+    from ..conformance.golden import verify_bundle
 
     compared, worst, differences = verify_bundle(options.folder)
     for difference in differences:
@@ -609,7 +609,7 @@ def _bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
     if not sys.stderr.isatty():
         yield lambda count: None
         return
-    from .files import require
+    from ..files import require
 
     with require("tqdm").tqdm(total=total, unit=unit, leave=False) as bar:
         yield bar.update
@@ -618,9 +618,9 @@ def _bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
 def _conform(options: argparse.Namespace) -> int:
     import fnmatch
 
-    from .conformance.cases import cases
-    from .conformance.judge import conform, load_adapter, read_exemptions
-    from .conformance.report import stale, text_report, write_html_report, write_json_report
+    from ..conformance.cases import cases
+    from ..conformance.judge import conform, load_adapter, read_exemptions
+    from ..conformance.report import stale, text_report, write_html_report, write_json_report
 
     sys.path.insert(0, os.getcwd())  # an adapter in the folder one works in, as `python -m` would find it
     adapter = load_adapter(options.adapter)
@@ -645,7 +645,7 @@ def _conform(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from .storage.convert import convert
+    from ..storage.convert import convert
 
     names = ("source", "destination", "to", "task", "classes", "vth", "leak", "feedback", "seed")
     for note in convert(**{name: getattr(options, name) for name in names}):
@@ -655,8 +655,8 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .conformance.bench import WORKS, bench_table, measure, plot_ratios, plot_scaling, scaling, timings
-    from .files import write_json
+    from ..conformance.bench import WORKS, bench_table, measure, plot_ratios, plot_scaling, scaling, timings
+    from ..files import write_json
 
     if options.scaling:
         with _bar(4, "round") as update:
