@@ -73,7 +73,7 @@ def test_contestants_do_the_same_work():
     small = type(work)("small", "step", batch=2, positions=4, width=32, encoders=1)
     losses, gradients, _ = _ours(small)()
     config, params, batch = _model(small)
-    described = reference.network_from and {**config.to_dict(), "vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 1e-5}
+    described = {**config.to_dict(), "vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 1e-5}
     targets = _targets(small, config)
     theirs = reference.gradients({**described, "feedback": False}, params, batch._asdict(), targets, None, "float32")
     assert np.isclose(theirs["loss"], losses["hidden"] + losses["attention"])

@@ -26,7 +26,7 @@ from refsnn.model.families import bert, spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
-from refsnn.model.student import network_config
+from refsnn.model.student import StudentConfig
 from refsnn.ops.rounding import OWN, PRECISIONS, Enclosed
 from refsnn.readings import certify as certificates
 from refsnn.readings.certify import certify, certify_neurons
@@ -457,11 +457,11 @@ class Case:
     def __init__(self, path, t_conv=17, rule="running", feedback=True, **options):
         self.neuron = Neuron(vth=0.9, leak=0.9, u0=0.5)
         self.path, self.rule = path, rule
-        own = {"encoder.0.intermediate": 0.8}, {"encoder.0.intermediate": 0.0}  # thresholds, initial potentials
-        self.model = spiking_bert(SMALL, self.neuron, feedback, *own)
+        own = {"encoder.0.intermediate": {"vth": 0.72, "u0": 0.0}}
+        self.config = StudentConfig(SMALL, neuron=self.neuron, feedback=feedback, populations=own)
+        self.model = self.config.network
         self.params, self.batch = random_parameters(SMALL, 6, feedback), random_batch(SMALL, 6)
         self.spikes = record(self.model, self.params, self.batch, t_conv, rule)
-        self.config = network_config(SMALL, self.neuron, feedback, *own)
         self.write(self.spikes)
 
     def write(self, spikes):
@@ -504,7 +504,7 @@ def test_memory_does_not_grow_with_time(tmp_path, rule):
             p.name: rng.integers(0, 2, (t_conv, *batch.input_ids.shape, p.width), np.uint8) for p in model.populations
         }
         path = tmp_path / f"{t_conv}.safetensors"
-        write_record(path, network_config(SMALL, Neuron()), batch, spikes, rule, "float64", params)
+        write_record(path, StudentConfig(SMALL), batch, spikes, rule, "float64", params)
         del spikes
         certify_record(path, block=10)  # whatever is imported or cached
         tracemalloc.start()
@@ -540,10 +540,11 @@ def test_a_flipped_record_fails_on_the_command_line(case, capsys):
     assert "the first wrong decision is of encoder.1.intermediate: at t = 13, index (1, 0, 19), the neuron" in said
 
 
-@pytest.mark.parametrize("what", ["thresholds", "initial_potentials"])
+@pytest.mark.parametrize("what", ["vth", "u0"])
 def test_what_single_populations_have_of_their_own_is_part_of_a_record(case, what):
     assert not any(verdict.wrong for verdict in certify_record(case.path)[1].values())
-    case.config = {name: value for name, value in case.config.items() if name != what}
+    own = {name: value for name, value in case.config.populations["encoder.0.intermediate"].items() if name != what}
+    case.config = dataclasses.replace(case.config, populations={"encoder.0.intermediate": own})
     case.write(case.spikes)
     wrong = {name for name, verdict in certify_record(case.path)[1].items() if verdict.wrong}
     assert wrong == {"encoder.0.intermediate"}
@@ -573,7 +574,7 @@ def tensors_of(case):
 
 
 def said(case, **changes):
-    return {"config": case.config, "rule": case.rule, "dtype": "float64"} | changes
+    return {"config": case.config.to_dict(), "rule": case.rule, "dtype": "float64"} | changes
 
 
 KEY, WEIGHT = "spikes/encoder.0.key", "param/encoder.layer.0.output.dense.weight"
@@ -597,19 +598,33 @@ SPOILED = {
     "unknown dtype": (None, lambda c: said(c, dtype="float8"), "'float8'"),
     "unknown sums": (None, lambda c: said(c, accumulate="double"), "'double'"),
     "sums of a list": (None, lambda c: said(c, accumulate=[1]), "[1]"),
-    "no dtype": (None, lambda c: {"config": c.config, "rule": c.rule}, "float64"),
-    "no rule": (None, lambda c: {"config": c.config, "dtype": "float64"}, "with config, rule and dtype"),
+    "no dtype": (None, lambda c: {"config": c.config.to_dict(), "rule": c.rule}, "float64"),
+    "no rule": (None, lambda c: {"config": c.config.to_dict(), "dtype": "float64"}, "with config, rule and dtype"),
     "no config": (None, lambda c: {"rule": c.rule, "dtype": "float64"}, "with config, rule and dtype"),
     "a list": (None, lambda c: [1], "with config, rule and dtype"),
     "a width is missing": (None, lambda c: said(c, config={"vth": 1.0}), "lacks hidden_size"),
-    "threshold": (None, lambda c: said(c, config=c.config | {"vth": "one"}), "vth"),
-    "no threshold": (None, lambda c: said(c, config=c.config | {"vth": 0.0}), "positive number"),
-    "leak": (None, lambda c: said(c, config=c.config | {"leak": 1.5}), "leak is 1.5"),
-    "a list of thresholds": (None, lambda c: said(c, config=c.config | {"thresholds": [1]}), "thresholds are [1]"),
+    "threshold": (None, lambda c: said(c, config=c.config.to_dict() | {"vth": "one"}), "vth"),
+    "no threshold": (None, lambda c: said(c, config=c.config.to_dict() | {"vth": 0.0}), "positive number"),
+    "leak": (None, lambda c: said(c, config=c.config.to_dict() | {"leak": 1.5}), "leak is 1.5"),
+    "a list of thresholds": (
+        None,
+        lambda c: said(c, config=c.config.to_dict() | {"thresholds": [1]}),
+        "thresholds is [1], but a table",
+    ),
     "no initial potential": (
         None,
-        lambda c: said(c, config=c.config | {"initial_potentials": {"embeddings": None}}),
-        "initial_potentials are {'embeddings': None}",
+        lambda c: said(c, config=c.config.to_dict() | {"initial_potentials": {"embeddings": None}}),
+        "initial_potentials is {'embeddings': None}",
+    ),
+    "no table of a population": (
+        None,
+        lambda c: said(c, config=c.config.to_dict() | {"populations": {"embeddings": {"vht": 1.0}}}),
+        "the key 'vht' in [populations.embeddings] is not known",
+    ),
+    "an unknown population": (
+        None,
+        lambda c: said(c, config=c.config.to_dict() | {"populations": {"embedings": {"vth": 1.0}}}),
+        "the network has no such population",
     ),
 }
 
@@ -675,7 +690,7 @@ def test_bfloat16_parameters_are_read_and_bfloat16_spikes_refused_with_a_sentenc
     network = spiking_bert(SMALL, Neuron(tie=0.0))
     write_record(
         tmp_path / "a",
-        network_config(SMALL, Neuron(tie=0.0)),
+        StudentConfig(SMALL, neuron=Neuron(tie=0.0)),
         batch,
         record(network, params, batch, 4),
         "inst",

@@ -481,8 +481,7 @@ def test_what_the_other_program_has_to_be_told(tmp_path):
     for word in ("--vth 0.5", "self.leaky = 0.9", "membranes start at 0", "2 or 4 encoders"):
         assert word in notes
     bert = BertConfig(**(SMALL.to_dict() | {"layer_norm_eps": 1e-5}))
-    own = {"encoder.0.intermediate": 0.5}
-    config = StudentConfig(bert, 16, 2, thresholds=own, initial_potentials=own)
+    config = StudentConfig(bert, 16, 2, populations={"encoder.0.intermediate": {"vth": 0.5, "u0": 0.5}})
     params = initial_parameters(config.shapes, np.random.default_rng(0))
     notes = " ".join(convert(write_run(tmp_path / "run2", config, params), tmp_path / "theirs2", "authors"))
     assert "fit_dense is 12 wide" in notes and "layer_norm_eps = 1e-12" in notes

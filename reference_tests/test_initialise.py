@@ -1,5 +1,6 @@
 """Where a student starts: a converted student computes what its teacher computes, but for what is clipped."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -153,8 +154,8 @@ def test_fewer_encoders_take_the_paired_layers():
         name = "encoder.layer.{}.output.dense.weight"
         np.testing.assert_array_equal(layers[name.format(ours)], params[name.format(theirs)])
     config, _ = initial_student(student, CONFIG, params, "converted", 0, text)
-    assert set(config.thresholds) == {"encoder.0.intermediate", "encoder.1.intermediate"}
-    assert config.network["encoder.1.intermediate"].neuron.vth == config.thresholds["encoder.1.intermediate"]
+    assert set(config.populations) == {"encoder.0.intermediate", "encoder.1.intermediate"}
+    assert config.network["encoder.1.intermediate"].neuron.vth == config.populations["encoder.1.intermediate"]["vth"]
 
 
 def test_membranes_of_sparse_populations_start_at_0_whatever_the_others_do():
@@ -166,30 +167,35 @@ def test_membranes_of_sparse_populations_start_at_0_whatever_the_others_do():
     assert set(starts.values()) == {0.0, 0.5}
 
 
-def test_thresholds_survive_the_configuration_file_and_scale_with_the_neurons():
-    thresholds = {"encoder.2.intermediate": 2.5, "embeddings": 0.5}
-    student = StudentConfig(CONFIG, 12, 3, Neuron(vth=2.0, u0=0.5), thresholds=thresholds)
-    again = StudentConfig.from_dict(student.to_dict())
+def test_what_populations_have_of_their_own_survives_the_configuration_file():
+    own = {"encoder.2.intermediate": {"vth": 5.0, "u0": 0.0}, "embeddings": {"u0": 0.25}}
+    student = StudentConfig(CONFIG, 12, 3, Neuron(vth=2.0, u0=0.5), populations=own)
+    again = StudentConfig.from_dict(json.loads(json.dumps(student.to_dict())))
     assert again == student
-    assert again.network["encoder.2.intermediate"].neuron == Neuron(vth=5.0, u0=0.5)
-    assert again.network["embeddings"].neuron.vth == 1.0
-    assert again.network["encoder.1.intermediate"].neuron.vth == 2.0
-    with pytest.raises(InputError, match=r"thresholds for encoder\.9\.output, but the network has no such population"):
-        spiking_bert(CONFIG, thresholds={"encoder.9.output": 1.0})
+    assert again.network["encoder.2.intermediate"].neuron == Neuron(vth=5.0, u0=0.0)
+    assert again.network["embeddings"].neuron == Neuron(vth=2.0, u0=0.25)
+    assert again.network["encoder.1.intermediate"].neuron == Neuron(vth=2.0, u0=0.5)
+    other = again.varied(1.0, 0.9, 0.0)
+    assert other.network["encoder.2.intermediate"].neuron == Neuron(vth=2.5, leak=0.9, u0=0.0)
+    assert other.network["embeddings"].neuron == Neuron(leak=0.9, u0=0.25)
+    assert other.network["encoder.1.intermediate"].neuron == Neuron(leak=0.9)
+    with pytest.raises(InputError, match=r"constants for encoder\.9\.output, but the network has no such population"):
+        spiking_bert(CONFIG, own={"encoder.9.output": Neuron()})
+    with pytest.raises(InputError, match=r"u0 is 1\.0"):
+        StudentConfig.from_dict(student.to_dict() | {"populations": {"embeddings": {"u0": 1.0}}})
 
 
-def test_initial_potentials_survive_the_configuration_file_and_are_told_apart():
-    potentials = {"encoder.2.intermediate": 0.0, "embeddings": 0.25}
-    student = StudentConfig(CONFIG, 12, 3, Neuron(u0=0.5), initial_potentials=potentials)
-    again = StudentConfig.from_dict(student.to_dict())
-    assert again == student
-    assert again.network["encoder.2.intermediate"].neuron == Neuron(u0=0.0)
-    assert again.network["embeddings"].neuron == Neuron(u0=0.25)
-    assert again.network["encoder.1.intermediate"].neuron == Neuron(u0=0.5)
-    with pytest.raises(InputError, match=r"initial potentials for encoder\.9\.output, but the network has no such"):
-        spiking_bert(CONFIG, initial_potentials={"encoder.9.output": 0.5})
-    with pytest.raises(InputError, match="u0 is 1"):
-        spiking_bert(CONFIG, initial_potentials={"embeddings": 1.0})
+def test_configurations_that_older_versions_wrote_are_read():
+    """refsnn 0.1 wrote neurons as a table, and thresholds in units of theirs."""
+    old = {"model_type": "spiking_bert", **CONFIG.to_dict(), "teacher_width": 12, "classes": 3, "feedback": True}
+    old["neuron"] = {"vth": 2.0, "leak": 0.9, "u0": 0.5, "tie": None}
+    old["thresholds"] = {"encoder.2.intermediate": 2.5, "embeddings": 0.5}
+    old["initial_potentials"] = {"encoder.2.intermediate": 0.0}
+    student = StudentConfig.from_dict(old)
+    assert student.network["encoder.2.intermediate"].neuron == Neuron(5.0, 0.9, 0.0)
+    assert student.network["embeddings"].neuron == Neuron(1.0, 0.9, 0.5)
+    assert student.network["encoder.1.value"].neuron == Neuron(2.0, 0.9, 0.5)
+    assert (student.feedback, student.classes, student.teacher_width) == (True, 3, 12)
 
 
 def test_running_spikes_reach_a_converted_students_rates():

@@ -39,7 +39,7 @@ from ..model.families import spiking_bert
 from ..model.neurons import Neuron, fire
 from ..model.parameters import initial_parameters
 from ..model.shapes import BertConfig, head_shapes, network_shapes
-from ..model.student import StudentConfig, network_config
+from ..model.student import StudentConfig
 from ..ops import Array
 from ..parallel import cores
 from ..process import prepare
@@ -177,7 +177,7 @@ def _theirs(work: Work, adapter: Any) -> Callable[[], Any] | None:
         neurons = getattr(adapter, "neurons", None)
         return neurons and (lambda: neurons(current, neuron, "float32"))
     config, params, tokens = _model(work)
-    described, batch = network_config(config, Neuron(tie=1e-5)), tokens._asdict()
+    described, batch = StudentConfig(config, neuron=Neuron(tie=1e-5)).to_dict(), tokens._asdict()
     if work.kind == "step":
         targets, gradients = _targets(work, config), getattr(adapter, "gradients", None)
         return gradients and (lambda: gradients(described, params, batch, targets, None, "float32"))

@@ -17,7 +17,7 @@ import numpy as np
 from ..model.neurons import Neuron, fire, membrane_potential
 from ..model.parameters import initial_parameters
 from ..model.shapes import BertConfig, network_shapes
-from ..model.student import network_config
+from ..model.student import StudentConfig
 from ..ops import Array
 from . import reference
 
@@ -395,7 +395,7 @@ def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> 
     inputs = {f"param/{k}": v for k, v in params.items()}
     inputs |= {"batch/input_ids": ids, "batch/token_type_ids": rng.integers(0, 2, mask.shape) * mask}
     inputs |= {"batch/attention_mask": mask}
-    return network_config(config, neuron, feedback), inputs
+    return StudentConfig(config, neuron=neuron, feedback=feedback).to_dict(), inputs
 
 
 def _networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
@@ -449,7 +449,7 @@ def _currents(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
     config, inputs = _network(sizes, seed, "currents", feedback=True)
     params, mask = parts(inputs, "param"), inputs["batch/attention_mask"]
     shape = (3, *mask.shape)  # three timesteps of spikes
-    network, _ = reference.network_from(config)
+    network = StudentConfig.from_dict(config).network
     for kind, requirement in POPULATIONS.items():
         name = kind if kind == "embeddings" else f"encoder.0.{kind}"
         population = network[name]

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..files import existing
 from ..model.batch import Batch
 from ..model.neurons import Neuron
-from ..model.student import network_from
+from ..model.student import StudentConfig
 from ..ops import Array
 from ..ops.rounding import PRECISIONS, Precision
 from ..readings.certify import certify, certify_neurons
@@ -340,7 +340,7 @@ def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> tuple[int, s
             return 0, "spikes hold other values than 0 and 1"
         verdicts = {"neurons": certify_neurons(inputs["current"], spikes, Neuron(**settings["neuron"]), precision)}
     else:
-        network, _ = network_from(settings["config"])
+        network = StudentConfig.from_dict(settings["config"]).network
         trains = {name: np.asarray(value) for name, value in answer.items()}
         tokens = inputs["batch/input_ids"].shape
         for p in network.populations:

@@ -17,7 +17,7 @@ from ..model.batch import Batch, attention_mask
 from ..model.network import Network
 from ..model.neurons import Neuron, fire, rate
 from ..model.neurons import asr as average
-from ..model.student import network_from
+from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import scores
@@ -96,7 +96,7 @@ class Reference:
 
     def network(self, config) -> Network:
         """Give the network that a configuration describes."""
-        return self.change(network_from(config)[0])
+        return self.change(StudentConfig.from_dict(config).network)
 
     def neurons(self, current, neuron, dtype):
         """Spikes of integrate-and-fire neurons."""

@@ -186,17 +186,16 @@ def calibrated(
         readouts,
         Affine.into_unit_interval(np.concatenate([activities[name] for name in readouts]), clipped, uniform=True),
     )
-    thresholds = {}
+    own = {}
     for name, values in activities.items():
         kind = name.rpartition(".")[2]
         if kind == "intermediate":
             threshold = max(float(np.quantile(values, 1 - clipped)), 1e-3)
-            thresholds[name] = threshold / student.neuron.vth
+            own[name] = {"vth": threshold, "u0": 0.0}
             images[name] = Affine.uniform(values.shape[1], 1 / threshold)
         elif kind in ("key", "value", "attention_output"):
             images[name] = Affine.into_unit_interval(values, clipped, uniform=kind == "attention_output")
-    potentials = dict.fromkeys(thresholds, 0.0)
-    return images, replace(student, thresholds=thresholds, initial_potentials=potentials)
+    return images, replace(student, populations=own)
 
 
 def converted(

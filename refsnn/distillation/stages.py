@@ -138,8 +138,8 @@ def distill(
     if not (start == "converted" and origin is tuned):  # then there is a classifier already
         params = centred(params)
     if general is not None:
-        special, general_params = _general_student(general, student)
-        student, params = replace(student, **special), params | general_params
+        student, general_params = _general_student(general, student)
+        params = params | general_params
     elif recipe.epochs_general:
         objective = _internal_objective(recipe, student, config, origin, pairs)
         params = run_stage(recipe.stage("general"), 2, params, examples if packed is None else packed, objective)
@@ -227,18 +227,18 @@ def _check_length(max_length: int, config: BertConfig) -> None:
         )
 
 
-def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[dict[str, Any], Params]:
-    """Read constants and parameters of a general student that is to become this one, its classifier aside."""
+def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[StudentConfig, Params]:
+    """Read a general student that is to become this one: constants of its populations, and all but its classifier."""
     config, params = load_student(run)
     found = config.to_dict()
-    special = {name: found[name] for name in ("thresholds", "initial_potentials")}
-    wanted = student.to_dict() | {"classes": found["classes"]} | special
+    wanted = replace(student, classes=config.classes, populations=config.populations).to_dict()
     different = [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]
     if different:
         raise InputError(
             f"the general student in {run} has {', '.join(different)}; distil it again with the settings of the task"
         )
-    return special, {name: value for name, value in params.items() if not name.startswith("classifier.")}
+    student = replace(student, populations=config.populations)
+    return student, {name: value for name, value in params.items() if not name.startswith("classifier.")}
 
 
 def _runner(
@@ -325,8 +325,10 @@ def _trained(recipe: Recipe, student: StudentConfig) -> Network:
     A membrane that starts at 0 cuts a rate of T steps off by half a spike, on the mean; T' of `t_conv` steps, a
     fraction of T, would cut off so much more that the student would learn to make up for it.
     """
-    potentials = {} if recipe.mode == "quantised" else student.initial_potentials
-    return replace(student, initial_potentials=potentials).network
+    if recipe.mode != "quantised":
+        return student.network
+    own = {name: {**constants, "u0": student.neuron.u0} for name, constants in student.populations.items()}
+    return replace(student, populations=own).network
 
 
 def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], dict[str, Any]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..model.shapes import network_shapes
-from ..model.student import network_config
 from ..readings.simulate import Rule
 from ..storage.checkpoints import load_student
 from ..storage.records import record, write_record
@@ -42,9 +40,7 @@ def record_run(
         `samples` is not positive, the run is not finished or the data cannot be read.
     """
     config, params = load_student(run)
-    params = {name: params[name] for name in network_shapes(config.bert, config.feedback)}
+    params = {name: params[name] for name in config.body.shapes}
     _, batch = dev_sample(run, data, config, samples, columns)
     spikes = record(config.network, params, batch, t_conv, rule)
-    special = (config.thresholds, config.initial_potentials)
-    described = network_config(config.bert, config.neuron, config.feedback, *special)
-    write_record(out, described, batch, spikes, rule, "float32", params)
+    write_record(out, config.body, batch, spikes, rule, "float32", params)

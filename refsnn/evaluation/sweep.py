@@ -212,7 +212,7 @@ def _simulate(
 ) -> dict[str, Any]:
     """All that is reported of one setting, as JSON has it."""
     started = time.monotonic()
-    config = replace(config, neuron=replace(config.neuron, vth=setting.vth, leak=setting.leak, u0=setting.u0))
+    config = config.varied(setting.vth, setting.leak, setting.u0)
     populations = config.network.populations
     neurons = sum(population.width for population in populations)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from ..errors import InputError
@@ -21,28 +20,21 @@ __all__ = [
 def _transformer(
     config: BertConfig,
     neuron: Neuron | None,
-    feedback: bool,
-    thresholds: Mapping[str, float] = MappingProxyType({}),
-    initial_potentials: Mapping[str, float] = MappingProxyType({}),
+    feedback: bool = False,
+    own: Mapping[str, Neuron] = MappingProxyType({}),
 ) -> Network:
     d, eps = config.hidden_size, config.layer_norm_eps
     outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
     drive = Drive("feedback.weight") if feedback else Drive()
 
-    def units(name: str) -> Neuron | None:
-        if neuron is None:
-            return None
-        vth, u0 = neuron.vth * thresholds.get(name, 1.0), initial_potentials.get(name, neuron.u0)
-        return replace(neuron, vth=vth, u0=u0)
-
-    populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, units("embeddings"))]
+    populations = [Population("embeddings", drive, (INPUT, *outputs[-1:] * feedback), d, own.get("embeddings", neuron))]
     h = "embeddings"
     for e in range(config.num_hidden_layers):
         prefix = f"encoder.layer.{e}"
 
         def add(name: str, projection: Projection, reads: tuple[str, ...], width: int = d, e: int = e) -> str:
             full = f"encoder.{e}.{name}"
-            populations.append(Population(full, projection, reads, width, units(full)))
+            populations.append(Population(full, projection, reads, width, own.get(full, neuron)))
             return full
 
         def add_norm(name: str, prefix: str = prefix) -> AddNorm:
@@ -55,9 +47,8 @@ def _transformer(
         attended = add("attention_output", add_norm("attention.output"), (context, h))
         inner = add("intermediate", Gelu(f"{prefix}.intermediate.dense"), (attended,), config.intermediate_size)
         h = add("output", add_norm("output"), (inner, attended))
-    for what, own in (("thresholds", thresholds), ("initial potentials", initial_potentials)):
-        if unknown := sorted(own.keys() - {p.name for p in populations}):
-            raise InputError(f"there are {what} for {', '.join(unknown)}, but the network has no such population")
+    if unknown := sorted(own.keys() - {p.name for p in populations}):
+        raise InputError(f"there are constants for {', '.join(unknown)}, but the network has no such population")
     return Network(
         drive=Embeddings(eps, config.pad_token_id),
         populations=tuple(populations),
@@ -70,8 +61,7 @@ def spiking_bert(
     config: BertConfig,
     neuron: Neuron = Neuron(),  # noqa: B008
     feedback: bool = False,
-    thresholds: Mapping[str, float] = MappingProxyType({}),
-    initial_potentials: Mapping[str, float] = MappingProxyType({}),
+    own: Mapping[str, Neuron] = MappingProxyType({}),
 ) -> Network:
     """SpikingBERT's student: an embedding population and six populations of neurons per encoder.
 
@@ -79,13 +69,11 @@ def spiking_bert(
     ----------
     config : BertConfig
     neuron : Neuron
-        The constants of every population.
+        The constants of every population, ...
     feedback : bool
         Whether the last population is fed back to the embeddings by ``feedback.weight``, (D, D), without bias.
-    thresholds : mapping
-        V_th of single populations, by name, in units of the neuron's.
-    initial_potentials : mapping
-        u0 of single populations, by name, where it is not the neuron's: in units of their thresholds, in [0, 1).
+    own : mapping
+        ... but for these, by name.
 
     Returns
     -------
@@ -97,7 +85,7 @@ def spiking_bert(
     >>> len(network.populations), network.populations[3].name, network.populations[3].reads
     (25, 'encoder.0.context', ('embeddings', 'encoder.0.key', 'encoder.0.value'))
     """
-    return _transformer(config, neuron, feedback, thresholds, initial_potentials)
+    return _transformer(config, neuron, feedback, own)
 
 
 def bert(config: BertConfig) -> Network:
@@ -111,4 +99,4 @@ def bert(config: BertConfig) -> Network:
     -------
     network : Network
     """
-    return _transformer(config, None, False)
+    return _transformer(config, None)

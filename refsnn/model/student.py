@@ -3,159 +3,157 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
+from ..schema import checked
 from .families import spiking_bert
 from .network import Network
 from .neurons import Neuron
 from .shapes import BertConfig, network_shapes
 
-__all__ = [
-    "StudentConfig",
-    "network_config",
-    "network_from",
-]
+__all__ = ["StudentConfig"]
 
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """All that a student's `config.json` says.
+    """All that a student's `config.json` says; without heads, all that a spike record says of its network.
 
     Attributes
     ----------
     bert : BertConfig
         Sizes; ``num_hidden_layers`` is the number of spiking encoders.
     teacher_width : int
-        Width of the teacher's hidden states, to which `fit` maps the read-outs.
+        Width of the teacher's hidden states, to which `fit` maps the read-outs; 0 where there is no such map.
     classes : int
+        Outputs of the classifier; 0 where there is none.
     neuron : Neuron
+        The constants of every population.
     feedback : bool
-    thresholds : mapping
-        V_th of single populations, by name, in units of the neuron's.
-    initial_potentials : mapping
-        u0 of single populations, by name, where it is not the neuron's.
+    populations : mapping
+        Population -> the constants of its own, which take the place of the neuron's: ``{"embeddings": {"u0": 0.0}}``.
+
+    Examples
+    --------
+    >>> config = StudentConfig(BertConfig(), neuron=Neuron(vth=2.0))
+    >>> values = config.to_dict()
+    >>> values["vth"], values["leak"], values["feedback"], values["hidden_size"]
+    (2.0, 1.0, False, 768)
+    >>> StudentConfig.from_dict(values) == config
+    True
     """
 
     bert: BertConfig
-    teacher_width: int
-    classes: int
+    teacher_width: int = 0
+    classes: int = 0
     neuron: Neuron = field(default_factory=Neuron)
     feedback: bool = False
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    initial_potentials: Mapping[str, float] = field(default_factory=dict)
+    populations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
         """The network that these numbers describe."""
-        return spiking_bert(self.bert, self.neuron, self.feedback, self.thresholds, self.initial_potentials)
+        own = {name: replace(self.neuron, **constants) for name, constants in self.populations.items()}
+        return spiking_bert(self.bert, self.neuron, self.feedback, own)
+
+    @property
+    def body(self) -> StudentConfig:
+        """The network alone, without `fit` and classifier."""
+        return replace(self, teacher_width=0, classes=0)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of all parameters: the network, the map `fit` to the teacher's width, the classifier."""
-        return network_shapes(self.bert, self.feedback) | {
-            "fit.weight": (self.teacher_width, self.bert.hidden_size),
-            "fit.bias": (self.teacher_width,),
-            "classifier.weight": (self.classes, self.bert.hidden_size),
-            "classifier.bias": (self.classes,),
-        }
+        shapes = network_shapes(self.bert, self.feedback)
+        for head, out in (("fit", self.teacher_width), ("classifier", self.classes)):
+            if out:
+                shapes |= {f"{head}.weight": (out, self.bert.hidden_size), f"{head}.bias": (out,)}
+        return shapes
 
-    def to_dict(self) -> dict[str, Any]:
-        """Contents of `config.json`: BERT's keys, and ours beside them.
-
-        Returns
-        -------
-        values : dict
-        """
-        rest = {name: value for name, value in asdict(self).items() if name != "bert"}
-        return {"model_type": "spiking_bert", **self.bert.to_dict(), **rest}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StudentConfig:
-        """Read the contents of a student's `config.json`.
+    def varied(self, vth: float, leak: float, u0: float) -> StudentConfig:
+        """Give all neurons other constants; a population's own threshold is scaled, its own u0 stays.
 
         Parameters
         ----------
-        values : mapping
+        vth, leak, u0 : float
+            See `refsnn.model.neurons.Neuron`.
 
         Returns
         -------
         config : StudentConfig
         """
+        own = {name: dict(constants) for name, constants in self.populations.items()}
+        for constants in own.values():
+            if "vth" in constants:
+                constants["vth"] *= vth / self.neuron.vth
+        return replace(self, neuron=replace(self.neuron, vth=vth, leak=leak, u0=u0), populations=own)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat table: BERT's keys, the neurons' constants, and what only students have.
+
+        Returns
+        -------
+        values : dict
+        """
+        values = {**self.bert.to_dict(), **asdict(self.neuron), "feedback": self.feedback}
+        if self.populations:
+            values["populations"] = {name: dict(constants) for name, constants in self.populations.items()}
+        if self == self.body:
+            return values
+        return {"model_type": "spiking_bert", **values, "teacher_width": self.teacher_width, "classes": self.classes}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: object = "the student's configuration") -> StudentConfig:
+        """Undo `to_dict`.
+
+        Parameters
+        ----------
+        values : mapping
+            Neurons' constants that are absent take their usual values. What refsnn 0.1 wrote is read as well: a table
+            ``neuron``, and ``thresholds``, in units of the neurons', and ``initial_potentials`` of single populations.
+        source : object
+            Where it was read, for messages.
+
+        Returns
+        -------
+        config : StudentConfig
+
+        Raises
+        ------
+        InputError
+            Something is missing, of another type, or out of its range.
+        """
+        values = checked(source, dict(values), SCHEMA, closed=False)
+        nested = checked(source, values.get("neuron", {}), CONSTANTS, "neuron")
+        neuron = Neuron(**{name: value for name, value in (values | nested).items() if name in CONSTANTS})
+        own: dict[str, dict[str, Any]] = {}
+        for name, factor in values.get("thresholds", {}).items():
+            own.setdefault(name, {})["vth"] = neuron.vth * factor
+        for name, u0 in values.get("initial_potentials", {}).items():
+            own.setdefault(name, {})["u0"] = u0
+        for name, changes in values.get("populations", {}).items():
+            own.setdefault(name, {}).update(checked(source, changes, CONSTANTS, f"populations.{name}"))
+        width, classes = values.get("teacher_width", 0), values.get("classes", 0)
+        if min(width, classes) < 0:
+            raise InputError(f"{source}: teacher_width is {width} and classes {classes}, but sizes are 0 or more")
         try:
-            return cls(
-                BertConfig.from_dict(values),
-                values["teacher_width"],
-                values["classes"],
-                Neuron(**values["neuron"]),
-                values["feedback"],
-                dict(values.get("thresholds", {})),
-                dict(values.get("initial_potentials", {})),
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"this is not a student's configuration ({error}); a run's folder holds one") from None
+            bert = BertConfig.from_dict(values)
+            config = cls(bert, width, classes, neuron, values.get("feedback", False), own)
+            config.network  # noqa: B018 - names of populations are checked where they are used
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+        return config
 
 
-def network_config(
-    config: BertConfig,
-    neuron: Neuron,
-    feedback: bool = False,
-    thresholds: Mapping[str, float] = MappingProxyType({}),
-    initial_potentials: Mapping[str, float] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Describe a network by one flat dict: BERT's sizes, the neurons' constants, and whether there is feedback.
-
-    Parameters
-    ----------
-    config : BertConfig
-    neuron : Neuron
-    feedback : bool
-    thresholds, initial_potentials : mappings
-        As of `refsnn.model.families.spiking_bert`; the dict says nothing of them if there are none.
-
-    Returns
-    -------
-    values : dict
-
-    Examples
-    --------
-    >>> values = network_config(BertConfig(), Neuron(vth=2.0))
-    >>> values["vth"], values["leak"], values["feedback"], values["hidden_size"]
-    (2.0, 1.0, False, 768)
-    """
-    special = {"thresholds": dict(thresholds), "initial_potentials": dict(initial_potentials)}
-    special = {name: own for name, own in special.items() if own}
-    return {**config.to_dict(), **asdict(neuron), "feedback": feedback, **special}
-
-
-def network_from(values: Mapping[str, Any]) -> tuple[Network, BertConfig]:
-    """Undo `network_config`; neurons' constants that are absent take their usual values.
-
-    Parameters
-    ----------
-    values : mapping
-
-    Returns
-    -------
-    network : Network
-    config : BertConfig
-
-    Raises
-    ------
-    InputError
-        Something is missing, or out of its range.
-    """
-    config = BertConfig.from_dict(values)
-    constants = {name: values[name] for name in ("vth", "leak", "u0", "tie") if name in values}
-    if not all(isinstance(v, (int, float)) or (v is None and k == "tie") for k, v in constants.items()):
-        raise InputError(f"the neurons' constants are {constants}, but vth, leak, u0 and tie are numbers")
-    feedback = values.get("feedback", False)
-    if not isinstance(feedback, bool):
-        raise InputError(f"feedback is {feedback!r}, but it is either true or false")
-    special = {name: values[name] for name in ("thresholds", "initial_potentials") if name in values}
-    for name, own in special.items():
-        if not isinstance(own, dict) or not all(isinstance(v, (int, float)) for v in own.values()):
-            raise InputError(f"{name} are {own!r}, but they are numbers by the names of populations")
-    return spiking_bert(config, Neuron(**constants), feedback, **special), config
+#: A neuron's constants, and what else a student's configuration has of its own, with their types.
+CONSTANTS: dict[str, Any] = {"vth": float, "leak": float, "u0": float, "tie": float | None}
+SCHEMA: dict[str, Any] = CONSTANTS | {
+    "feedback": bool,
+    "populations": dict[str, dict],
+    "teacher_width": int,
+    "classes": int,
+    "neuron": dict,
+    "thresholds": dict[str, float],
+    "initial_potentials": dict[str, float],
+}

@@ -446,6 +446,7 @@ def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str
     text = settings.get("corpus") or (f"that of {Path(general).name}" if general else "the task’s own")
     steps = "none in training, at equilibrium" if recipe.get("mode") == "equilibrium" else recipe.get("t_conv", "–")
     name = "–" if teacher is None else Path(str(teacher)).name
+    own_thresholds = any("vth" in own for own in config.populations.values())
     return {
         "teacher": "trained from scratch" if isinstance(teacher, dict) else name,
         "encoders": bert.num_hidden_layers,
@@ -453,7 +454,7 @@ def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str
         "heads": bert.num_attention_heads,
         "intermediate width": bert.intermediate_size,
         "parameters": _grouped(sum(int(np.prod(shape)) for shape in config.shapes.values())),
-        "threshold V_th": f"{config.neuron.vth}{'; some populations have their own' * bool(config.thresholds)}",
+        "threshold V_th": f"{config.neuron.vth}{'; some populations have their own' * own_thresholds}",
         "time steps T": steps,
         "text of the general stage": text if recipe.get("epochs_general") or general else "–",
     }

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import tomllib
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from ..data.tasks import TASKS
 from ..errors import InputError
 from ..readings.simulate import Rule
+from ..schema import checked
 from ..storage.recipe import Recipe
 
 __all__ = [
@@ -148,12 +148,14 @@ def read_plan(config: str | os.PathLike, tasks: Sequence[str] = ()) -> Plan:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source} is not valid TOML ({error})") from None
-    _check(source, "", given, KEYS)
+    checked(source, given, KEYS)
     recipe_types = {name: kind for name, kind in get_type_hints(Recipe).items() if name not in ("task", "seed")}
-    shared = _check(source, "recipe", given.get("recipe", {}), recipe_types)
-    general = _check(source, "general", given.get("general", {}), recipe_types)
-    _check(source, "task", given.get("task", {}), dict.fromkeys(TASKS, dict))
-    own = {name: _check(source, f"task.{name}", values, recipe_types) for name, values in given.get("task", {}).items()}
+    shared = checked(source, given.get("recipe", {}), recipe_types, "recipe")
+    general = checked(source, given.get("general", {}), recipe_types, "general")
+    checked(source, given.get("task", {}), dict.fromkeys(TASKS, dict), "task")
+    own = {
+        name: checked(source, values, recipe_types, f"task.{name}") for name, values in given.get("task", {}).items()
+    }
     evaluation = _fill(source, "evaluation", given.get("evaluation", {}), Evaluation)
     if not evaluation.t_conv or min(evaluation.t_conv) < 1:
         raise InputError(f"{source}: t_conv in [evaluation] is {evaluation.t_conv}, but a simulation takes a step")
@@ -204,19 +206,8 @@ def _plan_text(config: str | os.PathLike) -> tuple[str, str]:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def _check(source: str, where: str, given: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Make sure that a table has known keys with values of their types."""
-    place = f" in [{where}]" if where else ""
-    for key, value in given.items():
-        if key not in kinds:
-            raise InputError(f"{source}: the key {key!r}{place} is not known; there are {', '.join(kinds)}")
-        if not _fits(value, kinds[key]):
-            raise InputError(f"{source}: {key}{place} is {value!r}, but {_words(kinds[key])} was expected")
-    return dict(given)
-
-
 def _fill(source: str, where: str, given: Mapping[str, Any], into: type) -> Any:
-    values = _check(source, where, given, get_type_hints(into))
+    values = checked(source, given, get_type_hints(into), where)
     missing = [field.name for field in fields(into) if field.default is MISSING and field.name not in values]
     if missing:
         raise InputError(f"{source}: [{where}] has no {missing[0]}")
@@ -224,25 +215,3 @@ def _fill(source: str, where: str, given: Mapping[str, Any], into: type) -> Any:
         if isinstance(value, int | float) and value <= 0:
             raise InputError(f"{source}: {name} in [{where}] is {value}, but it must be more than 0")
     return into(**values)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_fits(value, one) for one in get_args(kind))
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, int | float if kind is float else kind)
-
-
-def _words(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(kind)))
-    if get_origin(kind) in (Union, types.UnionType):
-        return _words(next(one for one in get_args(kind) if one is not type(None)))
-    if get_origin(kind) is list:
-        return f"a list, each entry {_words(get_args(kind)[0])},"
-    return {int: "a whole number", float: "a number", str: "text in quotes", dict: "a table"}.get(kind, str(kind))

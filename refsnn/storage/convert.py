@@ -261,6 +261,8 @@ def _from_authors(
             "say with --task or --classes which one it shall have"
         )
     classes = rows_of(tensors, "classification.weight") if head else classes
+    if "fit_dense.weight" not in tensors:
+        raise InputError(f"{path} lacks the parameter fit_dense.weight; it holds {len(tensors)} others")
     config = StudentConfig(bert, rows_of(tensors, "fit_dense.weight"), classes or 0, neuron, feedback)
     shapes = {theirs: config.shapes[name] for theirs, name in ours.items() if name in config.shapes}
     made = {} if head else {name: shapes.pop(name) for name in ("classification.weight", "classification.bias")}
@@ -290,12 +292,13 @@ def _to_authors(config: StudentConfig, params: Params, general: bool, seed: int,
         pooler = {"pooler_layer.dense.weight": (width, width), "pooler_layer.dense.bias": (width,)}
         state |= initial_parameters(pooler, np.random.default_rng([seed, 7]), bert.initializer_range, dtype)
     other = [f"{name} = {value:g}" for name, value in AUTHORS_CONSTANTS.items() if getattr(bert, name) != value]
+    own = {name for constants in config.populations.values() for name in constants}
     differences = [
         (neuron.vth != 1, f"the file does not hold the threshold: call their program with --vth {neuron.vth:g}"),
-        (bool(config.thresholds), "their populations share one threshold, some of this student's have their own"),
+        ("vth" in own, "their populations share one threshold, some of this student's have their own"),
         (neuron.leak != 1, f"the file does not hold the leak: set self.leaky = {neuron.leak:g} in their model"),
         (neuron.u0 != 0, f"their membranes start at 0, this student's at {neuron.u0:g} of the threshold"),
-        (bool(config.initial_potentials), "their membranes share one initial potential, some of this student's do not"),
+        ("u0" in own, "their membranes share one initial potential, some of this student's do not"),
         (config.feedback, "their released program has the feedback commented out"),
         (config.teacher_width != width, f"their fit_dense is {width} wide, this student's {config.teacher_width}"),
         (encoders not in (2, 4), f"their models have 2 or 4 encoders, this student has {encoders}"),

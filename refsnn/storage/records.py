@@ -2,8 +2,8 @@
 
 Tensors: ``spikes/POPULATION``, (T, B, N, width), 0 or 1 in any type; ``input_ids``, ``token_type_ids`` and
 ``attention_mask``, (B, N) integers; and, unless the parameters lie in a file of their own, ``param/NAME``. The metadata
-key ``refsnn`` holds a JSON object: ``config`` (see `network_config`), ``rule`` ("inst" or "running"), ``dtype`` and,
-where sums are accumulated in another precision than usual, ``accumulate``.
+key ``refsnn`` holds a JSON object: ``config`` (see `refsnn.model.student.StudentConfig`), ``rule`` ("inst" or
+"running"), ``dtype`` and, where sums are accumulated in another precision than usual, ``accumulate``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from ..files import METADATA, existing, load_tensors, require, save_tensors, ten
 from ..model.batch import Batch, checked_batch
 from ..model.network import Network
 from ..model.parameters import Params, check_parameters
-from ..model.shapes import network_shapes
-from ..model.student import network_from
+from ..model.student import StudentConfig
 from ..ops import Array
 from ..ops.rounding import Precision
 from ..readings.certify import DECADES, Verdict, certify
@@ -63,7 +62,7 @@ def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Ru
 
 def write_record(
     path: str | os.PathLike,
-    config: Mapping[str, Any],
+    config: StudentConfig,
     batch: Batch,
     spikes: Mapping[str, Array],
     rule: Rule,
@@ -75,8 +74,7 @@ def write_record(
     Parameters
     ----------
     path : path
-    config : mapping
-        As from `network_config`.
+    config : StudentConfig
     batch : Batch
     spikes : mapping
     rule : {"inst", "running"}
@@ -88,7 +86,7 @@ def write_record(
     tensors = {f"spikes/{name}": train for name, train in spikes.items()}
     tensors |= dict(zip(Batch._fields, batch, strict=True))
     tensors |= {f"param/{name}": value for name, value in (params or {}).items()}
-    save_tensors(path, tensors, {"config": dict(config), "rule": rule, "dtype": dtype})
+    save_tensors(path, tensors, {"config": config.to_dict(), "rule": rule, "dtype": dtype})
 
 
 @dataclass(frozen=True)
@@ -124,16 +122,16 @@ def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: 
         )
     if missing := [name for name in Batch._fields if name not in keys]:
         raise InputError(f"{path} lacks {', '.join(missing)}, the tokens that the spikes answer to")
-    network, config = network_from(said["config"])
-    batch = checked_batch(Batch(*(file.get_tensor(name) for name in Batch._fields)), config)
+    config = StudentConfig.from_dict(said["config"], path).body
+    batch = checked_batch(Batch(*(file.get_tensor(name) for name in Batch._fields)), config.bert)
     if parameters is None:
         parameters = {k.removeprefix("param/"): tensor(file, path, k) for k in keys if k.startswith("param/")}
         if not parameters:
             raise InputError(f"{path} holds no parameters (param/NAME); name the file that does with --params")
-    shapes = network_shapes(config, bool(network.fed_back))
+    shapes = config.shapes
     params = check_parameters({k: v for k, v in parameters.items() if k in shapes}, shapes, str(path))
     precision = Precision.named(dtype or str(said.get("dtype")), accumulate or said.get("accumulate"))
-    return Record(network, params, batch, said["rule"], precision)
+    return Record(config.network, params, batch, said["rule"], precision)
 
 
 def certify_record(

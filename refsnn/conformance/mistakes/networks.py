@@ -15,7 +15,7 @@ from ...model.network import INPUT, Network, Population
 from ...model.neurons import Neuron, fire, rate
 from ...model.parameters import Params
 from ...model.projections import Attention, Drive
-from ...model.student import network_from
+from ...model.student import StudentConfig
 from ...ops import Array
 from .. import reference
 from ..cases import Arrays, Case, parts
@@ -193,7 +193,7 @@ SIMULATION_MISTAKES: list[tuple[str, Seen, Callable[[Network], Network]]] = [
 
 def simulated(case: Case, seen: Seen, change: Callable[[Network], Network]) -> dict[str, Array]:
     """Simulate by the rule inst, step by step."""
-    network = change(network_from(case.settings["config"])[0])
+    network = change(StudentConfig.from_dict(case.settings["config"]).network)
     params, batch = parts(case.inputs, "param"), Batch(**parts(case.inputs, "batch"))
     x, _ = network.drive(params, batch)
     mask = attention_mask(batch, x.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...model.student import network_from
+from ...model.student import StudentConfig
 from .. import reference
 from ..cases import Arrays, Case, parts
 
@@ -22,7 +22,7 @@ def loss_mistakes(case: Case) -> Iterator[tuple[str, Arrays]]:
     config, params, inputs = case.settings["config"], parts(case.inputs, "param"), case.inputs
     rates = reference.rate_map(config, params, parts(inputs, "batch"), "float64")
     values = rates | parts(inputs, "simulated")
-    last = [values[name] for name in network_from(config)[0].readouts]
+    last = [values[name] for name in StudentConfig.from_dict(config).network.readouts]
     if "logits" in inputs:
         weight, bias = params["classifier.weight"], params["classifier.bias"]
         yield "positions are averaged instead of taking [CLS]", {"logits": last[-1].mean(axis=1) @ weight.T + bias}
