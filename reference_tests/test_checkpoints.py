@@ -202,7 +202,9 @@ def test_a_bert_for_other_programs(bert, tmp_path):
     about = read_json(tmp_path / "out" / "config.json")
     assert about["num_labels"] == 3 and about["architectures"] == ["BertForSequenceClassification"]
     shutil.copytree(tmp_path / "out", tmp_path / "run" / "teacher")
-    assert_same(load_teacher(tmp_path / "run")[1], params | head)  # so a run's teacher may come from elsewhere
+    assert_same(
+        load_teacher(tmp_path / "run" / "teacher")[1], params | head
+    )  # so a run's teacher may come from elsewhere
     LAYOUTS["bin"](folder, params)
     convert(folder / "pytorch_model.bin", tmp_path / "other", "bert")
     assert read_json(tmp_path / "other" / "config.json")["architectures"] == ["BertModel"]
@@ -303,7 +305,7 @@ def write_run(folder, config, params, task=None):
     (folder / "source" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
     save_model(folder, config.to_dict(), params, folder / "source")
     if task:
-        write_json(folder / "run.json", {"settings": {"recipe": {"task": task, "max_length": None}}})
+        write_json(folder / "run.json", {"settings": {"recipe": {"task": task, "encoders": 2, "max_length": None}}})
     return folder
 
 
@@ -457,7 +459,9 @@ def test_an_imported_student_is_evaluated_like_the_one_it_was(tmp_path, capsys):
     run.mkdir()
     save_model(run, described.to_dict(), student_params, bert)
     save_model(run / "teacher", config.to_dict() | {"num_labels": 2}, params, bert)
-    write_json(run / "run.json", {"settings": {"recipe": {"task": "sst2", "max_length": None}}, "versions": {}})
+    write_json(
+        run / "run.json", {"settings": {"recipe": {"task": "sst2", "encoders": 2, "max_length": None}}, "versions": {}}
+    )
 
     convert(run, tmp_path / "theirs", "authors")
     convert(run / "teacher", tmp_path / "teacher", "bert")
@@ -469,7 +473,7 @@ def test_an_imported_student_is_evaluated_like_the_one_it_was(tmp_path, capsys):
             (folder / "run.json").read_text().replace('"max_length": null', '"max_length": 16')
         )
         assert main(["evaluate", str(folder), "--data", str(data), "--t-conv", "8"]) == 0
-        found = read_json(folder / "results.json")
+        found = read_json(folder / "results-inst.json")
         results.append({key: found[key] for key in ("teacher_accuracy", "rate_accuracy", "spikes", "example")})
         assert (folder / "report.html").exists()
     assert results[0] == results[1]
@@ -490,7 +494,7 @@ def test_what_the_other_program_has_to_be_told(tmp_path):
     folder = authors_folder(tmp_path / "without vocabulary", params, SMALL)
     (folder / "vocab.txt").unlink()
     notes = " ".join(convert(folder, tmp_path / "run3", "refsnn"))
-    for word in ("taken to be 1", "without --task", "pooler_layer", "--feedback"):
+    for word in ("taken to be 1", "without `task`", "pooler_layer", "`feedback`"):
         assert word in notes
     assert "vocab.txt" in " ".join(convert(tmp_path / "run3", tmp_path / "theirs3", "authors"))
 

@@ -542,7 +542,7 @@ def test_a_table_that_is_not_there_is_refused(tmp_path):
 
 
 def test_results_hold_the_full_count_of_every_t(evaluated):  # noqa: F811
-    results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((evaluated / "results-inst.json").read_text(encoding="utf-8"))
     config, _ = load_student(evaluated)
     charged = Energies(**results["energies"]).without_memory()
     assert results["energies"] == dataclasses.asdict(Energies()) and results["memory"] is False
@@ -565,22 +565,22 @@ def test_command_takes_a_table_and_memory(evaluated, run, capsys):  # noqa: F811
     path.write_text('{"read": 3, "gelu": 4.6}', encoding="utf-8")
     words = ["evaluate", str(run), "--data", str(evaluated.parent / "data"), "--t-conv", "2", "--energies", str(path)]
     assert main([*words, "--memory"]) == 0
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((run / "results-inst.json").read_text(encoding="utf-8"))
     assert results["memory"] is True and results["energies"] == dataclasses.asdict(Energies(read=3, gelu=4.6))
     gelu = results["spikes"][0]["full"]["picojoules"]["intermediate"]["gelu"]
     assert gelu == pytest.approx(2 * 2 * 32 * 4.6)  # steps, encoders, neurons
     assert results["ordinary"]["picojoules"]["key"]["activations"] > 0
     assert "memory traffic included" in capsys.readouterr().out
-    before = (run / "results.json").read_bytes()
+    before = (run / "results-inst.json").read_bytes()
     path.write_text('{"reed": 3}', encoding="utf-8")
     assert main(words) == 2
     assert "gives an energy for 'reed'" in capsys.readouterr().err
-    assert (run / "results.json").read_bytes() == before
+    assert (run / "results-inst.json").read_bytes() == before
 
 
 def test_page_shows_what_energy_is_spent_on(run):  # noqa: F811
     page = write_report(run).read_text(encoding="utf-8")
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((run / "results-inst.json").read_text(encoding="utf-8"))
     totals = [sum(spent(of["picojoules"]).values()) for of in (results["spikes"][-1]["full"], results["ordinary"])]
     assert f'<th scope="row">sum</th><td>{totals[0] / 1e6:.3f}</td><td>{totals[1] / 1e6:.3f}</td>' in page
     assert break_even(results["spikes"][-1]).replace("'", "’") in page
@@ -597,7 +597,7 @@ def test_results_from_before_the_full_count_still_have_a_page(run):  # noqa: F81
             row.pop("full")
             row.pop("break_even")
 
-    edit(run / "results.json", older)
+    edit(run / "results-inst.json", older)
     page = write_report(run).read_text(encoding="utf-8")
     assert "have no full count" in page and "Where the energy goes" not in page
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from refsnn.data.examples import Examples
-from refsnn.distillation.training import _drop_log_after, train
+from refsnn.distillation.training import train
 from refsnn.files import json_lines
-from refsnn.pages.report import read_log
 from refsnn.reproduction.progress import Progress
 from refsnn.storage.recipe import Stage
+from refsnn.storage.run import Run
 
 ENTRIES = [{"stage": "a", "step": 3, "lr": 1e-05, "loss": 0.1}, {"stage": "b", "step": 2, "lr": 0.1, "loss": 1 / 3}]
 WHOLE = "".join(json.dumps(entry) + "\n" for entry in ENTRIES)
@@ -32,13 +32,13 @@ def test_lines_are_read_as_far_as_they_were_written(tmp_path):
 def test_what_is_no_entry_is_skipped(tmp_path, content):
     (tmp_path / "log.jsonl").write_bytes(content)
     assert json_lines(tmp_path / "log.jsonl") == []
-    assert read_log(tmp_path) == {}
+    assert Run(tmp_path).log() == {}
 
 
 def test_a_log_taken_up_again_keeps_its_bytes(tmp_path):
     path, later = tmp_path / "log.jsonl", json.dumps(ENTRIES[1] | {"step": 3}) + "\n"
     path.write_text(WHOLE + later + later[:20])
-    _drop_log_after(tmp_path, Stage("b", 1, 1, 0.1), 2)
+    Run(tmp_path).forget_log_after("b", 2)
     assert path.read_text() == WHOLE
     plan = json.dumps({"title": "SST-2, internal", "steps": 7, "work": 0.1}) + "\n"
     path.write_text(plan + plan[:20])
@@ -48,14 +48,14 @@ def test_a_log_taken_up_again_keeps_its_bytes(tmp_path):
 
 def test_where_there_is_no_log(tmp_path):
     path = tmp_path / "log.jsonl"
-    assert json_lines(path) == [] and read_log(tmp_path) == {}
+    assert json_lines(path) == [] and Run(tmp_path).log() == {}
 
     def objective(params, batch, rows):
         raise MemoryError
 
     examples = Examples(np.array([1]), np.array([0]), np.array([0, 1]), np.array([0]))
     with pytest.raises(MemoryError):
-        train(tmp_path, Stage("a", 1, 1, 0.1), {"w": np.zeros(3)}, examples, objective, [0])
+        train(Run(tmp_path), Stage("a", 1, 1, 0.1), {"w": np.zeros(3)}, examples, objective, [0])
     assert not path.exists()  # training begins one with its first line
     Progress(tmp_path, [])
     assert path.read_bytes() == b""

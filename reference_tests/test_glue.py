@@ -24,7 +24,7 @@ from refsnn.files import load_tensors, save_tensors
 from refsnn.pages.report import write_report
 from refsnn.pages.tables import results_table
 from refsnn.storage.checkpoints import load_student
-from refsnn.storage.run import dev_sample
+from refsnn.storage.run import Run
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Official files
@@ -161,7 +161,7 @@ def test_classes_are_called_as_the_hub_calls_them():
 
 
 BROKEN = {
-    "no column for labels": ("mrpc", ["#1 String|#2 String", "a|b"], "label was expected; say .*--columns label="),
+    "no column for labels": ("mrpc", ["#1 String|#2 String", "a|b"], "label was expected; say .*`columns` label="),
     "a row too short": ("mnli", ["sentence1|sentence2|gold_label", "a|b"], "line 2: 2 fields, but the header has 3"),
     "a label of another task": ("mnli", ["sentence1|sentence2|gold_label", "a|b|maybe"], "line 2: label 'maybe'"),
     "a score beyond the scale": ("stsb", ["sentence1|sentence2|score", "a|b|5.5"], r"score '5.5' is not .* 0 to 5$"),
@@ -278,7 +278,7 @@ def test_tsv_files_come_before_others_and_the_task_s_folder_before_the_one_above
         (
             "train.csv",
             "text,label\na,1\n",
-            r"columns \['text', 'label'\], but sentence was expected.*--columns sentence=",
+            r"columns \['text', 'label'\], but sentence was expected.*`columns` sentence=",
         ),
         ("train.csv", "sentence,label\na,1\nb,1,2\n", "cannot be read as csv.*line 3"),
         ("train.csv", "sentence,label\na,1\nb\n", "row 2: label '' is none of"),
@@ -400,7 +400,7 @@ def strict_json(path: Path) -> dict:
 
 
 def test_a_student_learns_scores(stsb):
-    results = strict_json(stsb / "results.json")
+    results = strict_json(stsb / "results-inst.json")
     assert results["metric"] == "pearson" and results["split"] == "dev" and results["others"] == []
     assert list(results["metrics"]["teacher"]) == ["pearson", "spearman"]
     assert results["metrics"]["teacher"]["pearson"] > 0.9
@@ -413,12 +413,12 @@ def test_a_student_learns_scores(stsb):
     config, params = load_student(stsb)
     assert config.classes == 1 and params["classifier.weight"].shape == (1, 16)
     assert {value.dtype for value in params.values()} == {np.dtype(np.float32)}
-    examples, _ = dev_sample(stsb, stsb.parent, config, 3)
+    examples, _ = Run(stsb).sample(3, stsb.parent)
     assert examples.labels.dtype == float
 
 
 def test_the_table_and_the_page_of_a_regression(stsb):
-    results = strict_json(stsb / "results.json")
+    results = strict_json(stsb / "results-inst.json")
     lines = results_table(results).splitlines()
     assert lines[0] == "STS-B dev, 30 examples, integration rule inst"
     assert lines[2].split()[:3] == ["Pearson", "Spearman", "agrees"]
@@ -440,7 +440,7 @@ def test_predictions_that_are_all_the_same_are_readable(stsb, tmp_path):
     params["classifier.weight"][:] = 0
     save_tensors(run / "model.safetensors", params, metadata)
     results = evaluate_run(run, stsb.parent, [4])
-    assert strict_json(run / "results.json")["metrics"]["rate"] == {"pearson": None, "spearman": None}
+    assert strict_json(run / "results-inst.json")["metrics"]["rate"] == {"pearson": None, "spearman": None}
     assert results["spikes"][0]["agreement"] is None
     lines = results_table(results).splitlines()
     assert lines[5].split() == ["student,", "rate", "map", "-", "-"] and any("undefined" in line for line in lines)
@@ -465,7 +465,7 @@ def test_submitted_scores_stay_on_the_scale(stsb, tmp_path, capsys):
     assert all(scores.min() >= 0 and scores.max() <= 5 for scores in found)
     assert not np.array_equal(*found)
     truth = np.array(read_task(data, TASKS["stsb"], "dev")["label"])  # made with the same seed as the test split
-    results = strict_json(stsb / "results.json")
+    results = strict_json(stsb / "results-inst.json")
     assert METRICS["pearson"](found[0], truth) == pytest.approx(results["metrics"]["rate"]["pearson"], abs=1e-3)
 
 
@@ -480,7 +480,7 @@ def mnli(tmp_path_factory):
 
 def test_both_dev_sets_of_mnli(mnli, capsys):
     assert main(["evaluate", str(mnli), "--data", str(mnli.parent), "--t-conv", "4"]) == 0
-    results = strict_json(mnli / "results.json")
+    results = strict_json(mnli / "results-inst.json")
     (other,) = results["others"]
     assert (results["split"], other["split"]) == ("dev_matched", "dev_mismatched")
     assert (results["examples"], other["examples"]) == (21, 22)
@@ -536,7 +536,7 @@ def test_cola_by_its_correlation_from_files_of_one_s_own(tmp_path, capsys):
     assert main([*words, "sentence=review", "label=fine"]) == 0
     assert "evaluate" in capsys.readouterr().out
     assert main(["evaluate", str(run), "--data", str(dev), "--t-conv", "4"]) == 0
-    results = strict_json(run / "results.json")
+    results = strict_json(run / "results-inst.json")
     assert results["metric"] == "matthews" and -1 <= results["metrics"]["rate"]["matthews"] <= 1
     assert "Matthews" in capsys.readouterr().out
     assert "reaches a Matthews correlation" in (run / "report.html").read_text(encoding="utf-8")

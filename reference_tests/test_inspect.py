@@ -32,8 +32,9 @@ from refsnn.pages.words import population_title
 from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import scores
 from refsnn.readings.simulate import simulate, spike_blocks
-from refsnn.storage.checkpoints import load_student, load_teacher, save_model
+from refsnn.storage.checkpoints import load_student, save_model
 from refsnn.storage.recipe import Recipe
+from refsnn.storage.run import Run
 
 T = 9
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a film is good dull script > < / & ' alert ( )".split()]
@@ -132,7 +133,7 @@ def numbers(page):
 def whole(run, ids, kinds, rule):
     """Everything computed by other routes: all rates at once, all spikes kept."""
     config, params = load_student(run)
-    teacher, taught = load_teacher(run)
+    teacher, taught = Run(run).teacher()
     batch = Batch(np.array([ids]), np.array([kinds]), np.ones((1, len(ids)), int))
     network = config.network
     rates = equilibrium(network, params, batch).rates
@@ -239,7 +240,7 @@ def test_words_say_who_agrees_and_since_when():
 
 def test_teacher_answers_as_hugging_faces_bert_does(run, outline):
     """Its class scores, computed from its hidden state by hand."""
-    teacher, taught = load_teacher(run)
+    teacher, taught = Run(run).teacher()
     data = json.loads(outline.scripts[0])
     ids = [WORDS.index(token) for token in data["tokens"]]
     batch = Batch(np.array([ids]), np.zeros((1, len(ids)), int), np.ones((1, len(ids)), int))
@@ -360,13 +361,13 @@ def test_text_that_is_too_long_is_cut_and_the_page_says_so(tmp_path, capsys):
 
 
 WRONG = {
-    "--text is empty": {"text": "  "},
+    "`text` is empty": {"text": "  "},
     "has no tokens": {"text": "\u200b"},
     "not valid UTF-8": {"text": "a \udcff"},
     "there is no sentence": {},
     "SST-2 has one sentence": {"text": "a", "second": "film"},
-    "--data": {"index": 0},
-    "leave out --text": {"text": "a", "index": 0, "data": "."},
+    "`data`": {"index": 0},
+    "leave out `text`": {"text": "a", "index": 0, "data": "."},
     "at least one step": {"text": "a", "t_conv": 0},
     "the folder for the page": {"text": "a", "out": "nowhere/page.html"},
     "the name of a page was expected": {"text": "a", "out": "."},
@@ -383,9 +384,9 @@ def test_what_cannot_be_shown_is_said(run, page, message):
 
 def test_pairs_need_the_second_sentence(tmp_path):
     run = make_run(tmp_path / "run", "rte")
-    with pytest.raises(InputError, match="RTE compares two sentences; give the other one with --second"):
+    with pytest.raises(InputError, match="RTE compares two sentences; give the other one with `second`"):
         inspect_run(run, "a film")
-    with pytest.raises(InputError, match="--second is empty"):
+    with pytest.raises(InputError, match="`second` is empty"):
         inspect_run(run, "a film", "")
 
 

@@ -23,6 +23,7 @@ from refsnn.pages.figures.training import training_figure
 from refsnn.pages.words import KINDS
 from refsnn.storage.checkpoints import load_student
 from refsnn.storage.recipe import Recipe
+from refsnn.storage.run import Run
 
 TIMES = [2, 8]
 NOUNS = ["film", "story", "plot", "cast", "music"]
@@ -81,7 +82,7 @@ def run(evaluated, tmp_path):
 def page(evaluated):
     """The page of the run, with hostile text in all that the page quotes."""
     folder = shutil.copytree(evaluated, evaluated.parent / "hostile")
-    edit(folder / "results.json", lambda values: values["example"].update(text=HOSTILE))
+    edit(folder / "results-inst.json", lambda values: values["example"].update(text=HOSTILE))
     edit(folder / "run.json", lambda values: values["settings"].update(data=f"/data/{HOSTILE}"))
     path = report.write_report(folder)
     assert path == folder / "report.html"
@@ -173,7 +174,7 @@ def test_page_has_title_language_sections_and_figures(page, outline):
 
 
 def test_table_holds_the_numbers_of_the_results(evaluated, outline):
-    results = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((evaluated / "results-inst.json").read_text(encoding="utf-8"))
     head, teacher, rates, *spikes = outline.tables[0]
     assert [cell.removesuffix("%") for cell in head[1:3]] == ["accuracy", "agrees"]
     assert teacher[1] == f"{100 * results['teacher_accuracy']:.1f}"
@@ -206,7 +207,7 @@ def test_tokens_are_spelled_in_the_raster(page):
 
 
 def test_classes_go_by_their_names(evaluated, page):
-    label = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))["example"]["label"]
+    label = json.loads((evaluated / "results-inst.json").read_text(encoding="utf-8"))["example"]["label"]
     true, other = ("positive", "negative") if label == "1" else ("negative", "positive")
     answer = page[page.index('<figure id="probabilities">') : page.index('<figure id="energy">')]
     assert f">{true} (true)</text>" in answer and f">{other}</text>" in answer
@@ -218,15 +219,15 @@ def test_classes_go_by_their_names(evaluated, page):
 
 
 def test_run_without_results_says_to_evaluate(run):
-    (run / "results.json").unlink()
+    (run / "results-inst.json").unlink()
     with pytest.raises(InputError, match="refsnn evaluate"):
         report.write_report(run)
     assert not (run / "report.html").exists()
 
 
 def test_results_of_another_format_say_to_evaluate_again(run):
-    edit(run / "results.json", lambda values: values.pop("example"))
-    with pytest.raises(InputError, match=r"lacks example; run `refsnn evaluate .* again"):
+    edit(run / "results-inst.json", lambda values: values.pop("example"))
+    with pytest.raises(InputError, match=r"lack example; run `refsnn evaluate .* again"):
         report.write_report(run)
 
 
@@ -259,9 +260,9 @@ def test_page_is_replaced_whole_or_not_at_all(run, monkeypatch):
 
 def test_log_lines_cut_by_a_kill_are_skipped(run):
     path = run / "log.jsonl"
-    whole = report.read_log(run)
+    whole = Run(run).log()
     path.write_text(path.read_text(encoding="utf-8") + '{"stage": "prediction", "st', encoding="utf-8")
-    assert report.read_log(run) == whole
+    assert Run(run).log() == whole
     assert list(whole) == ["teacher", "general", "internal", "prediction"]
     assert set(whole["internal"][0]) == {"step", "lr", "hidden", "attention"}
 
@@ -317,7 +318,7 @@ def test_drawing_is_reproducible_and_leaves_the_settings_alone(evaluated):
     import matplotlib
 
     before = {name: matplotlib.rcParams[name] for name in STYLE}
-    results = report._results(evaluated)
+    results = report._results(Run(evaluated), "inst")
     drawings = []
     for _ in range(2):
         with figure_style():

@@ -24,6 +24,7 @@ from refsnn.reproduction.progress import duration, time_left
 from refsnn.reproduction.reproduce import reproduce
 from refsnn.reproduction.summary import _over_seeds, plan_page, text_table
 from refsnn.storage.checkpoints import load_student
+from refsnn.storage.run import Run
 
 PLAN = """
 tasks = ["sst2", "rte"]
@@ -120,7 +121,7 @@ def test_the_table_is_what_the_runs_found(whole):
     for row in results["tasks"]:
         assert row["published"] == GLUE[row["task"]] and row["seeds"] == [0, 3]
         runs = [whole / row["task"] / f"seed-{seed}" for seed in (0, 3)]
-        first = [read_json(run / "results.json") for run in runs]  # the page of a run shows the first rule
+        first = [Run(run).results("inst") for run in runs]
         assert [r["rule"] for r in first] == ["inst", "inst"]
         for who in ("teacher", "rate"):
             values = [r["metrics"][who]["accuracy"] for r in first]
@@ -157,7 +158,7 @@ def test_the_stages_are_counted_and_logged(whole):
     assert [entry["number"] for entry in entries] == list(range(1, 22)) and entries[0]["of"] == 21
     assert entries[0]["title"] == "general distillation" and entries[0]["steps"] > 0
     assert entries[1]["title"] == "SST-2, seed 0, teacher" and entries[1]["steps"] == 24 / 4 * 2
-    assert entries[-1]["title"] == "RTE, seed 3, evaluation by rule inst" and not entries[-1]["unknown"]
+    assert entries[-1]["title"] == "RTE, seed 3, evaluation by rule running" and not entries[-1]["unknown"]
     for entry in entries:
         name = re.match(r"(SST-2|RTE), seed (\d), (teacher|internal|prediction)", entry["title"])
         if name:
@@ -181,7 +182,7 @@ def test_the_student_starts_as_if_its_run_had_a_general_stage(given, whole, tmp_
     distill(recipe, a["data"], a["teacher"], tmp_path / "two", general=whole / "general")
     _, two = load_student(tmp_path / "two")
     assert all(n.startswith("classifier.") or v.tobytes() == two[n].tobytes() for n, v in apart.items())
-    with pytest.raises(InputError, match=r"general student .* neuron .*0\.5.*again"):
+    with pytest.raises(InputError, match=r"general student .* vth 1\.0 instead of 0\.5.*again"):
         distill(replace(recipe, vth=0.5), a["data"], a["teacher"], tmp_path / "three", general=whole / "general")
 
 

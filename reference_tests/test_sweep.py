@@ -10,7 +10,6 @@ import pytest
 from test_training import RECIPE, write_task, write_teacher
 
 from refsnn.commands.cli import main
-from refsnn.data.examples import tokenise
 from refsnn.data.metrics import spread
 from refsnn.data.tasks import TASKS
 from refsnn.distillation.predict import predict_rates, predict_spikes
@@ -25,7 +24,7 @@ from refsnn.model.student import StudentConfig
 from refsnn.pages import report, tables
 from refsnn.pages.sweep import write_sweep
 from refsnn.storage.checkpoints import load_student
-from refsnn.storage.run import read_split, run_tokenizer
+from refsnn.storage.run import Run
 
 TIMES = [1, 2, 4, 8]
 QUICK = replace(
@@ -174,8 +173,7 @@ def test_a_single_check_point_leaves_nothing_to_choose(logits):
 def test_numbers_of_a_sweep_are_those_of_the_simulation(root, swept):
     """Each setting: metrics, agreement and firing rate, by other code than the sweep's."""
     config, params = load_student(root / "first")
-    task, parts = read_split(root / "first", root / "data", "dev")
-    examples = tokenise(parts["dev"], task.sentences, run_tokenizer(root / "first", config))
+    _, examples = Run(root / "first").examples("dev", root / "data")["dev"]
     assert [s["rule"] for s in swept["settings"][:2]] == ["inst", "running"]
     assert [s["vth"] for s in swept["settings"][2:]] == [0.5, 0.7, 0.85, 1.2, 1.5, 2.0]
     for setting in (swept["settings"][1], swept["settings"][2]):
@@ -446,12 +444,17 @@ def results(task):
     return {"task": task, "metric": "accuracy", "metrics": metrics, "spikes": rows, "teacher_accuracy": 0.95}
 
 
-def test_a_report_shows_the_published_figure_of_its_own_task_only():
+def a_run(folder, **recipe):
+    write_json(folder / "run.json", {"settings": {"recipe": {"encoders": 1, **recipe}}})
+    return Run(folder)
+
+
+def test_a_report_shows_the_published_figure_of_its_own_task_only(tmp_path):
     bert = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     config = StudentConfig(bert, 4, 2)
     for recipe in ({"task": "rte"}, {"task": "rte", "mode": "equilibrium", "epochs_general": 1}):
-        found = report._beside_the_paper(results("RTE"), {"settings": {"recipe": recipe}}, config)
+        found = report._beside_the_paper(a_run(tmp_path, **recipe), results("RTE"), config)
         assert found.count("66.06") == 2 and found.count("80.0<small>") == 2 and "1.60×" in found
         assert "86.93" not in found  # the log is of SST-2
-    assert report._beside_the_paper(results("made-up"), {"settings": {"recipe": {"task": "rte"}}}, config) is None
-    assert report._beside_the_paper(results("WNLI"), {"settings": {"recipe": {"task": "wnli"}}}, config) is None
+    assert report._beside_the_paper(a_run(tmp_path, task="rte"), results("made-up"), config) is None
+    assert report._beside_the_paper(a_run(tmp_path, task="wnli"), results("WNLI"), config) is None

@@ -145,6 +145,6 @@ def test_the_demonstration_teaches_its_student(tmp_path, capsys):
     from refsnn.reproduction.demo import demo
 
     demo(tmp_path / "run")
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results-inst.json").read_text())
     assert results["teacher_accuracy"] > 0.8
     assert results["rate_accuracy"] > results["teacher_accuracy"] - 0.05

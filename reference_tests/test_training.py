@@ -36,6 +36,7 @@ from refsnn.readings.rate_map import sweep
 from refsnn.readings.simulate import simulate
 from refsnn.storage.checkpoints import load_student
 from refsnn.storage.recipe import Recipe, Stage
+from refsnn.storage.run import Run
 
 GOOD, BAD = "good fine great lovely".split(), "bad poor awful dull".split()
 
@@ -100,10 +101,10 @@ def test_a_stage_interrupted_at_any_step_ends_with_the_same_bytes(tmp_path, exam
 
         if name == "broken":
             with pytest.raises(MemoryError):
-                train(run, stage, start, examples, objective, [7], save_every=0)
+                train(Run(run), stage, start, examples, objective, [7], save_every=0)
             with open(run / "log.jsonl", "a") as log:
                 log.write('{"stage": "some", "st')  # killed while writing a line
-        train(run, stage, start, examples, objective, [7], save_every=0)
+        train(Run(run), stage, start, examples, objective, [7], save_every=0)
         ends.append({p.name: p.read_bytes() for p in (run / "log.jsonl", run / "stages" / "some.safetensors")})
     assert ends[0] == ends[1]
     assert not start["w"].any()  # the caller's parameters are left alone
@@ -114,7 +115,7 @@ def test_another_seed_gives_another_result(tmp_path, examples):
     found = []
     for seed in (0, 1):
         (tmp_path / str(seed)).mkdir()
-        found.append(train(tmp_path / str(seed), stage, {"w": np.zeros(3)}, examples, quadratic, [seed])["w"])
+        found.append(train(Run(tmp_path / str(seed)), stage, {"w": np.zeros(3)}, examples, quadratic, [seed])["w"])
     assert np.abs(found[0] - found[1]).max() > 1e-6
 
 
@@ -123,7 +124,7 @@ def test_a_loss_that_explodes_is_reported_in_words(tmp_path, examples):
         return {"loss": np.float64(np.nan)}, {"w": params["w"]}, {}
 
     with pytest.raises(InputError, match=r"no longer finite.*learning rate"):
-        train(tmp_path, Stage("some", 1, 5, 0.1), {"w": np.zeros(3)}, examples, objective, [0])
+        train(Run(tmp_path), Stage("some", 1, 5, 0.1), {"w": np.zeros(3)}, examples, objective, [0])
 
 
 def write_task(folder: Path, rows: int = 120) -> Path:
@@ -181,7 +182,7 @@ def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path
     assert results["rate_accuracy"] >= 0.9
     assert results["spikes"][-1]["accuracy"] >= 0.8
     assert 0 < results["spikes"][-1]["firing_rate"] < 1
-    assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert json.loads((tmp_path / "run" / "results-inst.json").read_text()) == json.loads(json.dumps(results))
     assert f"{100 * results['rate_accuracy']:.1f}" in results_table(results)
     config, params = load_student(tmp_path / "run")
     assert config.bert.num_hidden_layers == 1
@@ -196,7 +197,7 @@ def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path
 @pytest.mark.parametrize("mode", ["quantised", "released", "simulated"])
 def test_other_forward_values_and_true_labels(tmp_path, mode):
     data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
-    recipe = replace(RECIPE, mode=mode, t_conv=8, labels="true", u0=0.5, epochs_internal=1, epochs_prediction=1)
+    recipe = replace(RECIPE, mode=mode, t_conv=8, targets="true", u0=0.5, epochs_internal=1, epochs_prediction=1)
     distill(recipe, data, teacher, tmp_path / "run")
     config, _ = load_student(tmp_path / "run")
     assert config.neuron.u0 == 0.5
@@ -243,7 +244,7 @@ def test_a_run_with_other_settings_is_not_overwritten(tmp_path):
     short = replace(RECIPE, epochs_teacher=1, epochs_general=0, epochs_internal=1, epochs_prediction=1)
     distill(short, data, teacher, tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
-    with pytest.raises(InputError, match=r"seed was 0 and is 1.*--out"):
+    with pytest.raises(InputError, match=r"seed was 0 and is 1"):
         distill(replace(short, seed=1), data, teacher, tmp_path / "run")
     distill(short, data, teacher, tmp_path / "run")  # finished: nothing to do
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
@@ -308,7 +309,7 @@ def test_a_student_with_feedback_and_its_solvers(tmp_path, capsys):
     assert entry["sweeps"] >= 1 and entry["products"] >= 1 and entry["residual"] < 1e-4
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(data), "--rule", "running", "--t-conv", "8"]) == 0
     assert (tmp_path / "run" / "report.html").exists()
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results-running.json").read_text())
     assert results["rule"] == "running" and 0 <= results["rate_accuracy"] <= 1
     solved = results["equilibrium"]
     assert 0 < solved["residual"] <= 1e-5 and solved["sweeps"] >= 2

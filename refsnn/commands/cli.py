@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -649,7 +650,7 @@ def _convert(options: argparse.Namespace) -> int:
 
     names = ("source", "destination", "to", "task", "classes", "vth", "leak", "feedback", "seed")
     for note in convert(**{name: getattr(options, name) for name in names}):
-        print(f"note: {note}")
+        print(f"note: {_in_flags(note, options)}")
     print(f"wrote {options.destination}")
     return 0
 
@@ -678,6 +679,15 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _in_flags(sentence: str, options: argparse.Namespace) -> str:
+    """Name options as the command line does: the library, which speaks of its arguments, writes `t_conv`."""
+
+    def flag(found: re.Match[str]) -> str:
+        return f"--{found[1].replace('_', '-')}" if found[1] in vars(options) else found[0]
+
+    return re.sub(r"`(\w+)`", flag, sentence)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -698,7 +708,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except InputError as error:
-        print(f"refsnn: {error}", file=sys.stderr)
+        print(f"refsnn: {_in_flags(str(error), options)}", file=sys.stderr)
     except BrokenPipeError:  # the reader, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

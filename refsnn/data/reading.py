@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import existing, require
-from .tasks import HUB, LARGEST_SCORE, Task
+from .tasks import HUB, Task
 
 __all__ = [
     "read_task",
@@ -54,7 +54,7 @@ def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[
     if missing:
         raise InputError(
             f"{source} has the columns {list(header)}, but {', '.join(missing)} was expected; "
-            f"say which is meant with --columns {missing[0]}=COLUMN"
+            f"say which is meant with `columns` {missing[0]}=COLUMN"
         )
     found: dict[str, list] = {name: [] for name in (*task.sentences, "index" if test else "label")}
     left_out = 0
@@ -123,12 +123,18 @@ def _places(header: Sequence[str], task: Task, columns: Mapping[str, str]) -> di
     return places
 
 
+#: Scores beyond this are nobody's: their squares would overflow.
+LARGEST = 1e15
+
+
 def _target(label: Any, task: Task, where: str) -> int | float:
     """Class index or score; a class may be spelled as its index, too."""
     if task.labels:
         if isinstance(label, bool) or (isinstance(label, float) and label.is_integer()):
             label = int(label)
-        classes = {str(i): i for i in range(len(task.labels))} | {name: i for i, name in enumerate(task.labels)}
+        classes = {name: i for i, name in enumerate(task.labels)}
+        if not any(name.isdigit() for name in task.labels):
+            classes |= {str(i): i for i in range(len(task.labels))}
         if str(label) not in classes:
             raise InputError(f"{where}: label {label!r} is none of {list(task.labels)}")
         return classes[str(label)]
@@ -136,8 +142,10 @@ def _target(label: Any, task: Task, where: str) -> int | float:
         score = float(label)
     except (TypeError, ValueError):
         score = np.nan
-    if not 0 <= score <= LARGEST_SCORE:
-        raise InputError(f"{where}: score {label!r} is not a number from 0 to {LARGEST_SCORE:g}")
+    least, greatest = task.scale or (-LARGEST, LARGEST)
+    if not least <= score <= greatest:
+        wanted = "a number" if task.scale is None else f"a number from {least:g} to {greatest:g}"
+        raise InputError(f"{where}: score {label!r} is not {wanted}")
     return score
 
 
@@ -205,7 +213,7 @@ def _hub_rows(task: Task, split: str) -> Rows:
     except Exception as error:  # of the network, the cache, the format: there is no common kind
         raise InputError(
             f"GLUE's {task.name} can neither be fetched from the Hugging Face hub nor found in its cache "
-            f"({reason(error)}); connect to the network once, or name a folder with --data"
+            f"({reason(error)}); connect to the network once, or name a folder with `data`"
         ) from None
     return _dataset_rows(dataset, task)
 

@@ -1,4 +1,4 @@
-"""GLUE's tasks, and what sets each apart. `docs/tasks.md` describes their files."""
+"""GLUE's tasks, what sets each apart, and tasks of one's own. `docs/tasks.md` describes their files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
 __all__ = [
     "HUB",
-    "LARGEST_SCORE",
     "TASKS",
     "Task",
     "column_names",
@@ -21,18 +21,15 @@ __all__ = [
 #: What stands for the Hugging Face hub instead of a folder or a file.
 HUB = "hub"
 
-#: Scores of sentence similarity lie between 0 and this.
-LARGEST_SCORE = 5.0
-
 
 @dataclass(frozen=True)
 class Task:
-    """What sets a GLUE task apart.
+    """What sets a task apart.
 
     Attributes
     ----------
     folder : str
-        Name of its folder in the official archive, and of its submission.
+        Name of its folder in the official archive, and of its submission; of a task of one's own, its name.
     sentences : tuple of str
         One or two columns of text.
     labels : tuple of str
@@ -52,6 +49,8 @@ class Task:
         Labels whose rows are left out of train and dev files; "" also stands for rows of too few or many fields.
     parts : mapping
         Ending of the dev and test splits' names -> ending of the submission's name.
+    scale : (float, float) or None
+        Least and greatest score of a regression; any number where None.
     """
 
     folder: str
@@ -64,6 +63,51 @@ class Task:
     header: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=lambda: {"": ""})
+    scale: tuple[float, float] | None = None
+
+    @classmethod
+    def own(cls, name: str, labels: Sequence[str], pair: bool = False) -> Task:
+        """Describe a task of one's own: texts or pairs of texts with classes, or with scores.
+
+        Parameters
+        ----------
+        name : str
+        labels : sequence of str
+            As the files spell them; their places are the class indices. None at all for a regression.
+        pair : bool
+            Whether there are two texts, `sentence1` and `sentence2`, and not one, `sentence`.
+
+        Returns
+        -------
+        task : Task
+
+        Raises
+        ------
+        InputError
+            There is one label only, a label twice, or the name is that of a GLUE task.
+
+        Examples
+        --------
+        >>> task = Task.own("reviews", ["bad", "fair", "good"])
+        >>> task.sentences, task.outputs, task.metrics, Task.own("stars", []).metrics
+        (('sentence',), 3, ('accuracy',), ('pearson', 'spearman'))
+        """
+        if name in TASKS:
+            raise InputError(f"{name} is one of GLUE's tasks, whose labels are known; give a task of your own another")
+        if len(labels) == 1 or len(set(labels)) < len(labels) or "" in labels:
+            raise InputError(f"the labels are {', '.join(labels)}, but a task has two different ones or more")
+        sentences = ("sentence1", "sentence2") if pair else ("sentence",)
+        metrics = ("accuracy",) if labels else ("pearson", "spearman")
+        return cls(name, sentences, tuple(labels), tuple(labels), metrics=metrics)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what `own` needs to make the task again, for JSON.
+
+        Returns
+        -------
+        values : dict
+        """
+        return {"name": self.folder, "labels": list(self.labels), "pair": len(self.sentences) == 2}
 
     @property
     def name(self) -> str:
@@ -101,7 +145,7 @@ TASKS = {
             metrics=("accuracy", "f1"),
             aliases={"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
         ),
-        Task("STS-B", labels=(), metrics=("pearson", "spearman"), aliases={"label": "score"}),
+        Task("STS-B", labels=(), metrics=("pearson", "spearman"), aliases={"label": "score"}, scale=(0.0, 5.0)),
         Task(
             "QQP",
             ("question1", "question2"),
@@ -177,7 +221,7 @@ def column_names(task: Task, pairs: Sequence[str]) -> dict[str, str]:
         name, _, column = pair.partition("=")
         if name not in names or not column:
             raise InputError(
-                f"--columns has {pair!r}, but NAME=COLUMN was expected, where NAME is one of {', '.join(names)}"
+                f"`columns` has {pair!r}, but NAME=COLUMN was expected, where NAME is one of {', '.join(names)}"
             )
         columns[name] = column
     return columns

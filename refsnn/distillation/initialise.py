@@ -27,7 +27,7 @@ from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import activity, rate_map
-from ..storage.recipe import Initialisation
+from ..storage.recipe import Initialisation, Stream
 from .student import layer_pairs
 from .teacher import classify
 
@@ -411,7 +411,7 @@ def initial_student(
     refsnn.errors.InputError: the student has hidden_size 8 and the teacher 16, so it cannot start from the teacher's \
 weights; start it at random (init = random)
     """
-    params = initial_parameters(student.shapes, np.random.default_rng([seed, 1]), student.bert.initializer_range)
+    params = initial_parameters(student.shapes, Stream.STUDENT.rng(seed), student.bert.initializer_range)
     if method == "random":
         return student, params
     for name in ("hidden_size", "intermediate_size", "num_attention_heads"):

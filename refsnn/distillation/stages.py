@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .. import ops
 from ..data.examples import Examples, tokenise
 from ..data.packing import pack
 from ..data.reading import read_task
-from ..data.tasks import TASKS, column_names
+from ..data.tasks import column_names
 from ..data.tokenizer import load_tokenizer
 from ..data.unlabelled import read_corpus
 from ..errors import InputError
@@ -39,8 +39,8 @@ from ..ops import Array
 from ..readings.implicit import within_spectral_norm
 from ..readings.simulate import simulate
 from ..storage.checkpoints import bert_folder, load_bert, load_student, save_model
-from ..storage.recipe import Recipe, Stage
-from ..storage.run import remember, run_settings
+from ..storage.recipe import Recipe, Stage, Stream
+from ..storage.run import Run, run_settings
 from .initialise import SEQUENCES, initial_student
 from .predict import predict_teacher
 from .student import internal_gradients, layer_pairs, prediction_gradients
@@ -100,18 +100,17 @@ def distill(
     InputError
         Something given cannot be used, or `out` holds a run with other settings.
     """
-    task = TASKS[recipe.task]
-    max_length = recipe.max_length or task.max_length
+    task, max_length = recipe.definition, recipe.limit
     config, pretrained, folder = _teacher(teacher, recipe.seed)
     pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
     _check_length(max_length, config)
     tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
     train_text = read_task(data, task, "train", column_names(task, columns))
     packed = None
-    if corpus and recipe.epochs_general and general is None and finished(Path(out), recipe.stage("general")) is None:
-        packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples
-    run = new_folder(out)
-    remember(run, run_settings(recipe, data, teacher, corpus, columns, general))
+    if corpus and recipe.epochs_general and general is None and finished(Run(out), recipe.stage("general")) is None:
+        packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, Stream.PACKING]).examples
+    run = Run(new_folder(out))
+    run.begin(run_settings(recipe, data, teacher, corpus, columns, general))
     examples = tokenise(train_text, task.sentences, tokenizer)
     run_stage = _runner(run, recipe, config, save_every, announce)
 
@@ -123,11 +122,19 @@ def distill(
 
     classes = task.outputs
     heads = initial_parameters(
-        head_shapes(config, classes), np.random.default_rng([recipe.seed, 5]), config.initializer_range
+        head_shapes(config, classes),
+        Stream.TEACHER_HEAD.rng(recipe.seed),
+        config.initializer_range,
     )
     heads = centred(heads)
-    tuned = run_stage(recipe.stage("teacher"), 1, heads | pretrained, examples, _teacher_objective(config, examples))
-    save_model(run / "teacher", config.to_dict() | {"num_labels": classes}, tuned, folder)
+    tuned = run_stage(
+        recipe.stage("teacher"),
+        Stream.TEACHER_STAGE,
+        heads | pretrained,
+        examples,
+        _teacher_objective(config, examples),
+    )
+    save_model(run.teacher_folder, config.to_dict() | {"num_labels": classes}, tuned, folder)
 
     student = _student(recipe, config, classes)
 
@@ -142,12 +149,14 @@ def distill(
         params = params | general_params
     elif recipe.epochs_general:
         objective = _internal_objective(recipe, student, config, origin, pairs)
-        params = run_stage(recipe.stage("general"), 2, params, examples if packed is None else packed, objective)
+        params = run_stage(
+            recipe.stage("general"), Stream.GENERAL_STAGE, params, examples if packed is None else packed, objective
+        )
     objective = _internal_objective(recipe, student, config, tuned, pairs)
-    params = run_stage(recipe.stage("internal"), 3, params, examples, objective)
+    params = run_stage(recipe.stage("internal"), Stream.INTERNAL_STAGE, params, examples, objective)
     objective = _prediction_objective(run, recipe, student, config, tuned, examples)
-    params = run_stage(recipe.stage("prediction"), 4, params, examples, objective)
-    save_model(run, student.to_dict(), params, folder)
+    params = run_stage(recipe.stage("prediction"), Stream.PREDICTION_STAGE, params, examples, objective)
+    save_model(run.folder, student.to_dict(), params, folder)
 
 
 def distill_general(
@@ -180,29 +189,29 @@ def distill_general(
     InputError
         As for `distill`.
     """
-    max_length = recipe.max_length or TASKS[recipe.task].max_length
+    max_length = recipe.limit
     config, pretrained, folder = _teacher(teacher, recipe.seed)
     pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
     _check_length(max_length, config)
     tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
-    run = new_folder(out)
-    others = ("task", "labels", "temperature", "_teacher", "_internal", "_prediction")
+    run = Run(new_folder(out))
+    others = ("task", "own", "targets", "temperature", "_teacher", "_internal", "_prediction")
     concerns = {
         name: value
-        for name, value in asdict(replace(recipe, max_length=max_length)).items()
+        for name, value in replace(recipe, max_length=max_length).to_dict().items()
         if not name.endswith(others)
     }
-    remember(run, run_settings(recipe, None, teacher, corpus) | {"recipe": concerns})
-    if (run / "config.json").exists():  # what `save_model` writes last
+    run.begin(run_settings(recipe, None, teacher, corpus) | {"recipe": concerns})
+    if run.finished:
         return
-    packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, 6]).examples
+    packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, Stream.PACKING]).examples
     student, params = initial_student(
         _student(recipe, config, 1), config, pretrained, recipe.init, recipe.seed, _sample(packed, recipe, config)
     )
     objective = _internal_objective(recipe, student, config, pretrained, pairs)
     run_stage = _runner(run, recipe, config, save_every, announce)
-    params = run_stage(recipe.stage("general"), 2, params, packed, objective)
-    save_model(run, student.to_dict(), params, folder)
+    params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, packed, objective)
+    save_model(run.folder, student.to_dict(), params, folder)
 
 
 def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
@@ -216,7 +225,7 @@ def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
 
 def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[Batch]:
     """Batches of the text that a conversion looks at, drawn at random; none are made if it looks at nothing."""
-    rows = np.random.default_rng([recipe.seed, 8]).permutation(len(examples))[:SEQUENCES]
+    rows = Stream.CONVERSION_SAMPLE.rng(recipe.seed).permutation(len(examples))[:SEQUENCES]
     return (examples.batch(rows[i : i + 32], config.pad_token_id) for i in range(0, len(rows), 32))
 
 
@@ -242,7 +251,7 @@ def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[St
 
 
 def _runner(
-    run: Path, recipe: Recipe, config: BertConfig, save_every: float, announce: Announce
+    run: Run, recipe: Recipe, config: BertConfig, save_every: float, announce: Announce
 ) -> Callable[[Stage, int, Params, Examples, Objective], Params]:
     """Bind all that the stages of a run have in common."""
 
@@ -277,7 +286,7 @@ def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
     if isinstance(teacher, tuple):
         config, folder = teacher
         shapes = teacher_shapes(config, 1)
-        params = initial_parameters(shapes, np.random.default_rng([seed, 0]), config.initializer_range)
+        params = initial_parameters(shapes, Stream.UNTRAINED_TEACHER.rng(seed), config.initializer_range)
         return config, {name: value for name, value in params.items() if not name.startswith("classifier.")}, folder
     folder = bert_folder(teacher)
     return *load_bert(folder), folder
@@ -363,10 +372,10 @@ def _internal_objective(
 
 
 def _prediction_objective(
-    run: Path, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
+    run: Run, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
 ) -> Objective:
     network, forward = _trained(recipe, student), _forward(recipe, student)
-    soft = recipe.labels == "soft" and student.classes > 1 and not finished(run, recipe.stage("prediction"))
+    soft = recipe.targets == "soft" and student.classes > 1 and not finished(run, recipe.stage("prediction"))
     # The teacher does not change any more: its soft labels are computed once, not once an epoch.
     target = predict_teacher(config, teacher, examples) if soft else None
 

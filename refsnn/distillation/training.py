@@ -7,25 +7,24 @@ mean of; it is written by rename.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import islice
 from operator import iadd, imul
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.examples import Examples, epoch_batches
 from ..errors import InputError
-from ..files import json_lines, load_tensors, read_json, require, save_tensors, write_json, write_text
+from ..files import load_tensors, require, save_tensors
 from ..model.batch import Batch, map_shares
 from ..model.parameters import Params
 from ..ops import Array
 from ..parallel import each, threads
 from ..storage.recipe import Stage
+from ..storage.run import Run
 from .optim import BertAdam, linear_warmup
 
 __all__ = [
@@ -39,23 +38,19 @@ __all__ = [
 Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Params, dict[str, float]]]
 
 
-def _checkpoint(run: Path, stage: Stage) -> Path:
-    return run / "stages" / f"{stage.name}.safetensors"
-
-
-def finished(run: Path, stage: Stage) -> Params | None:
+def finished(run: Run, stage: Stage) -> Params | None:
     """Parameters that a finished stage left, or None.
 
     Parameters
     ----------
-    run : Path
+    run : Run
     stage : Stage
 
     Returns
     -------
     params : dict or None
     """
-    path = _checkpoint(run, stage)
+    path = run.stage_checkpoint(stage.name)
     if not path.exists():
         return None
     tensors, metadata = load_tensors(path)
@@ -63,7 +58,7 @@ def finished(run: Path, stage: Stage) -> Params | None:
 
 
 def train(
-    run: Path,
+    run: Run,
     stage: Stage,
     params: Params,
     examples: Examples,
@@ -77,9 +72,9 @@ def train(
 
     Parameters
     ----------
-    run : Path
-        The run's folder; the stage keeps ``stages/NAME.safetensors``, its lines in ``log.jsonl`` and its share of
-        ``timings.json`` there.
+    run : Run
+        The stage keeps ``stages/NAME.safetensors``, its lines in ``log.jsonl`` and its share of
+        ``timings.json`` in its folder.
     stage : Stage
     params : dict
         Where to start; not modified.
@@ -117,15 +112,15 @@ def train(
     moments = optimiser.initial(params)
     first, spent = 0, 0.0
     gathered: dict[str, float] = {}  # sums since the last line of the log
-    path = _checkpoint(run, stage)
+    path = run.stage_checkpoint(stage.name)
     path.parent.mkdir(exist_ok=True)
     if path.exists():
         tensors, metadata = load_tensors(path)
-        first, spent = metadata["step"], _timings(run).get(stage.name, 0.0)
+        first, spent = metadata["step"], run.timings().get(stage.name, 0.0)
         gathered = metadata.get("gathered", {})
         params = {name: tensors[name] for name in params}
         moments = {name: tensors[name] for name in moments}
-    _drop_log_after(run, stage, first)
+    run.forget_log_after(stage.name, first)
 
     interval = max(1, steps // 200)
     started = saved = time.monotonic()
@@ -148,17 +143,16 @@ def train(
                     f"try a learning rate below {stage.lr}"
                 )
             bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
-            with open(run / "log.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps({"stage": stage.name, "step": step + 1, "lr": stage.lr * factor, **means}) + "\n")
+            run.append_log({"stage": stage.name, "step": step + 1, "lr": stage.lr * factor, **means})
             gathered = {}
         if time.monotonic() - saved > save_every and step + 1 < steps:
             # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
-            _add_timing(run, stage, spent + time.monotonic() - started)
+            run.add_timing(stage.name, spent + time.monotonic() - started)
             metadata = {"stage": stage.name, "step": step + 1, "done": False, "gathered": gathered}
             save_tensors(path, params | moments, metadata)
             saved = time.monotonic()
     bar.close()
-    _add_timing(run, stage, spent + time.monotonic() - started)
+    run.add_timing(stage.name, spent + time.monotonic() - started)
     save_tensors(path, params, {"stage": stage.name, "step": steps, "done": True})
     return params
 
@@ -168,23 +162,6 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
     for epoch in range(first // per_epoch, stage.epochs):
         batches = epoch_batches(examples.lengths, stage.batch_size, [*seed, epoch])
         yield from islice(batches, max(0, first - epoch * per_epoch), None)
-
-
-def _drop_log_after(run: Path, stage: Stage, step: int) -> None:
-    """Forget what an interrupted attempt logged after its last checkpoint; the steps are taken again."""
-    path = run / "log.jsonl"
-    if not path.exists():
-        return
-    kept = [entry for entry in json_lines(path) if entry["stage"] != stage.name or entry["step"] <= step]
-    write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
-
-
-def _timings(run: Path) -> dict[str, float]:
-    return read_json(run / "timings.json") if (run / "timings.json").exists() else {}
-
-
-def _add_timing(run: Path, stage: Stage, seconds: float) -> None:
-    write_json(run / "timings.json", _timings(run) | {stage.name: round(seconds, 1)})
 
 
 #: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.

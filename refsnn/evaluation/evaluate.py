@@ -8,10 +8,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from ..data.examples import Examples, tokenise
+from ..data.examples import Examples
 from ..data.metrics import accuracy, agreement, decide, defined, task_metrics
 from ..data.tasks import Task
 from ..distillation.predict import predict_spikes, predict_teacher, solve_rates
@@ -23,8 +22,7 @@ from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.energy import Counts, Energies, by_kind, count, full_count
 from ..readings.simulate import Rule
-from ..storage.checkpoints import load_student, load_teacher
-from ..storage.run import read_split, run_tokenizer, versions
+from ..storage.run import Run, versions
 
 __all__ = [
     "evaluate_run",
@@ -33,22 +31,24 @@ __all__ = [
 
 def evaluate_run(
     run: str | os.PathLike,
-    data: str | os.PathLike,
+    data: str | os.PathLike | None,
     t_conv: Sequence[int],
     rule: Rule = "inst",
     name: str | None = None,
     columns: Sequence[str] = (),
     energies: Energies = Energies(),  # noqa: B008
     memory: bool = False,
+    samples: int | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run's student on the dev split and write ``results.json`` into its folder.
+    """Evaluate a run's student on the dev split and write ``results-RULE.json`` into its folder.
 
     MNLI has two dev splits, matched and mismatched; the results of the second are in a list ``"others"``.
 
     Parameters
     ----------
     run : path
-    data : path
+    data : path or None
+        Where the dev split is; where the run's data were if None.
     t_conv : sequence of int
         Timesteps after which the spikes are read.
     rule : {"inst", "running"}
@@ -60,6 +60,8 @@ def evaluate_run(
         What operations cost in the full count.
     memory : bool
         Whether memory traffic is charged too.
+    samples : int, optional
+        So many examples, evenly spaced over the split; all by default.
 
     Returns
     -------
@@ -76,21 +78,19 @@ def evaluate_run(
         The run is not finished or the data cannot be read.
     """
     if not t_conv or min(t_conv) < 1:
-        raise InputError(f"--t-conv is {list(t_conv)}, but a simulation takes at least one step")
+        raise InputError(f"`t_conv` is {list(t_conv)}, but a simulation takes at least one step")
     started = time.monotonic()
-    run = Path(run)
-    config, params = load_student(run)
-    teacher_config, teacher_params = load_teacher(run)
-    task, parts = read_split(run, data, "dev", columns)
-    tokenizer = run_tokenizer(run, config)
-    read = {part: tokenise(dataset, task.sentences, tokenizer) for part, dataset in parts.items()}
+    opened = Run(run)
+    config, params = opened.student()
+    teacher_config, teacher_params = opened.teacher()
+    task, parts = opened.task, opened.examples("dev", data, columns, samples)
     charged = energies if memory else energies.without_memory()
     first, *others = (
         {"split": part}
         | _measure(task, config, params, teacher_config, teacher_params, examples, t_conv, rule, charged)
-        for part, examples in read.items()
+        for part, (_, examples) in parts.items()
     )
-    dataset, examples = parts[first["split"]], read[first["split"]]
+    dataset, examples = parts[first["split"]]
     shown = int(abs(examples.lengths - first["mean_tokens"]).argmin())  # a sentence of typical length, for the pictures
     label = examples.labels[shown]
     results = {
@@ -111,7 +111,7 @@ def evaluate_run(
         "peak_memory_mb": round(_peak_memory_mb()),
         "versions": versions(),
     }
-    write_json(run / "results.json", results)
+    write_json(opened.results_file(rule), results)
     return results
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import ops
 from ..data.metrics import answer
-from ..data.tasks import TASKS, Task
+from ..data.tasks import Task
 from ..distillation.student import layer_pairs, logits
 from ..distillation.teacher import classify, encode
 from ..errors import InputError
-from ..files import existing, read_json
 from ..model.batch import Batch
 from ..model.parameters import Params
 from ..model.shapes import BertConfig
@@ -25,7 +23,7 @@ from ..ops import Array
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import scores
 from ..readings.simulate import Rule, spike_steps
-from ..storage.run import read_split, run_tokenizer
+from ..storage.run import Run
 
 __all__ = [
     "Observation",
@@ -186,8 +184,7 @@ class Observation:
 
 
 def read_sentence(
-    run: Path,
-    config: StudentConfig,
+    run: Run,
     text: str | None,
     second: str | None = None,
     index: int | None = None,
@@ -197,8 +194,7 @@ def read_sentence(
 
     Parameters
     ----------
-    run : Path
-    config : StudentConfig
+    run : Run
     text, second, index, data
         As in `inspect_run`.
 
@@ -212,28 +208,25 @@ def read_sentence(
     InputError
         There is no text, or more or less of it than the task has, or no such example.
     """
-    task = TASKS[read_json(existing(run / "run.json", "the run's settings"))["settings"]["recipe"]["task"]]
-    tokenizer = run_tokenizer(run, config)
+    task, tokenizer = run.task, run.tokenizer()
     label = None
     if index is not None:
-        if data is None:
-            raise InputError("--index is an example of the dev split; say where that is with --data DATA")
         if text is not None or second is not None:
-            raise InputError("--index stands for the text of an example; leave out --text and --second")
-        dataset = next(iter(read_split(run, data, "dev")[1].values()))
+            raise InputError("`index` stands for the text of an example; leave out `text` and `second`")
+        dataset = next(iter(run.split("dev", data).values()))
         if not 0 <= index < len(dataset):
-            raise InputError(f"--index is {index}, but the dev split has the examples 0 to {len(dataset) - 1}")
+            raise InputError(f"`index` is {index}, but the dev split has the examples 0 to {len(dataset) - 1}")
         texts = tuple(dataset[index][name] for name in task.sentences)
         label = dataset[index]["label"]
     elif text is None:
-        raise InputError("there is no sentence to look at; give --text TEXT, or --index N with --data DATA")
+        raise InputError("there is no sentence to look at; give `text`, or `index`, the number of one of the dev split")
     else:
         texts = (text,) if second is None else (text, second)
     if len(texts) < len(task.sentences):
-        raise InputError(f"{task.folder} compares two sentences; give the other one with --second TEXT")
+        raise InputError(f"{task.folder} compares two sentences; give the other one with `second`")
     if len(texts) > len(task.sentences):
-        raise InputError(f"{task.folder} has one sentence; leave out --second")
-    for option, value in zip(("--text", "--second"), texts, strict=False):
+        raise InputError(f"{task.folder} has one sentence; leave out `second`")
+    for option, value in zip(("`text`", "`second`"), texts, strict=False):
         if not value.strip():
             raise InputError(f"{option} is empty; give a sentence")
         try:

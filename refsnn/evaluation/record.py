@@ -6,9 +6,8 @@ import os
 from collections.abc import Sequence
 
 from ..readings.simulate import Rule
-from ..storage.checkpoints import load_student
 from ..storage.records import record, write_record
-from ..storage.run import dev_sample
+from ..storage.run import Run
 
 __all__ = [
     "record_run",
@@ -39,8 +38,9 @@ def record_run(
     InputError
         `samples` is not positive, the run is not finished or the data cannot be read.
     """
-    config, params = load_student(run)
+    opened = Run(run)
+    config, params = opened.student()
     params = {name: params[name] for name in config.body.shapes}
-    _, batch = dev_sample(run, data, config, samples, columns)
+    _, batch = opened.sample(samples, data, columns)
     spikes = record(config.network, params, batch, t_conv, rule)
     write_record(out, config.body, batch, spikes, rule, "float32", params)

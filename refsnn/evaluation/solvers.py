@@ -19,8 +19,7 @@ from ..readings.adjoint import AdjointMethod, spectral_radius
 from ..readings.equilibrium import Equilibrium, equilibrium
 from ..readings.implicit import adjoint, contraction_bound, unrolled_gradient
 from ..readings.solution import Solution
-from ..storage.checkpoints import load_student
-from ..storage.run import dev_sample
+from ..storage.run import Run
 
 __all__ = [
     "Solved",
@@ -89,7 +88,8 @@ def compare_solvers(
     InputError
         The student has no feedback: its adjoint equation is solved by back substitution, whatever the method.
     """
-    config, params = load_student(run)
+    opened = Run(run)
+    config, params = opened.student()
     network = config.network
     if not network.fed_back:
         raise InputError(
@@ -97,7 +97,7 @@ def compare_solvers(
             "nothing to solve; distil one with `refsnn distill --feedback 0.2`"
         )
     params = {name: value.astype(np.float64) for name, value in params.items()}
-    examples, batch = dev_sample(run, data, config, samples)
+    examples, batch = opened.sample(samples, data)
 
     found = equilibrium(network, params, batch)
     last = network.readouts[-1]

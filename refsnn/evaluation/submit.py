@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.examples import tokenise
 from ..data.metrics import decide
-from ..data.tasks import LARGEST_SCORE, Task
+from ..data.tasks import Task
 from ..distillation.predict import predict_rates, predict_spikes
 from ..errors import InputError
 from ..files import new_folder, write_text
 from ..ops import Array
 from ..readings.simulate import Rule
-from ..storage.checkpoints import load_student
-from ..storage.run import read_split, run_tokenizer
+from ..storage.run import Run
 
 __all__ = ["submission", "submit"]
 
@@ -49,7 +47,7 @@ def submission(task: Task, index: Sequence[str], logits: Array) -> str:
     if task.labels:
         predictions = [task.labels[i] for i in found]
     else:
-        predictions = [f"{score:.4f}" for score in np.clip(found, 0, LARGEST_SCORE)]
+        predictions = [f"{score:.4f}" for score in (found if task.scale is None else np.clip(found, *task.scale))]
     rows = [f"{i}\t{prediction}\n" for i, prediction in zip(index, predictions, strict=True)]
     return "index\tprediction\n" + "".join(rows)
 
@@ -86,22 +84,21 @@ def submit(
         The run is not finished, the data cannot be read, or one file was named for two test sets.
     """
     if t_conv is not None and t_conv < 1:
-        raise InputError(f"--t-conv is {t_conv}, but a simulation takes at least one step")
-    config, params = load_student(run)
-    task, parts = read_split(run, data, "test", columns)
+        raise InputError(f"`t_conv` is {t_conv}, but a simulation takes at least one step")
+    opened = Run(run)
+    config, params = opened.student()
+    task, parts = opened.task, opened.examples("test", data, columns)
     folder = Path(out).is_dir() or Path(out).suffix != ".tsv"
     if not folder and len(parts) > 1:
-        raise InputError(f"{out} is one file, but {task.folder} has {len(parts)} test sets; name a folder with --out")
+        raise InputError(f"{out} is one file, but {task.folder} has {len(parts)} test sets; name a folder with `out`")
     if folder and not set(parts) <= {"test" + part for part in task.parts}:
         names = " or ".join(f"{task.folder}{ending}.tsv" for ending in task.parts.values())
         raise InputError(
-            f"{data} is one of the test sets of {task.folder}; name the file to write, {names}, with --out"
+            f"{opened.data(data)} is one of the test sets of {task.folder}; name the file to write, {names}, with `out`"
         )
     new_folder(out if folder else Path(out).parent)
-    tokenizer = run_tokenizer(run, config)
     written = []
-    for part, dataset in parts.items():
-        examples = tokenise(dataset, task.sentences, tokenizer)
+    for part, (dataset, examples) in parts.items():
         if t_conv is None:
             logits = predict_rates(config, params, examples)
         else:

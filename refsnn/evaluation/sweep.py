@@ -20,19 +20,18 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..data.examples import Examples, tokenise
+from ..data.examples import Examples
 from ..data.metrics import Spread, agreement, defined, spread, task_metrics
-from ..data.tasks import TASKS, Task
+from ..data.tasks import Task
 from ..distillation.predict import predict_rates, predict_spikes, predict_teacher
 from ..errors import InputError, NotConverged
-from ..files import existing, read_json, write_json
+from ..files import read_json, write_json
 from ..model.neurons import Neuron
 from ..model.parameters import Params
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.simulate import Rule
-from ..storage.checkpoints import load_student, load_teacher
-from ..storage.run import read_split, run_tokenizer, versions
+from ..storage.run import Run, versions
 from .anytime import confidences, curve
 
 __all__ = [
@@ -109,7 +108,7 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
     13
     """
     if unknown := [axis for axis in over if axis not in AXES]:
-        raise InputError(f"--over has {', '.join(unknown)}, but {', '.join(AXES)} was expected")
+        raise InputError(f"`over` has {', '.join(unknown)}, but {', '.join(AXES)} was expected")
     rules: tuple[Rule, ...] = ("inst", "running") if "rule" in over else ("inst",)
     starts = (neuron.u0, 0.0, 0.5) if "u0" in over else (neuron.u0,)
     found = [Setting(rule, neuron.vth, neuron.leak, u0) for rule in rules for u0 in starts]
@@ -122,7 +121,7 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
 
 def sweep_run(
     run: str | os.PathLike,
-    data: str | os.PathLike,
+    data: str | os.PathLike | None,
     over: Sequence[str] = ("t", "rule"),
     t_conv: Sequence[int] = TIMES,
     samples: int | None = None,
@@ -155,19 +154,17 @@ def sweep_run(
     InputError
         The run is not finished, the data cannot be read, or T or the number of samples is not positive.
     """
-    run, times = existing(run, "the run"), _grid(t_conv, samples)
-    config, params = load_student(run)
-    task, parts = read_split(run, data, "dev", columns)
-    split, dataset = next(iter(parts.items()))
-    if samples is not None and samples < len(dataset):
-        dataset = dataset.select([i * len(dataset) // samples for i in range(samples)])
-    examples = tokenise(dataset, task.sentences, run_tokenizer(run, config))
+    opened = Run(run)
+    times = _grid(t_conv)
+    config, params = opened.student()
+    task = opened.task
+    split, (_, examples) = next(iter(opened.examples("dev", data, columns, samples).items()))
     text = _digest((examples.tokens, examples.kinds, examples.starts, examples.labels))
     known: dict[str, Any] = {"refsnn": __version__, "examples": text}
-    kept = run / "sweep.json"
+    kept = opened.folder / "sweep.json"
     weights, teacher = [_digest(params.values(), config.to_dict())], None
-    if (run / "teacher").exists():
-        bert, tuned = load_teacher(run)
+    if opened.teacher_folder.exists():
+        bert, tuned = opened.teacher()
         weights.append(_digest(tuned.values(), bert.to_dict()))
         inputs = {"weights": weights[1], **known}
         teacher = _once(
@@ -179,31 +176,28 @@ def sweep_run(
     for number, setting in enumerate(chosen, 1):
 
         def simulate(setting: Setting = setting, number: int = number) -> dict[str, Any]:
-            print(f"{run}: simulating {number} of {len(chosen)}: {setting}", file=sys.stderr)
+            print(f"{opened}: simulating {number} of {len(chosen)}: {setting}", file=sys.stderr)
             return _simulate(task, config, params, examples, setting, times)
 
         inputs = {"weights": weights[0], **known, **asdict(setting), "t_conv": times}
         found.append(asdict(setting) | _once(kept, inputs, simulate))
-    record = read_json(existing(run / "run.json", "the run's settings"))
     return {
-        "run": str(run),
+        "run": str(opened),
         "task": task.folder,
         "split": split,
         "metric": task.metrics[0],
         "regression": not task.labels,
         "examples": len(examples),
-        "trained": record["settings"],
+        "trained": opened.settings,
         "versions": versions(),
         "teacher": teacher,
         "settings": found,
     }
 
 
-def _grid(t_conv: Sequence[int], samples: int | None) -> list[int]:
+def _grid(t_conv: Sequence[int]) -> list[int]:
     if not t_conv or min(t_conv) < 1:
-        raise InputError(f"--t-conv is {list(t_conv)}, but a simulation takes at least one step")
-    if samples is not None and samples < 1:
-        raise InputError(f"--samples is {samples}, but at least one example is needed")
+        raise InputError(f"`t_conv` is {list(t_conv)}, but a simulation takes at least one step")
     return sorted(set(t_conv))
 
 
@@ -304,17 +298,13 @@ def sweep(runs: Sequence[str | os.PathLike], data: str | os.PathLike, **options:
     InputError
         As `sweep_run`, or the runs are of different tasks.
     """
-    runs = list({os.path.abspath(run): run for run in runs}.values())
-    tasks = {}
-    for run in runs:
-        load_student(run)
-        tasks[str(run)] = read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]["recipe"][
-            "task"
-        ]
-    if len(set(tasks.values())) > 1:
-        said = ", ".join(f"{run} of {TASKS[task].folder}" for run, task in tasks.items())
+    found = [Run(run) for run in {os.path.abspath(run): run for run in runs}.values()]
+    for run in found:
+        run.student()
+    if len({run.task.name for run in found}) > 1:
+        said = ", ".join(f"{run} of {run.task.folder}" for run in found)
         raise InputError(f"the runs are of different tasks ({said}); compare runs of one task")
-    return [sweep_run(run, data, **options) for run in runs]
+    return [sweep_run(run, data, **options) for run in found]
 
 
 def group(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

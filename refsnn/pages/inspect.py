@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data.tasks import LARGEST_SCORE, Task
+from ..data.tasks import Task
 from ..errors import InputError
 from ..evaluation.observe import RASTER_STEPS, RASTER_TOKENS, Observation, Sentence, Trace, observe, read_sentence
 from ..files import existing, write_text
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.simulate import Rule
-from ..storage.checkpoints import load_student, load_teacher
+from ..storage.run import Run
 from .document import document, html_table, live, picture
 from .figures.spikes import (
     WEIGHT_SCALE,
@@ -80,28 +80,28 @@ def inspect_run(
         The run is not finished or has no teacher, there is no sentence or one too few, or the page cannot be there.
     """
     if t_conv < 1:
-        raise InputError(f"--t-conv is {t_conv}, but a simulation takes at least one step")
-    run = existing(run, "the run")
-    path = Path(out) if out else run / "inspect.html"
+        raise InputError(f"`t_conv` is {t_conv}, but a simulation takes at least one step")
+    opened = Run(run)
+    path = Path(out) if out else opened.folder / "inspect.html"
     existing(path.parent, "the folder for the page")
     if path.is_dir():
-        raise InputError(f"--out is the folder {path}, but the name of a page was expected, such as {path}/page.html")
-    config, params = load_student(run)
-    if not (run / "teacher").exists():
+        raise InputError(f"`out` is the folder {path}, but the name of a page was expected, such as {path}/page.html")
+    config, params = opened.student()
+    if not opened.teacher_folder.exists():
         raise InputError(
             f"{run} has no folder teacher to compare the student with; "
-            f"put its BERT there: refsnn convert BERT {run / 'teacher'} --to bert"
+            f"put its BERT there: refsnn convert BERT {opened.teacher_folder} --to bert"
         )
-    teacher_config, teacher_params = load_teacher(run)
+    teacher_config, teacher_params = opened.teacher()
     heads = config.bert.num_attention_heads, teacher_config.num_attention_heads
     if heads[0] != heads[1]:
         raise InputError(
             f"the student of {run} has {heads[0]} heads and the teacher {heads[1]}, so this is not the teacher that it "
             "was distilled from; put that one into the folder teacher"
         )
-    task, sentence = read_sentence(run, config, text, second, index, data)
+    task, sentence = read_sentence(opened, text, second, index, data)
     seen = observe(config, params, teacher_config, teacher_params, sentence.ids, sentence.kinds, t_conv, rule)
-    write_text(path, _page(run.resolve().name, config, task, sentence, seen, rule))
+    write_text(path, _page(opened.folder.resolve().name, config, task, sentence, seen, rule))
     return path, sentence
 
 
@@ -135,7 +135,7 @@ def _page(run: str, config: StudentConfig, task: Task, sentence: Sentence, seen:
     page = document("One sentence, spike by spike", header, sections)
     files = resources.files("refsnn.pages")
     style, program = ((files / f"inspect.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
-    return live(page, style, _data(sentence, seen, classes), program)
+    return live(page, style, _data(task, sentence, seen, classes), program)
 
 
 #: What only a page that moves has. Its program puts it in front of the sections, where it stays in sight.
@@ -167,7 +167,8 @@ def _verdict(task: Task, sentence: Sentence, seen: Observation, classes: Sequenc
     if task.labels:
         shown = {who: (escape(classes[int(p.argmax())]), f"{p.max():.3f}") for who, p in answers.items()}
     else:
-        shown = {who: (f"{p[0]:.2f}", f"of {LARGEST_SCORE:g}") for who, p in answers.items()}
+        scale = f"of {task.scale[1]:g}" if task.scale else ""
+        shown = {who: (f"{p[0]:.2f}", scale) for who, p in answers.items()}
     boxes = "\n".join(
         f"<div><dt>{who}</dt><dd>{word} <small>{number}</small></dd></div>" for who, (word, number) in shown.items()
     )
@@ -210,7 +211,7 @@ def _answers(task: Task, sentence: Sentence, seen: Observation, classes: Sequenc
     label = None if sentence.label is None or not task.labels else int(sentence.label)
 
     def draw():
-        figure = probability_figure(_trace(seen), classes, label, [steps], score)
+        figure = probability_figure(_trace(seen), classes, label, [steps], score, top_score(task, seen))
         unused = {"evaluated T", "true score" if sentence.label is None else ""}
         for line in [line for line in figure.axes[0].lines if line.get_label() in unused]:
             line.remove()
@@ -405,6 +406,11 @@ def _meanings(config: StudentConfig, rule: Rule) -> str:
     return f'<dl class="meanings">\n{items}\n</dl>'
 
 
+def top_score(task: Task, seen: Observation) -> float:
+    """Greatest score of the scale, or of those shown where there is no scale."""
+    return task.scale[1] if task.scale else float(max(seen.teacher.max(), seen.limit.max(), seen.answers.max()))
+
+
 def _base64(values: Array) -> str:
     return b64encode(values.tobytes()).decode("ascii")
 
@@ -414,7 +420,7 @@ def _short(values: Array) -> list[Any]:
     return [_short(value) if np.ndim(value) else float(f"{value:.5g}") for value in values]
 
 
-def _data(sentence: Sentence, seen: Observation, classes: Sequence[str]) -> dict[str, Any]:
+def _data(task: Task, sentence: Sentence, seen: Observation, classes: Sequence[str]) -> dict[str, Any]:
     """Numbers for the page's program, compactly: spikes as bits, weights in 65535ths, shown rates in 255ths."""
 
     def weights(matrices: Sequence[Array]) -> list[str]:
@@ -424,7 +430,7 @@ def _data(sentence: Sentence, seen: Observation, classes: Sequence[str]) -> dict
         "steps": len(seen.answers),
         "tokens": sentence.tokens,
         "classes": list(classes),
-        "largestScore": LARGEST_SCORE if len(classes) == 1 else None,
+        "largestScore": top_score(task, seen) if len(classes) == 1 else None,
         "colours": [COLOUR[name] for name in ("vermillion", "blue", "green")],
         "scale": WEIGHT_SCALE,
         "answers": _short(seen.answers),

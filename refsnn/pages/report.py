@@ -19,10 +19,11 @@ from ..data.tokenizer import load_tokenizer
 from ..errors import InputError
 from ..evaluation.observe import Trace, follow
 from ..evaluation.published import ENERGY, GLUE, MEAN, RELEASED_LOG, SETTING
-from ..files import existing, json_lines, read_json, write_text
+from ..files import read_json, write_text
 from ..model.shapes import BertConfig, teacher_shapes
 from ..model.student import StudentConfig
-from ..storage.checkpoints import load_student
+from ..readings.simulate import Rule
+from ..storage.run import Run
 from .document import document, html_table, picture
 from .figures.accuracy import accuracy_figure
 from .figures.energy import energy_figure, spent
@@ -51,12 +52,14 @@ spiking network costs more.</p>
 """.strip()
 
 
-def write_report(run: str | os.PathLike) -> Path:
+def write_report(run: str | os.PathLike, rule: Rule | None = None) -> Path:
     """Write ``report.html`` into the folder of an evaluated run.
 
     Parameters
     ----------
     run : path
+    rule : {"inst", "running"}, optional
+        The integration rule that the pictures are of; the tables show every rule that the run was evaluated by.
 
     Returns
     -------
@@ -68,14 +71,16 @@ def write_report(run: str | os.PathLike) -> Path:
     InputError
         The run was not evaluated, or a file of it cannot be read.
     """
-    run = existing(run, "the run")
-    results = _results(run)
-    record = read_json(existing(run / "run.json", "the run's settings"))
-    config, params = load_student(run)
+    opened = Run(run)
+    found = {rule: _results(opened, rule) for rule in opened.evaluated()}
+    if not found:
+        raise InputError(f"{run} was not evaluated; run `refsnn evaluate {run}` first")
+    results = found[next(iter(found)) if rule is None else rule]
+    config, params = opened.student()
     example = results["example"]
     trace = follow(config, params, example["ids"], example["kinds"], last_row(results)["t"], results["rule"])
-    page = _page(run, results, record, config, trace, read_log(run))
-    path = run / "report.html"
+    page = _page(opened, results, [r for r in found.values() if r is not results], config, trace)
+    path = opened.folder / "report.html"
     write_text(path, page)
     return path
 
@@ -84,42 +89,18 @@ def write_report(run: str | os.PathLike) -> Path:
 # What the page is made from
 
 
-def _results(run: Path) -> dict[str, Any]:
-    path = run / "results.json"
-    if not path.exists():
-        raise InputError(f"{run} holds no results.json to report on; run `refsnn evaluate {run} --data …` first")
-    results = read_json(path)
+def _results(run: Run, rule: Rule) -> dict[str, Any]:
+    results = run.results(rule) or {}
     needed = ("task", "examples", "rule", "metric", "metrics", "spikes", "example")
     missing = [name for name in needed if not results.get(name) and results.get(name) != 0]
     if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}; run `refsnn evaluate {run} --data …` again")
+        raise InputError(
+            f"the results of {run} by rule {rule} lack {', '.join(missing)}; run `refsnn evaluate {run}` again"
+        )
     return results | {"spikes": sorted(results["spikes"], key=lambda row: row["t"])}
 
 
-def read_log(run: Path) -> dict[str, list[dict[str, float]]]:
-    """Read the training log of a run.
-
-    Parameters
-    ----------
-    run : Path
-
-    Returns
-    -------
-    log : dict
-        Stage -> its lines, each with ``"step"``, ``"lr"`` and the losses. Empty where there is no log; half a line, as
-        a kill leaves it, is skipped.
-    """
-    log: dict[str, list[dict[str, float]]] = {}
-    for entry in json_lines(run / "log.jsonl"):
-        try:
-            stage, step = str(entry.pop("stage")), float(entry.pop("step"))
-            log.setdefault(stage, []).append({"step": step} | {name: float(value) for name, value in entry.items()})
-        except (ValueError, TypeError, KeyError):
-            continue
-    return log
-
-
-def _tokens(run: Path, config: StudentConfig, ids: Sequence[int]) -> list[str]:
+def _tokens(run: Run, config: StudentConfig, ids: Sequence[int]) -> list[str]:
     """Spell the tokens of the example, or number them where the run's tokenizer cannot be read."""
     try:
         tokenizer = load_tokenizer(run, config.bert.vocab_size, max(len(ids), 2))
@@ -307,7 +288,7 @@ def _raster_picture(trace: Trace, tokens: Sequence[str], t_conv: int) -> str:
     )
 
 
-def _score_picture(trace: Trace, results: Mapping[str, Any], true: float) -> str:
+def _score_picture(trace: Trace, results: Mapping[str, Any], true: float, top: float) -> str:
     steps = last_row(results)["t"]
     return picture(
         5,
@@ -317,7 +298,7 @@ def _score_picture(trace: Trace, results: Mapping[str, Any], true: float) -> str
         "from the rate map. Dotted: the true score. Triangles: the T evaluated. "
         f"After {steps} steps the score is {trace.probabilities[-1, 0]:.2f}, by the rate map {trace.limit[0]:.2f}; the "
         f"true score is {true:.2f}.",
-        lambda: probability_figure(trace, ["score"], None, [row["t"] for row in results["spikes"]], true),
+        lambda: probability_figure(trace, ["score"], None, [row["t"] for row in results["spikes"]], true, top),
     )
 
 
@@ -397,10 +378,9 @@ def _energy_tables(results: Mapping[str, Any]) -> str:
     )
 
 
-def _beside_the_paper(results: Mapping[str, Any], record: Mapping[str, Any], config: StudentConfig) -> str | None:
+def _beside_the_paper(run: Run, results: Mapping[str, Any], config: StudentConfig) -> str | None:
     """Put the published figures beside the run's; None for text that the paper has no figure for."""
-    recipe = record["settings"]["recipe"]
-    task = TASKS[recipe["task"]]
+    recipe, task = run.settings["recipe"], run.task
     if results["task"] != task.folder or recipe["task"] not in GLUE:
         return None
     (teacher, rate, spikes), last = main_metric(results), last_row(results)["t"]
@@ -413,7 +393,7 @@ def _beside_the_paper(results: Mapping[str, Any], record: Mapping[str, Any], con
         [f"firing rate, T = {ENERGY['t']}", f"{ENERGY['firing_rate']}", f"{at['firing_rate']:.3f}" if at else "–"],
         [f"energy gain, T = {ENERGY['t']}", f"{ENERGY['gain']}×", f"{at['energy_gain']:.2f}×" if at else "–"],
     ]
-    described = _our_setting(record["settings"], config)
+    described = _our_setting(run.settings, config)
     setting = [[name, escape(value), escape(str(described[name]))] for name, value in SETTING.items()]
     every = [
         [TASKS[name].folder, f"{value:.2f}", ours if name == recipe["task"] else "–"] for name, value in GLUE.items()
@@ -460,7 +440,7 @@ def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str
     }
 
 
-def _models_table(run: Path, config: StudentConfig) -> str:
+def _models_table(run: Run, config: StudentConfig) -> str:
     def sizes(bert: BertConfig, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         numbers = [bert.num_hidden_layers, bert.hidden_size, bert.num_attention_heads, bert.intermediate_size]
         parameters = sum(int(np.prod(shape)) for shape in shapes.values())
@@ -477,7 +457,7 @@ def _models_table(run: Path, config: StudentConfig) -> str:
     ]
     neurons = sum(population.width for population in config.network.populations)
     student = [*sizes(config.bert, config.shapes), _grouped(neurons)]
-    path = run / "teacher" / "config.json"
+    path = run.teacher_folder / "config.json"
     if not path.exists():
         return html_table("Model", ["", "student"], zip(names, student, strict=True))
     values = read_json(path)
@@ -487,15 +467,12 @@ def _models_table(run: Path, config: StudentConfig) -> str:
 
 
 def _settings(
-    run: Path,
+    run: Run,
     results: Mapping[str, Any],
-    record: Mapping[str, Any],
     config: StudentConfig,
-    log: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> str:
-    settings = record["settings"]
+    settings, log, timings = run.settings, run.log(), run.timings()
     recipe = settings["recipe"]
-    timings = read_json(run / "timings.json") if (run / "timings.json").exists() else {}
 
     def value(x: Any, default: str = "–") -> str:
         return default if x is None else escape(str(x))
@@ -513,12 +490,12 @@ def _settings(
     stages.append(["evaluation", "–", "–", "–", _duration(results["seconds"]) if "seconds" in results else "–"])
     per_stage = {f"{what}_{name}" for what in ("epochs", "lr") for name in STAGES}
     options = [[f"<code>{escape(k)}</code>", value(v, "default")] for k, v in recipe.items() if k not in per_stage]
-    then, now = record.get("versions", {}), results.get("versions", {})
+    then, now = run.record.get("versions", {}), results.get("versions", {})
     versions = [[escape(k), value(then.get(k)), value(now.get(k))] for k in dict.fromkeys([*then, *now])]
     teacher = settings.get("teacher")
     memory = results.get("peak_memory_mb")
     origin = [
-        ["run", escape(run.resolve().name)],
+        ["run", escape(run.folder.resolve().name)],
         ["data", value(settings.get("data"))],
         ["teacher", "trained from scratch" if isinstance(teacher, dict) else value(teacher)],
         ["text of the general stage", value(settings.get("corpus"), "the task’s own")],
@@ -535,38 +512,38 @@ def _settings(
 
 
 def _page(
-    run: Path,
+    run: Run,
     results: Mapping[str, Any],
-    record: Mapping[str, Any],
+    others: Sequence[Mapping[str, Any]],
     config: StudentConfig,
     trace: Trace,
-    log: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> str:
-    recipe, example = record["settings"]["recipe"], results["example"]
-    labels, classes = TASKS[recipe["task"]].labels, TASKS[recipe["task"]].classes
+    recipe, example = run.settings["recipe"], results["example"]
+    labels, classes = run.task.labels, run.task.classes
     label = labels.index(example["label"]) if example.get("label") in labels else None
     tokens = _tokens(run, config, example["ids"])
     if is_regression(results):
-        answer = _score_picture(trace, results, example["label"])
+        top = run.task.scale[1] if run.task.scale else 0.0
+        answer = _score_picture(trace, results, example["label"], top)
     else:
         answer = _probability_picture(trace, results, classes, label)
-    task, rule = results["task"], results["rule"]
     tables = [
-        _results_table(f"{task} {part['split']}, integration rule {rule}", part)
-        for part in (results, *results["others"])
+        _results_table(f"{found['task']} {part['split']}, integration rule {found['rule']}", part)
+        for found in (results, *others)
+        for part in (found, *found["others"])
     ]
     agrees = "its correlation with the rate map" if is_regression(results) else "names the same class as the rate map"
     sections = {
         "Results": "\n".join([*tables, NOTE.format(agrees=agrees), _accuracy_picture(results)]),
-        "Training": _training_picture(log, recipe),
+        "Training": _training_picture(run.log(), recipe),
         "Do the spikes settle at the rate map?": _convergence_picture(trace, results, config),
         "One sentence, spike by spike": "<p>A sentence of typical length from the dev split:</p>\n"
         f"<blockquote>{escape(example.get('text', ''))}</blockquote>\n"
         f"{_raster_picture(trace, tokens, last_row(results)['t'])}\n"
         f"{answer}",
         "Activity and energy": f"{_energy_picture(results)}\n{_energy_tables(results)}",
-        **({"Beside the paper": beside} if (beside := _beside_the_paper(results, record, config)) else {}),
-        "Settings": _settings(run, results, record, config, log),
+        **({"Beside the paper": beside} if (beside := _beside_the_paper(run, results, config)) else {}),
+        "Settings": _settings(run, results, config),
     }
     title = f"A spiking student of BERT on {escape(results['task'])}"
     return document(title, f"{_summary(results, recipe, config)}\n{_headline(results)}", sections)

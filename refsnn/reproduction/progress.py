@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..data.examples import Examples
-from ..files import json_lines, read_json, write_text
-from ..pages.report import read_log
-from ..storage.run import results_file
+from ..files import json_lines, write_text
+from ..storage.run import Run
 
 __all__ = ["Progress", "Step", "duration", "time_left"]
 
@@ -126,11 +125,10 @@ class Progress:
         """Tell what `time_left` wants to know."""
         kind = "pretraining" if step.run.name == "pretrained" else step.stage
         if kind.startswith("evaluation"):
-            path = results_file(step.run, kind.split()[1])
-            return kind, step.work, float(path.exists()), read_json(path)["seconds"] if path.exists() else 0.0
-        logged = read_log(step.run).get(step.stage)
-        timings = step.run / "timings.json"
-        spent = read_json(timings).get(step.stage, 0.0) if timings.exists() else 0.0
+            results = Run(step.run).results(kind.split()[1])
+            return kind, step.work, float(results is not None), results["seconds"] if results else 0.0
+        logged = Run(step.run).log().get(step.stage)
+        spent = Run(step.run).timings().get(step.stage, 0.0)
         fraction = min(1.0, logged[-1]["step"] / step.steps) if logged and step.steps else 0.0
         return kind, step.work, fraction if spent else 0.0, spent
 

@@ -25,13 +25,13 @@ from ..data.tasks import TASKS, splits
 from ..distillation.stages import Announce, distill, distill_general
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate_run
-from ..files import new_folder, read_json, write_json, write_text
+from ..files import new_folder, write_json, write_text
 from ..model.shapes import BertConfig
 from ..pages.report import write_report
 from ..readings.simulate import Rule
 from ..storage.checkpoints import bert_folder
 from ..storage.recipe import Recipe, Stage
-from ..storage.run import results_file, run_settings
+from ..storage.run import Run, run_settings
 from .plan import MADE, Evaluation, Made, Plan, read_plan
 from .progress import Progress, Step
 from .summary import plan_page, summarise
@@ -110,10 +110,10 @@ def reproduce(
         for seed in plan.seeds:
             folder = new_folder(run / name / f"seed-{seed}")
             own = replace(recipe, seed=seed, epochs_general=plan.general.epochs_general)
-            if _finished(folder, run_settings(own, data, teacher, general=general), plan.evaluation):
+            if _finished(Run(folder), run_settings(own, data, teacher, general=general), plan.evaluation):
                 continue
             distill(own, data, teacher, folder, save_every=save_every, general=general, announce=announce(folder))
-            _evaluate(folder, data, plan.evaluation, f"made-up {TASKS[name].folder}" if made else None, progress)
+            _evaluate(Run(folder), data, plan.evaluation, f"made-up {TASKS[name].folder}" if made else None, progress)
     results = summarise(plan, run, made is not None)
     write_json(run / "results.json", results)
     write_text(run / "report.html", plan_page(results))
@@ -128,7 +128,7 @@ def _make_text(made: Made, plan: Plan, folder: Path) -> None:
         if name not in MADE:
             raise InputError(
                 f"{plan.source}: text can be made up for {' and '.join(MADE)}, but not for {name}; "
-                "give --data, --teacher and --corpus"
+                "give `data`, `teacher` and `corpus`"
             )
         home = folder / TASKS[name].folder
         write_glue_layout(home, MADE[name], seed, made.train, made.dev)
@@ -164,7 +164,7 @@ def _pretraining(made: Made, plan: Plan) -> Recipe:
         epochs_internal=0,
         epochs_prediction=0,
         lr_teacher=made.lr,
-        labels="true",
+        targets="true",
     )
 
 
@@ -203,34 +203,28 @@ def _steps(plan: Plan, run: Path, sizes: Mapping[str, Size], made: Made | None) 
                 if epochs := recipe.stage(stage).epochs:
                     steps = -(-size.rows // recipe.batch_size) * epochs
                     found.append(Step(folder, stage, f"{label}, {stage}", steps, float(size.words) * epochs))
-            for rule in _in_order(plan.evaluation):
+            for rule in dict.fromkeys(plan.evaluation.rules):
                 work = float(size.dev) * max(plan.evaluation.t_conv)
                 found.append(Step(folder, f"evaluation {rule}", f"{label}, evaluation by rule {rule}", 1, work))
     return found
 
 
-def _in_order(evaluation: Evaluation) -> list[Rule]:
-    """Put the first rule last: `evaluate_run` leaves its results where the page is drawn from."""
-    return list(reversed(list(dict.fromkeys(evaluation.rules))))
+def _evaluated(run: Run, rule: Rule, evaluation: Evaluation) -> bool:
+    results = run.results(rule)
+    return results is not None and [row["t"] for row in results["spikes"]] == sorted(set(evaluation.t_conv))
 
 
-def _evaluated(run: Path, rule: str, evaluation: Evaluation) -> bool:
-    path = results_file(run, rule)
-    return path.exists() and [row["t"] for row in read_json(path)["spikes"]] == sorted(set(evaluation.t_conv))
-
-
-def _finished(run: Path, wanted: Mapping[str, Any], evaluation: Evaluation) -> bool:
+def _finished(run: Run, wanted: Mapping[str, Any], evaluation: Evaluation) -> bool:
     """Whether a run was made with these settings, and evaluated and reported as asked for."""
-    if not (run / "report.html").exists() or read_json(run / "run.json")["settings"] != wanted:
+    if not (run.folder / "report.html").exists() or run.differences(wanted):
         return False
     return all(_evaluated(run, rule, evaluation) for rule in evaluation.rules)
 
 
-def _evaluate(run: Path, data: Any, evaluation: Evaluation, name: str | None, progress: Progress) -> None:
-    for rule in _in_order(evaluation):
+def _evaluate(run: Run, data: Any, evaluation: Evaluation, name: str | None, progress: Progress) -> None:
+    for rule in dict.fromkeys(evaluation.rules):
         if not _evaluated(run, rule, evaluation):
-            results_file(run, rule).unlink(missing_ok=True)
-            progress.begin(run, f"evaluation {rule}")
-            write_json(results_file(run, rule), evaluate_run(run, data, evaluation.t_conv, rule, name))
-    write_json(run / "results.json", read_json(results_file(run, evaluation.rules[0])))
-    write_report(run)
+            run.results_file(rule).unlink(missing_ok=True)
+            progress.begin(run.folder, f"evaluation {rule}")
+            evaluate_run(run, data, evaluation.t_conv, rule, name)
+    write_report(run, evaluation.rules[0])

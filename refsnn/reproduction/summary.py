@@ -10,11 +10,12 @@ from typing import Any
 
 from ..data.metrics import defined, metric_name, spread
 from ..data.tasks import TASKS
+from ..errors import InputError
 from ..evaluation.published import GLUE
-from ..files import read_json
 from ..pages.document import document, html_table
+from ..readings.simulate import Rule
 from ..storage.recipe import Recipe
-from ..storage.run import results_file, versions
+from ..storage.run import Run, versions
 from .plan import Plan
 from .progress import duration
 
@@ -42,7 +43,7 @@ def summarise(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
     tasks = []
     for name in plan.tasks:
         folders = [out / name / f"seed-{seed}" for seed in plan.seeds]
-        found = {rule: [read_json(results_file(folder, rule)) for folder in folders] for rule in plan.evaluation.rules}
+        found = {rule: [_found(folder, rule) for folder in folders] for rule in plan.evaluation.rules}
         first = found[plan.evaluation.rules[0]]
         metric = TASKS[name].metrics[0]
         spikes = [
@@ -88,10 +89,17 @@ def _over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
     return {"mean": mean, "least": least, "greatest": greatest, "values": list(values)}
 
 
+def _found(run: Path, rule: Rule) -> dict[str, Any]:
+    results = Run(run).results(rule)
+    if results is None:
+        raise InputError(f"{run} was not evaluated by rule {rule}; run the plan again")
+    return results
+
+
 def _seconds(run: Path) -> float:
-    timings = run / "timings.json"
-    stages = sum(read_json(timings).values()) if timings.exists() else 0.0
-    return stages + sum(read_json(path).get("seconds", 0.0) for path in run.glob("results-*.json"))
+    opened = Run(run)
+    evaluations = (_found(run, rule)["seconds"] for rule in opened.evaluated())
+    return sum(opened.timings().values()) + sum(evaluations)
 
 
 def _differing(recipe: Recipe) -> dict[str, Any]:

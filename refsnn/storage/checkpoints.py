@@ -188,13 +188,13 @@ def load_bert(folder: str | os.PathLike, dtype: np.dtype | type = np.float32) ->
     return config, {name: value.astype(dtype) for name, value in params.items()}
 
 
-def load_teacher(run: str | os.PathLike) -> tuple[BertConfig, Params]:
-    """Read the fine-tuned teacher of a run.
+def load_teacher(folder: str | os.PathLike) -> tuple[BertConfig, Params]:
+    """Read a fine-tuned BERT, such as the teacher of a run.
 
     Parameters
     ----------
-    run : path
-        Its folder ``teacher`` is as `load_bert` reads it, with a classifier.
+    folder : path
+        As `load_bert` reads it, with pooler and classifier.
 
     Returns
     -------
@@ -202,19 +202,20 @@ def load_teacher(run: str | os.PathLike) -> tuple[BertConfig, Params]:
     params : dict
         With pooler and classifier.
     """
-    folder = existing(existing(run, "the run") / "teacher", "the fine-tuned teacher")
+    folder = existing(folder, "the fine-tuned teacher")
     config, _ = bert_config(folder / "config.json")
     path, tensors = read_weights(folder)
     found = bert_names(path, tensors)
     return config, check_parameters(found, teacher_shapes(config, rows_of(found, "classifier.weight")), path)
 
 
-def load_student(run: str | os.PathLike) -> tuple[StudentConfig, Params]:
-    """Read the student of a finished run.
+def load_student(folder: str | os.PathLike) -> tuple[StudentConfig, Params]:
+    """Read a student, such as that of a finished run.
 
     Parameters
     ----------
-    run : path
+    folder : path
+        With `config.json` and `model.safetensors`.
 
     Returns
     -------
@@ -224,13 +225,15 @@ def load_student(run: str | os.PathLike) -> tuple[StudentConfig, Params]:
     Raises
     ------
     InputError
-        The folder holds no finished run, or a file of it is damaged.
+        The folder holds no student, or a file of it is damaged.
     """
-    run = existing(run, "the run")
-    if not (run / "config.json").exists():
-        raise InputError(f"{run} holds no finished student; run `refsnn distill … --out {run}` to its end first")
-    config = StudentConfig.from_dict(read_json(run / "config.json"))
-    path = run / "model.safetensors"
+    folder = existing(folder, "the student's folder")
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} holds no finished student; run `refsnn distill … --out {folder}` to its end first")
+    config = StudentConfig.from_dict(read_json(folder / "config.json"), folder / "config.json")
+    if not config.classes or not config.teacher_width:
+        raise InputError(f"{folder / 'config.json'} is not a student's: it lacks teacher_width or classes")
+    path = folder / "model.safetensors"
     return config, check_parameters(load_tensors(path)[0], config.shapes, path)
 
 

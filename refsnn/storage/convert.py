@@ -13,10 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from .._version import __version__
-from ..data.tasks import TASKS
+from ..data.tasks import TASKS, Task
 from ..errors import InputError
-from ..files import atomic, existing, new_folder, read_json, require, write_json
+from ..files import atomic, existing, new_folder, read_json, require
 from ..model.neurons import Neuron
 from ..model.parameters import Params, check_parameters, initial_parameters
 from ..model.student import StudentConfig
@@ -33,6 +32,8 @@ from .checkpoints import (
     save_description,
     save_model,
 )
+from .recipe import Stream
+from .run import Run
 from .torch_files import write_torch
 
 __all__ = ["Format", "authors_names", "convert"]
@@ -163,26 +164,25 @@ def convert(
     notes: list[str] = []
     if read_json(home / "config.json").get("model_type") == "spiking_bert":
         if student_options or to == "refsnn":
-            raise InputError(f"{home} is a run of refsnn, whose student can only be converted as it is, --to authors")
+            raise InputError(f"{home} is a run of refsnn, whose student is converted as it is, with `to` authors")
         config, params = load_student(home)
-        task = task or _task(home)
-        order = _class_order(task, config.classes)
+        known = TASKS[task] if task else Run(home).task if Run(home).exists else None
+        order = _class_order(known, config.classes)
     else:
         if vth is None or leak is None:
             notes.append("threshold and leak, which the file does not hold, are taken to be 1 unless given")
         neuron = Neuron(1.0 if vth is None else vth, 1.0 if leak is None else leak)
-        classes = TASKS[task].outputs if task else classes
-        config, params = _from_authors(source, home, classes, neuron, feedback, seed, notes)
-        order = _class_order(task, config.classes)
+        known = TASKS[task] if task else None
+        config, params = _from_authors(source, home, known.outputs if known else classes, neuron, feedback, seed, notes)
+        order = _class_order(known, config.classes)
         params = _reordered(params, order)
     new_folder(folder)
     if to == "refsnn":
         if task is None:
-            notes.append("without --task it is not known what the classes are, so `refsnn evaluate` cannot be asked")
+            notes.append("without `task` it is not known what the classes are, so `refsnn evaluate` will not work")
         else:
             recipe = {"task": task, "encoders": config.bert.num_hidden_layers, "max_length": None}
-            settings = {"recipe": recipe, "converted": str(source)}
-            write_json(folder / "run.json", {"settings": settings, "versions": {"refsnn": __version__}})
+            Run(folder).begin({"recipe": recipe, "converted": str(source)})
         save_model(folder, config.to_dict(), params, home)
         return notes
     state = _to_authors(config, _reordered(params, np.argsort(order)), to == "authors-general", seed, notes)
@@ -218,22 +218,14 @@ def _convert_bert(source: Path, folder: Path) -> list[str]:
     return []
 
 
-def _task(run: Path) -> str | None:
-    """Read the task of a run, if there is a record of it."""
-    if not (run / "run.json").exists():
-        return None
-    task = read_json(run / "run.json").get("settings", {}).get("recipe", {}).get("task")
-    return task if task in TASKS else None
-
-
-def _class_order(task: str | None, classes: int) -> list[int]:
+def _class_order(task: Task | None, classes: int) -> list[int]:
     """Place of each of our classes among those of the authors' program."""
     if task is None:
         return list(range(classes))
-    if TASKS[task].outputs != classes:
-        raise InputError(f"the student tells {classes} classes apart, but {task} has {TASKS[task].outputs}")
-    theirs = AUTHORS_LABELS.get(task)
-    return [theirs.index(label) for label in TASKS[task].labels] if theirs else list(range(classes))
+    if task.outputs != classes:
+        raise InputError(f"the student tells {classes} classes apart, but {task.name} has {task.outputs}")
+    theirs = AUTHORS_LABELS.get(task.name)
+    return [theirs.index(label) for label in task.labels] if theirs else list(range(classes))
 
 
 def _reordered(params: Params, order: Sequence[int] | Array) -> Params:
@@ -250,7 +242,7 @@ def _from_authors(
     if not encoders:
         raise InputError(
             f"{path} has no parameter network_s3.query.weight, so it is no student of the authors' program, "
-            "and config.json says that it is none of refsnn's; a BERT is converted with --to bert"
+            "and config.json says that it is none of refsnn's; a BERT is converted with `to` bert"
         )
     ours = authors_names(encoders)
     bert, _ = bert_config(home / "config.json", AUTHORS_CONSTANTS | {"num_hidden_layers": encoders})
@@ -258,7 +250,7 @@ def _from_authors(
     if not head and classes is None:
         raise InputError(
             f"{path} comes from general distillation and has no classification head; "
-            "say with --task or --classes which one it shall have"
+            "say with `task` or `classes` which one it shall have"
         )
     classes = rows_of(tensors, "classification.weight") if head else classes
     if "fit_dense.weight" not in tensors:
@@ -268,14 +260,14 @@ def _from_authors(
     made = {} if head else {name: shapes.pop(name) for name in ("classification.weight", "classification.bias")}
     params = {ours[name]: value for name, value in check_parameters(tensors, shapes, path).items()}
     if made:
-        rng, dtype = np.random.default_rng([seed, 6]), params["fit.weight"].dtype
+        rng, dtype = Stream.MISSING_CLASSIFIER.rng(seed), params["fit.weight"].dtype
         made = {ours[name]: shape for name, shape in made.items()}
         params |= initial_parameters(made, rng, bert.initializer_range, dtype)
         notes.append(f"there was no classification head: one of {classes} classes was made with the seed {seed}")
     if "pooler_layer.dense.weight" in tensors:
         notes.append("pooler_layer, which their program does not use, was left out")
     if not feedback:
-        notes.append("the feedback matrix, which the released program does not use, was left out; --feedback keeps it")
+        notes.append("the feedback matrix, which the released program does not use, was left out; `feedback` keeps it")
     return config, {name: params[name] for name in config.shapes}
 
 
@@ -290,7 +282,7 @@ def _to_authors(config: StudentConfig, params: Params, general: bool, seed: int,
         state = {name: value for name, value in state.items() if not name.startswith("classification.")}
     else:
         pooler = {"pooler_layer.dense.weight": (width, width), "pooler_layer.dense.bias": (width,)}
-        state |= initial_parameters(pooler, np.random.default_rng([seed, 7]), bert.initializer_range, dtype)
+        state |= initial_parameters(pooler, Stream.AUTHORS_POOLER.rng(seed), bert.initializer_range, dtype)
     other = [f"{name} = {value:g}" for name, value in AUTHORS_CONSTANTS.items() if getattr(bert, name) != value]
     own = {name for constants in config.populations.values() for name in constants}
     differences = [

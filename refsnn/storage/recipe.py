@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
-from ..data.tasks import TASKS
+from ..data.tasks import TASKS, Task
 from ..errors import InputError
 from ..model.neurons import Neuron
 from ..readings.simulate import Rule
+from ..schema import checked
 
-__all__ = ["Initialisation", "Recipe", "Stage"]
+__all__ = ["Initialisation", "Recipe", "Stage", "Stream"]
 
 Initialisation = Literal["random", "teacher", "converted"]
+
+
+class Stream(IntEnum):
+    """What is drawn at random: each from a stream of its own, ``default_rng([seed, stream, …])``.
+
+    The numbers are part of every run's bytes. Streams of the same number differ by what follows it: the order of a
+    stage's examples is drawn from ``[seed, stage, epoch]``.
+    """
+
+    UNTRAINED_TEACHER = 0
+    STUDENT = 1
+    TEACHER_STAGE = 1
+    GENERAL_STAGE = 2
+    INTERNAL_STAGE = 3
+    PREDICTION_STAGE = 4
+    TEACHER_HEAD = 5
+    PACKING = 6
+    MISSING_CLASSIFIER = 6
+    AUTHORS_POOLER = 7
+    CONVERSION_SAMPLE = 8
+
+    def rng(self, seed: int) -> np.random.Generator:
+        """Give the stream's generator."""
+        return np.random.default_rng([seed, self])
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,7 @@ class Recipe:
     Attributes
     ----------
     task : str
-        A key of `refsnn.data.tasks.TASKS`.
+        One of `refsnn.data.tasks.TASKS`, or the name of `own`.
     encoders : int
         Spiking encoders of the student; divides the teacher's.
     seed : int
@@ -67,7 +95,7 @@ class Recipe:
         times the learning rate, and lead away from there.
     attention_weight : float
         Weight of the attention loss beside the hidden-state loss; 1 in the paper.
-    labels : {"soft", "true"}
+    targets : {"soft", "true"}
         What the prediction stage learns: the teacher's soft labels or the true ones. A regression has scores, and
         learns the true ones in either case.
     temperature : float
@@ -93,6 +121,8 @@ class Recipe:
         Largest spectral norm of the feedback matrix, which is projected back after every step; 0 for no feedback.
     vth, leak, u0 : float
         See `refsnn.model.neurons.Neuron`.
+    own : Task or None
+        A task that is not one of GLUE's.
     """
 
     task: str
@@ -110,7 +140,7 @@ class Recipe:
     lr_prediction: float = 1e-4
     schedule_internal: Literal["constant", "linear"] = "constant"
     attention_weight: float = 1.0
-    labels: Literal["soft", "true"] = "soft"
+    targets: Literal["soft", "true"] = "soft"
     temperature: float = 1.0
     mode: Literal["equilibrium", "quantised", "released", "simulated"] = "equilibrium"
     t_conv: int = 32
@@ -124,11 +154,16 @@ class Recipe:
     vth: float = 1.0
     leak: float = 1.0
     u0: float = 0.0
+    own: Task | None = None
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise InputError(f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}")
-        for name, value in asdict(self).items():
+        if self.task not in TASKS and self.own is None:
+            raise InputError(
+                f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}; "
+                "say what a task of your own is by its labels"
+            )
+        for name in NUMBERS:
+            value = getattr(self, name)
             least = {"max_length": 3}.get(name, 1 if name in COUNTS else None)
             if name.startswith("epochs_"):
                 least = 0
@@ -136,19 +171,71 @@ class Recipe:
                 raise InputError(f"{name} is {value}, but it must be at least {least}")
             if name.startswith("dropout_") and not 0 <= value < 1:
                 raise InputError(f"{name} is {value}, but a probability of dropout lies in [0, 1)")
-            if name == "attention_weight" and not (value >= 0 and np.isfinite(value)):
+            if name == "attention_weight" and not (value >= 0 and math.isfinite(value)):
                 raise InputError(f"attention_weight is {value}, but a weight is 0 or a positive number")
-            if name == "feedback" and not (value >= 0 and np.isfinite(value)):
+            if name == "feedback" and not (value >= 0 and math.isfinite(value)):
                 raise InputError(f"feedback is {value}, but a spectral norm is 0 (no feedback) or a positive number")
-            if (name.startswith("lr_") or name == "temperature") and not (value > 0 and np.isfinite(value)):
+            if (name.startswith("lr_") or name == "temperature") and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"{name} is {value}, but it must be a positive number")
+        self.neuron  # noqa: B018 - refuses constants out of their range
         if self.mode == "quantised" and self.leak != 1:
             raise InputError(f"leak is {self.leak}, but only the rates of IF neurons (leak 1) can be quantised")
+
+    @property
+    def definition(self) -> Task:
+        """The task."""
+        return TASKS[self.task] if self.own is None else self.own
+
+    @property
+    def limit(self) -> int:
+        """Limit in tokens."""
+        return self.max_length or self.definition.max_length
 
     @property
     def neuron(self) -> Neuron:
         """The constants of every population."""
         return Neuron(self.vth, self.leak, self.u0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON has them.
+
+        Returns
+        -------
+        values : dict
+        """
+        return asdict(self) | {"own": None if self.own is None else self.own.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: object = "the recipe") -> Recipe:
+        """Undo `to_dict`; fields that an older version did not have take their defaults.
+
+        Parameters
+        ----------
+        values : mapping
+        source : object
+            Where it was read, for messages.
+
+        Returns
+        -------
+        recipe : Recipe
+
+        Raises
+        ------
+        InputError
+            A field is missing, unknown, of another type or out of its range.
+        """
+        values = dict(values)
+        if "labels" in values:  # what refsnn 0.1 called it
+            values["targets"] = values.pop("labels")
+        types = get_type_hints(cls) | {"own": dict | None}
+        values = checked(source, values, types, "recipe", ("task", "encoders"))
+        try:
+            if values.get("own") is not None:
+                own = checked(source, values["own"], OWN, "recipe.own", OWN)
+                values["own"] = Task.own(own["name"], own["labels"], own["pair"])
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
 
     def stage(self, name: str) -> Stage:
         """Epochs, batch size and learning rate of a stage.
@@ -163,3 +250,8 @@ class Recipe:
         """
         schedule = self.schedule_internal if name == "internal" else "linear"
         return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
+
+
+#: Fields of a recipe that are numbers, and fields of a task of one's own.
+NUMBERS = [field.name for field in fields(Recipe) if "int" in str(field.type) or "float" in str(field.type)]
+OWN = {"name": str, "labels": list[str], "pair": bool}

@@ -127,7 +127,7 @@ def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: 
     if parameters is None:
         parameters = {k.removeprefix("param/"): tensor(file, path, k) for k in keys if k.startswith("param/")}
         if not parameters:
-            raise InputError(f"{path} holds no parameters (param/NAME); name the file that does with --params")
+            raise InputError(f"{path} holds no parameters (param/NAME); name the file that does with `params`")
     shapes = config.shapes
     params = check_parameters({k: v for k, v in parameters.items() if k in shapes}, shapes, str(path))
     precision = Precision.named(dtype or str(said.get("dtype")), accumulate or said.get("accumulate"))

@@ -1,37 +1,55 @@
-"""A run's folder."""
+"""A run's folder, as a type: what it was made from, its models, its text, its log, its results.
+
+run.json                settings, digests of what they name, versions
+stages/NAME.safetensors a stage's checkpoint
+log.jsonl, timings.json losses over the steps, seconds of the stages
+teacher/                the fine-tuned teacher
+config.json, model.safetensors, the tokenizer's files       the student
+results-RULE.json       what `refsnn evaluate` found by an integration rule
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-import scipy
 
 from .._version import __version__
 from ..data.examples import Examples, tokenise
 from ..data.reading import read_task
-from ..data.tasks import TASKS, Task, column_names, splits
+from ..data.tasks import Task, column_names, splits
 from ..data.tokenizer import load_tokenizer
 from ..errors import InputError
-from ..files import existing, read_json, write_json
+from ..files import existing, json_lines, read_json, write_json, write_text
 from ..model.batch import Batch
+from ..model.parameters import Params
+from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
+from ..readings.simulate import Rule
+from ..schema import checked
+from .checkpoints import load_student, load_teacher
 from .recipe import Recipe
 
-__all__ = [
-    "dev_sample",
-    "read_split",
-    "remember",
-    "results_file",
-    "run_settings",
-    "run_tokenizer",
-    "versions",
-]
+__all__ = ["Run", "run_settings", "versions"]
+
+#: What `run.json` holds beside its recipe.
+RECORD = {"settings": dict, "versions": dict}
+SETTINGS = {
+    "recipe": dict,
+    "data": str | None,
+    "teacher": str | dict,
+    "corpus": str | None,
+    "columns": list[str] | None,
+    "general": str | None,
+    "converted": str,
+}
 
 
 def run_settings(
@@ -47,55 +65,20 @@ def run_settings(
     Parameters
     ----------
     recipe, data, teacher, corpus, columns, general
-        As for `distill`.
+        As for `refsnn.distillation.stages.distill`.
 
     Returns
     -------
     settings : dict
     """
     return {
-        "recipe": asdict(recipe),
+        "recipe": recipe.to_dict(),
         "data": None if data is None else str(data),
         "teacher": teacher[0].to_dict() if isinstance(teacher, tuple) else str(teacher),
         "corpus": ", ".join(map(str, corpus)) or None,
         "columns": list(columns) or None,
         "general": None if general is None else str(general),
     }
-
-
-def remember(run: Path, settings: Mapping[str, Any]) -> None:
-    """Write down what a run is, or make sure that it is what was written down before.
-
-    Parameters
-    ----------
-    run : Path
-    settings : mapping
-        As from `run_settings`.
-
-    Raises
-    ------
-    InputError
-        The folder holds a run with other settings.
-    """
-    path = run / "run.json"
-    if path.exists():
-        before = read_json(path).get("settings", {})
-        changed = [
-            f"{key} was {_flat(before).get(key)!r} and is {value!r}"
-            for key, value in _flat(settings).items()
-            if _flat(before).get(key) != value
-        ]
-        if changed:
-            raise InputError(
-                f"{run} holds a run with other settings ({'; '.join(changed)}); "
-                "name another --out, or the same settings to go on with it"
-            )
-        return
-    write_json(path, {"settings": settings, "versions": versions()})
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if k != "recipe"} | settings.get("recipe", {})
 
 
 def versions() -> dict[str, str]:
@@ -108,7 +91,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"refsnn": __version__, "python": platform.python_version()}
-    found |= {"numpy": np.__version__, "scipy": scipy.__version__, "machine": platform.machine()}
+    found |= {"numpy": np.__version__, "scipy": version("scipy"), "machine": platform.machine()}
     for package in ("tokenizers", "datasets", "safetensors"):
         try:
             found[package] = version(package)
@@ -117,92 +100,351 @@ def versions() -> dict[str, str]:
     return found
 
 
-def read_settings(run: str | os.PathLike) -> dict[str, Any]:
-    return read_json(existing(Path(run) / "run.json", "the run's settings"))["settings"]
+@dataclass(frozen=True)
+class Run:
+    """A run's folder. Nothing is read before it is asked for, and everything that is read is checked.
 
-
-def read_split(
-    run: str | os.PathLike, data: str | os.PathLike, split: Literal["dev", "test"], columns: Sequence[str] = ()
-) -> tuple[Task, dict[str, Any]]:
-    """Read the dev or test split of a run's task.
-
-    Parameters
+    Attributes
     ----------
-    run, data : path
-    split : {"dev", "test"}
-    columns : sequence of str
-        Pairs ``name=column``; those that the run was distilled with where there are none.
-
-    Returns
-    -------
-    task : Task
-    parts : dict
-        Part of the split -> datasets.Dataset; two for MNLI, one for every other task.
-    """
-    settings = read_settings(run)
-    task = TASKS[settings["recipe"]["task"]]
-    names = column_names(task, columns or settings.get("columns") or ())
-    return task, {part: read_task(data, task, part, names) for part in splits(task, data, split)}
-
-
-def run_tokenizer(run: str | os.PathLike, config: StudentConfig) -> Any:
-    """Load a run's tokenizer, with the limit of length it was trained with.
-
-    Parameters
-    ----------
-    run : path
-    config : StudentConfig
-
-    Returns
-    -------
-    tokenizer : tokenizers.Tokenizer
-    """
-    recipe = read_settings(run)["recipe"]
-    return load_tokenizer(run, config.bert.vocab_size, recipe["max_length"] or TASKS[recipe["task"]].max_length)
-
-
-def dev_sample(
-    run: str | os.PathLike, data: str | os.PathLike, config: StudentConfig, samples: int, columns: Sequence[str] = ()
-) -> tuple[Examples, Batch]:
-    """Read the first sentences of a run's dev split.
-
-    Parameters
-    ----------
-    run, data : path
-    config : StudentConfig
-    samples : int
-    columns : sequence of str
-        As of `read_split`.
-
-    Returns
-    -------
-    examples : Examples
-    batch : Batch
-        All of them, padded to the longest.
+    folder : Path
 
     Raises
     ------
     InputError
-        `samples` is not positive, or the data cannot be read.
+        By whatever reads: the folder, or a file of it, is missing or damaged, in one sentence.
     """
-    if samples < 1:
-        raise InputError(f"{samples} sentences were asked for; take at least one")
-    task, parts = read_split(run, data, "dev", columns)
-    dataset = next(iter(parts.values()))
-    examples = tokenise(dataset.select(range(min(samples, len(dataset)))), task.sentences, run_tokenizer(run, config))
-    return examples, examples.batch(np.arange(len(examples)), config.bert.pad_token_id)
+
+    folder: Path
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        object.__setattr__(self, "folder", Path(folder))
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    # What it was made from
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run, finished or not."""
+        return (self.folder / "run.json").exists()
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """All that `run.json` says: settings and versions."""
+        path = existing(existing(self.folder, "the run") / "run.json", "the run's settings")
+        record = checked(path, read_json(path), RECORD, required=["settings"], closed=False)
+        checked(path, record["settings"], SETTINGS, "settings", ["recipe"], closed=False)
+        return record
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The recipe, and where data, teacher, corpus and columns were, as they were given."""
+        return self.record["settings"]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """All that decides the run's numbers, data and teacher aside."""
+        return Recipe.from_dict(self.settings["recipe"], self.folder / "run.json")
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.recipe.definition
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Write down what the run is, or make sure that it is what was written down before.
+
+        Parameters
+        ----------
+        settings : mapping
+            As from `run_settings`.
+
+        Raises
+        ------
+        InputError
+            The folder holds a run with other settings.
+        """
+        if not self.exists:
+            write_json(self.folder / "run.json", {"settings": settings, "versions": versions()})
+        elif changed := self.differences(settings):
+            raise InputError(
+                f"{self} holds a run with other settings ({'; '.join(changed)}); "
+                "name another folder, or the same settings to go on with it"
+            )
+
+    def differences(self, settings: Mapping[str, Any]) -> list[str]:
+        """Say what settings differ from the run's.
+
+        Parameters
+        ----------
+        settings : mapping
+            As from `run_settings`.
+
+        Returns
+        -------
+        differences : list of str
+            Empty where the run is what is wanted.
+        """
+        before = _flat(self.settings)
+        return [
+            f"{name} was {before.get(name)!r} and is {value!r}"
+            for name, value in _flat(settings).items()
+            if before.get(name) != value
+        ]
+
+    # Its models
+
+    @property
+    def finished(self) -> bool:
+        """Whether the student is there."""
+        return (self.folder / "config.json").exists()
+
+    @property
+    def teacher_folder(self) -> Path:
+        """Folder of the fine-tuned teacher."""
+        return self.folder / "teacher"
+
+    def student(self) -> tuple[StudentConfig, Params]:
+        """Read the student.
+
+        Returns
+        -------
+        config : StudentConfig
+        params : dict
+        """
+        return load_student(existing(self.folder, "the run"))
+
+    def teacher(self) -> tuple[BertConfig, Params]:
+        """Read the fine-tuned teacher, with pooler and classifier.
+
+        Returns
+        -------
+        config : BertConfig
+        params : dict
+        """
+        return load_teacher(existing(existing(self.folder, "the run") / "teacher", "the fine-tuned teacher"))
+
+    def tokenizer(self) -> Any:
+        """Load the tokenizer, with the limit of length that the run was trained with.
+
+        Returns
+        -------
+        tokenizer : tokenizers.Tokenizer
+        """
+        config = StudentConfig.from_dict(read_json(self.folder / "config.json"), self.folder / "config.json")
+        return load_tokenizer(self.folder, config.bert.vocab_size, self.recipe.limit)
+
+    # Its text
+
+    def data(self, given: str | os.PathLike | None = None) -> str:
+        """Where the run's data are: as given, or else as remembered.
+
+        Parameters
+        ----------
+        given : path, optional
+
+        Returns
+        -------
+        data : str
+            As `refsnn.data.reading.read_task` takes it.
+        """
+        if given is not None:
+            return str(given)
+        remembered = self.settings.get("data")
+        if remembered is None:
+            raise InputError(f"{self} does not remember any data; say where they are with `data`")
+        if os.path.isfile(remembered):
+            raise InputError(
+                f"{self} was made from the file {remembered}, which is no split to evaluate; name one with `data`"
+            )
+        return remembered
+
+    def split(
+        self, split: Literal["train", "dev", "test"], data: str | os.PathLike | None = None, columns: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Read a split of the run's task.
+
+        Parameters
+        ----------
+        split : {"train", "dev", "test"}
+        data : path, optional
+            Where the run's data were by default.
+        columns : sequence of str
+            Pairs ``name=column``; those that the run was made with by default.
+
+        Returns
+        -------
+        parts : dict
+            Part of the split -> datasets.Dataset; two for MNLI's dev and test, one for every other.
+        """
+        place = self.data(data)
+        names = column_names(self.task, columns or self.settings.get("columns") or ())
+        parts = [split] if split == "train" else splits(self.task, place, split)
+        return {part: read_task(place, self.task, part, names) for part in parts}
+
+    def examples(
+        self,
+        split: Literal["dev", "test"],
+        data: str | os.PathLike | None = None,
+        columns: Sequence[str] = (),
+        samples: int | None = None,
+    ) -> dict[str, tuple[Any, Examples]]:
+        """Read a split of the run's task and turn it into token ids.
+
+        Parameters
+        ----------
+        split, data, columns
+            As of `split`.
+        samples : int, optional
+            So many examples, evenly spaced over the split; all by default.
+
+        Returns
+        -------
+        parts : dict
+            Part of the split -> (datasets.Dataset, Examples).
+        """
+        if samples is not None and samples < 1:
+            raise InputError(f"`samples` is {samples}, but at least one example is needed")
+        found = {}
+        for part, dataset in self.split(split, data, columns).items():
+            if samples is not None and samples < len(dataset):
+                dataset = dataset.select([i * len(dataset) // samples for i in range(samples)])
+            found[part] = dataset, tokenise(dataset, self.task.sentences, self.tokenizer())
+        return found
+
+    def sample(
+        self, samples: int, data: str | os.PathLike | None = None, columns: Sequence[str] = ()
+    ) -> tuple[Examples, Batch]:
+        """Read the first sentences of the dev split.
+
+        Parameters
+        ----------
+        samples : int
+        data, columns
+            As of `split`.
+
+        Returns
+        -------
+        examples : Examples
+        batch : Batch
+            All of them, padded to the longest.
+        """
+        if samples < 1:
+            raise InputError(f"`samples` is {samples}, but at least one sentence is needed")
+        dataset = next(iter(self.split("dev", data, columns).values()))
+        chosen = dataset.select(range(min(samples, len(dataset))))
+        examples = tokenise(chosen, self.task.sentences, self.tokenizer())
+        return examples, examples.batch(np.arange(len(examples)), self.student()[0].bert.pad_token_id)
+
+    # What happened
+
+    def stage_checkpoint(self, stage: str) -> Path:
+        """Name the file of a stage's checkpoint."""
+        return self.folder / "stages" / f"{stage}.safetensors"
+
+    def log(self) -> dict[str, list[dict[str, float]]]:
+        """Read the training log.
+
+        Returns
+        -------
+        log : dict
+            Stage -> its lines, each with ``"step"``, ``"lr"`` and the losses. Empty where there is no log; half a
+            line, as a kill leaves it, is skipped.
+        """
+        log: dict[str, list[dict[str, float]]] = {}
+        for entry in json_lines(self.folder / "log.jsonl"):
+            try:
+                stage, step = str(entry.pop("stage")), float(entry.pop("step"))
+                log.setdefault(stage, []).append({"step": step} | {name: float(v) for name, v in entry.items()})
+            except (ValueError, TypeError, KeyError):
+                continue
+        return log
+
+    def append_log(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to the training log.
+
+        Parameters
+        ----------
+        entry : mapping
+            With ``"stage"`` and ``"step"``.
+        """
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+
+    def forget_log_after(self, stage: str, step: int) -> None:
+        """Drop what an interrupted attempt logged after its last checkpoint; the steps are taken again.
+
+        Parameters
+        ----------
+        stage : str
+        step : int
+        """
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            kept = [entry for entry in json_lines(path) if entry["stage"] != stage or entry["step"] <= step]
+            write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def timings(self) -> dict[str, float]:
+        """Read how many seconds each stage took.
+
+        Returns
+        -------
+        seconds : dict
+        """
+        path = self.folder / "timings.json"
+        return checked(path, read_json(path), {}, closed=False) if path.exists() else {}
+
+    def add_timing(self, stage: str, seconds: float) -> None:
+        """Write down how long a stage took.
+
+        Parameters
+        ----------
+        stage : str
+        seconds : float
+        """
+        write_json(self.folder / "timings.json", self.timings() | {stage: round(seconds, 1)})
+
+    # What was found
+
+    def results_file(self, rule: str) -> Path:
+        """Name the file of the results by an integration rule."""
+        return self.folder / f"results-{rule}.json"
+
+    def results(self, rule: str) -> dict[str, Any] | None:
+        """Read the results by an integration rule.
+
+        Parameters
+        ----------
+        rule : {"inst", "running"}
+
+        Returns
+        -------
+        results : dict or None
+            As `refsnn.evaluation.evaluate.evaluate_run` wrote them; None where the run was not evaluated by that rule.
+        """
+        if (path := self.results_file(rule)).exists():
+            return read_json(path)
+        old = self.folder / "results.json"  # the only results that refsnn 0.1 kept
+        if old.exists() and (results := read_json(old)).get("rule") == rule:
+            return results
+        return None
+
+    def evaluated(self) -> list[Rule]:
+        """List the integration rules that the run was evaluated by.
+
+        Returns
+        -------
+        rules : list of str
+        """
+        return [rule for rule in get_args(Rule) if self.results(rule) is not None]
 
 
-def results_file(run: Path, rule: str) -> Path:
-    """Name the file that holds a run's results by an integration rule.
-
-    Parameters
-    ----------
-    run : Path
-    rule : str
-
-    Returns
-    -------
-    path : Path
-    """
-    return run / f"results-{rule}.json"
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give settings as one table; what an older version's recipe lacks has today's default."""
+    recipe = {("targets" if name == "labels" else name): value for name, value in settings["recipe"].items()}
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    return {name: value for name, value in settings.items() if name != "recipe"} | defaults | recipe

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...data.tasks import LARGEST_SCORE
 from ...evaluation.observe import RASTER_TOKENS, Trace
 from ...files import require
 from ...ops import Array
@@ -119,7 +118,12 @@ def raster_figure(trace: Trace, tokens: Sequence[str]) -> Figure:
 
 
 def probability_figure(
-    trace: Trace, classes: Sequence[str], label: int | None, times: Sequence[int], score: float | None = None
+    trace: Trace,
+    classes: Sequence[str],
+    label: int | None,
+    times: Sequence[int],
+    score: float | None = None,
+    top: float = 0.0,
 ) -> Figure:
     """Class probabilities, or the score, of the example as its rates settle.
 
@@ -133,6 +137,8 @@ def probability_figure(
         The evaluated T, marked.
     score : float, optional
         True score of a regression, whose only class is the score.
+    top : float
+        Greatest score of the scale.
 
     Returns
     -------
@@ -150,7 +156,7 @@ def probability_figure(
     axes.plot([], [], color=COLOUR["grey"], ls=(0, (5, 3)), lw=1.2, label="rate map")
     low = min(0.0, trace.probabilities.min())
     axes.plot(times, np.full(len(times), low), ls="", marker="^", color="#444444", clip_on=False, label="evaluated T")
-    axes.set_ylim(low, 1 if score is None else 1.05 * max(LARGEST_SCORE, trace.probabilities.max()))
+    axes.set_ylim(low, 1 if score is None else 1.05 * max(top, score, trace.probabilities.max()))
     if score is not None:
         axes.axhline(score, color=COLOUR["black"], ls=":", lw=1.4, label="true score")
     time_axis(axes, [2**i for i in range(int(np.log2(len(t))) + 1)])
