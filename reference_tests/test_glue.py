@@ -16,7 +16,8 @@ from refsnn.data.metrics import METRICS
 from refsnn.data.reading import read_task
 from refsnn.data.tasks import HUB, TASKS, Task, column_names, splits
 from refsnn.distillation import stages as distill_module
-from refsnn.distillation.stages import distill, true_loss
+from refsnn.distillation.stages import distill
+from refsnn.distillation.student import true_loss
 from refsnn.errors import InputError
 from refsnn.evaluation.evaluate import evaluate_run
 from refsnn.evaluation.submit import submit

@@ -1,5 +1,114 @@
-"""refsnn: the reference implementation of SpikingBERT in NumPy and SciPy."""
+"""refsnn: the reference implementation of SpikingBERT in NumPy and SciPy.
+
+The names below are the whole vocabulary of a user; each is imported when it is first asked for, so that
+``import refsnn`` takes no time. ``docs/python.md`` shows them in ten minutes, and says which are stable.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from .data.tasks import Task
+    from .distillation.stages import distill
+    from .errors import InputError, NotConverged
+    from .evaluation.evaluate import evaluate_run as evaluate
+    from .model.batch import Batch
+    from .model.families import bert, spiking_bert
+    from .model.network import Network
+    from .model.neurons import Neuron
+    from .model.parameters import initial_parameters
+    from .model.shapes import BertConfig, network_shapes
+    from .model.student import StudentConfig
+    from .models import Student, Teacher, load
+    from .pages import plot
+    from .readings.certify import certify
+    from .readings.energy import count, full_count
+    from .readings.equilibrium import equilibrium
+    from .readings.implicit import implicit_gradient as gradient
+    from .readings.rate_map import rate_map
+    from .readings.simulate import simulate
+    from .storage.recipe import Recipe
+    from .storage.records import record
+    from .storage.run import Run
+
+#: Where each name lives, and what it is called there if that is something else.
+_HOMES = {
+    "Batch": "model.batch",
+    "BertConfig": "model.shapes",
+    "InputError": "errors",
+    "Network": "model.network",
+    "Neuron": "model.neurons",
+    "NotConverged": "errors",
+    "Recipe": "storage.recipe",
+    "Run": "storage.run",
+    "Student": "models",
+    "StudentConfig": "model.student",
+    "Task": "data.tasks",
+    "Teacher": "models",
+    "bert": "model.families",
+    "certify": "readings.certify",
+    "count": "readings.energy",
+    "distill": "distillation.stages",
+    "equilibrium": "readings.equilibrium",
+    "evaluate": "evaluation.evaluate:evaluate_run",
+    "full_count": "readings.energy",
+    "gradient": "readings.implicit:implicit_gradient",
+    "initial_parameters": "model.parameters",
+    "load": "models",
+    "network_shapes": "model.shapes",
+    "plot": "pages.plot:",
+    "rate_map": "readings.rate_map",
+    "record": "storage.records",
+    "simulate": "readings.simulate",
+    "spiking_bert": "model.families",
+}
+
+__all__ = [
+    "Batch",
+    "BertConfig",
+    "InputError",
+    "Network",
+    "Neuron",
+    "NotConverged",
+    "Recipe",
+    "Run",
+    "Student",
+    "StudentConfig",
+    "Task",
+    "Teacher",
+    "__version__",
+    "bert",
+    "certify",
+    "count",
+    "distill",
+    "equilibrium",
+    "evaluate",
+    "full_count",
+    "gradient",
+    "initial_parameters",
+    "load",
+    "network_shapes",
+    "plot",
+    "rate_map",
+    "record",
+    "simulate",
+    "spiking_bert",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    home, colon, called = _HOMES[name].partition(":")
+    module = import_module(f".{home}", __name__)
+    found = module if colon and not called else getattr(module, called or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

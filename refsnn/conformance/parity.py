@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ from ..readings.certify import certify
 from ..readings.rate_map import Rates, rate_map, scores
 from ..storage.convert import authors_names
 
-__all__ = ["TOLERANCE", "Comparison", "check_case", "read_case"]
+__all__ = ["TOLERANCE", "Comparison", "check_case", "parity_table", "read_case"]
 
 #: Largest difference of a quantity, relative to its largest entry. Rounding alone gives 1e-15 to 1e-13.
 TOLERANCE = 1e-12
@@ -68,6 +68,35 @@ class Comparison:
     def passed(self) -> bool:
         """Whether the quantity agrees; a NaN never does."""
         return self.relative <= self.tolerance and not self.unexplained
+
+
+def parity_table(comparisons: Sequence[Comparison]) -> str:
+    """Lay the quantities of a case out, a line each, and say the outcome.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+
+    Returns
+    -------
+    text : str
+    """
+    lines = [f"{'':4}{'quantity':<64}{'absolute':>10}{'relative':>10}"]
+    for c in comparisons:
+        mark = "    " if c.passed else "*** "
+        if c.unexplained is None:
+            lines.append(f"{mark}{c.name:<64}{c.absolute:>10.1e}{c.relative:>10.1e}  {c.detail}".rstrip())
+        else:
+            lines.append(f"{mark}{c.name:<64}{c.unexplained:>9} unexplained  {c.detail}")
+    wrong = sum(not c.passed for c in comparisons)
+    worst = max((c.relative for c in comparisons), default=0.0)
+    unexplained = sum(c.unexplained or 0 for c in comparisons)
+    lines.append(
+        f"{'FAILED' if wrong else 'passed'}: {len(comparisons) - wrong} of {len(comparisons)} quantities; "
+        f"largest relative difference {worst:.1e} (tolerance {TOLERANCE:.0e}); "
+        f"{unexplained} unexplained spike decisions"
+    )
+    return "\n".join(lines)
 
 
 def compare_arrays(

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..model.batch import Batch
 from ..ops import Array
 
 __all__ = [
     "Examples",
+    "encode_texts",
     "epoch_batches",
     "length_batches",
     "tokenise",
@@ -95,6 +97,38 @@ def tokenise(dataset: Any, columns: Sequence[str], tokenizer: Any) -> Examples:
     ids, kinds = encoded["ids"], encoded["kinds"]
     starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])])
     return Examples(np.concatenate([*ids]), np.concatenate([*kinds]), starts, labels)
+
+
+def encode_texts(texts: Sequence[str | tuple[str, str]], tokenizer: Any) -> Examples:
+    """Turn texts, or pairs of texts, into token ids.
+
+    Parameters
+    ----------
+    texts : sequence of str, or of pairs of str
+    tokenizer : tokenizers.Tokenizer
+
+    Returns
+    -------
+    examples : Examples
+        Without labels: −1.
+
+    Raises
+    ------
+    InputError
+        There are no texts, or one is neither a text nor a pair of texts.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"`texts` is the one text {texts[:60]!r}, but a list of texts was expected")
+    pairs = [list(text) if isinstance(text, tuple | list) else [text] for text in texts]
+    for pair in pairs:
+        if len(pair) not in (1, 2) or not all(isinstance(text, str) for text in pair):
+            raise InputError(f"a text is {pair!r}, but a text or a pair of texts was expected")
+    if not pairs:
+        raise InputError("`texts` is empty, so there is nothing to read")
+    encodings = [tokenizer.encode(*pair) for pair in pairs]
+    starts = np.concatenate([[0], np.cumsum([len(e.ids) for e in encodings])])
+    ids, kinds = (np.concatenate([getattr(e, what) for e in encodings]) for what in ("ids", "type_ids"))
+    return Examples(ids, kinds, starts, np.full(len(pairs), -1))
 
 
 def length_batches(lengths: Array, size: int, tokens: int | None = None) -> list[Array]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ __all__ = [
     "defined",
     "f1",
     "hundredfold",
+    "majority",
     "matthews",
     "measure",
     "metric_name",
@@ -374,6 +375,34 @@ def task_metrics(task: Task, logits: Array, labels: Array) -> dict[str, float | 
     {'pearson': None, 'spearman': None}
     """
     return {metric: defined(value) for metric, value in measure(task.metrics, decide(logits), labels).items()}
+
+
+def majority(task: Task, labels: Array) -> dict[str, Any] | None:
+    """Score the answer that needs no model: always the most frequent class.
+
+    Parameters
+    ----------
+    task : Task
+    labels : (n,) array
+
+    Returns
+    -------
+    majority : dict or None
+        ``"label"``, its ``"share"`` and the ``"metrics"``; None for a regression.
+
+    Examples
+    --------
+    >>> from refsnn.data.tasks import TASKS
+    >>> majority(TASKS["sst2"], np.array([1, 0, 1, 1]))
+    {'label': 'positive', 'share': 0.75, 'metrics': {'accuracy': 0.75}}
+    """
+    if not task.labels:
+        return None
+    counts = np.bincount(labels, minlength=len(task.labels))
+    label = int(counts.argmax())
+    scores = np.eye(len(task.labels))[np.full(len(labels), label)]
+    share = float(counts[label] / len(labels))
+    return {"label": task.classes[label], "share": share, "metrics": task_metrics(task, scores, labels)}
 
 
 def agreement(logits: Array, others: Array) -> float | None:

@@ -23,7 +23,7 @@ from .. import ops
 from ..data.examples import Examples, tokenise
 from ..data.packing import pack
 from ..data.reading import read_task
-from ..data.tasks import column_names
+from ..data.tasks import HUB, column_names
 from ..data.tokenizer import load_tokenizer
 from ..data.unlabelled import read_corpus
 from ..errors import InputError
@@ -42,19 +42,21 @@ from ..storage.checkpoints import bert_folder, load_bert, load_student, save_mod
 from ..storage.recipe import Recipe, Stage, Stream
 from ..storage.run import Run, run_settings
 from .initialise import SEQUENCES, initial_student
-from .predict import predict_teacher
-from .student import internal_gradients, layer_pairs, prediction_gradients
+from .predict import predict_rates, predict_teacher
+from .student import internal_gradients, layer_pairs, prediction_gradients, true_loss
 from .teacher import classify, encode
 from .training import Objective, finished, train
 
 __all__ = [
     "distill",
     "distill_general",
-    "true_loss",
 ]
 
 #: What is told of a stage and its text.
 Announce = Callable[[Stage, Examples], None]
+
+#: What is told of a stage's name, the class scores that its model gives the dev split, and the split's labels.
+Measured = Callable[[str, Array, Array], None]
 
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
 TRAINING = {"tolerance": 1e-4}
@@ -70,6 +72,7 @@ def distill(
     columns: Sequence[str] = (),
     general: str | os.PathLike | None = None,
     announce: Announce = lambda stage, text: None,
+    measured: Measured | None = None,
 ) -> None:
     """Run or resume a whole distillation.
 
@@ -94,6 +97,9 @@ def distill(
         What `distill_general` made: the student to start from, instead of a general stage.
     announce : callable, optional
         Called with every stage and its text before it begins or is found to be finished.
+    measured : callable, optional
+        Called after the teacher, internal and prediction stages with the stage's name, its class scores on the dev
+        split, by the rate map, and the labels, if there is a dev split beside the train split.
 
     Raises
     ------
@@ -113,6 +119,11 @@ def distill(
     run.begin(run_settings(recipe, data, teacher, corpus, columns, general))
     examples = tokenise(train_text, task.sentences, tokenizer)
     run_stage = _runner(run, recipe, config, save_every, announce)
+    dev = None if measured is None else _dev_examples(run, data, tokenizer)
+
+    def report(stage: str, score: Callable[[Examples], Array]) -> None:
+        if measured is not None and dev is not None and recipe.stage(stage).epochs:
+            measured(stage, score(dev), dev.labels)
 
     def centred(params: Params) -> Params:
         """Let the scores of a regression start at their mean: steps of the bias are too small to get there."""
@@ -135,6 +146,7 @@ def distill(
         _teacher_objective(config, examples),
     )
     save_model(run.teacher_folder, config.to_dict() | {"num_labels": classes}, tuned, folder)
+    report("teacher", lambda dev: predict_teacher(config, tuned, dev))
 
     student = _student(recipe, config, classes)
 
@@ -154,9 +166,22 @@ def distill(
         )
     objective = _internal_objective(recipe, student, config, tuned, pairs)
     params = run_stage(recipe.stage("internal"), Stream.INTERNAL_STAGE, params, examples, objective)
+    report("internal", lambda dev: predict_rates(student, params, dev))
     objective = _prediction_objective(run, recipe, student, config, tuned, examples)
     params = run_stage(recipe.stage("prediction"), Stream.PREDICTION_STAGE, params, examples, objective)
+    report("prediction", lambda dev: predict_rates(student, params, dev))
     save_model(run.folder, student.to_dict(), params, folder)
+
+
+def _dev_examples(run: Run, data: Any, tokenizer: Any) -> Examples | None:
+    """Read the first dev split beside the train split, if there is one."""
+    if str(data) != HUB and Path(data).is_file():
+        return None
+    try:
+        dataset = next(iter(run.split("dev", data).values()))
+    except InputError:  # whoever only trains needs none
+        return None
+    return tokenise(dataset, run.task.sentences, tokenizer)
 
 
 def distill_general(
@@ -290,33 +315,6 @@ def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
         return config, {name: value for name, value in params.items() if not name.startswith("classifier.")}, folder
     folder = bert_folder(teacher)
     return *load_bert(folder), folder
-
-
-def true_loss(logits: Array, labels: Array) -> tuple[Array, Callable[[Array | float], Array]]:
-    """Loss against the truth: cross-entropy for classes, the mean squared error for scores.
-
-    Parameters
-    ----------
-    logits : (B, classes) array
-    labels : (B,) array
-        Class indices, integers; or scores, floats, and one class.
-
-    Returns
-    -------
-    loss : scalar
-    pullback : callable
-        ``pullback(dloss) -> dlogits``.
-
-    Examples
-    --------
-    >>> loss, pullback = true_loss(np.array([[3.0], [1.0]]), np.array([2.0, 1.0]))
-    >>> float(loss), pullback(1.0).tolist()
-    (0.5, [[1.0], [0.0]])
-    """
-    if np.issubdtype(labels.dtype, np.floating):
-        loss, pullback = ops.mse(logits, labels[:, None].astype(logits.dtype))
-        return loss, lambda dloss: pullback(dloss)[0]
-    return ops.cross_entropy(logits, labels)
 
 
 def _teacher_objective(config: BertConfig, examples: Examples) -> Objective:

@@ -29,6 +29,7 @@ __all__ = [
     "layer_pairs",
     "logits",
     "prediction_gradients",
+    "true_loss",
 ]
 
 #: Where the rate map is differentiated.
@@ -284,3 +285,30 @@ def prediction_gradients(
     dlast, gradients = logits_pullback(loss_pullback(1.0))
     statistics |= _gradient(linearisation, {last: dlast}, gradients, solve)
     return {"prediction": value}, gradients, statistics
+
+
+def true_loss(logits: Array, labels: Array) -> tuple[Array, Callable[[Array | float], Array]]:
+    """Loss against the truth: cross-entropy for classes, the mean squared error for scores.
+
+    Parameters
+    ----------
+    logits : (B, classes) array
+    labels : (B,) array
+        Class indices, integers; or scores, floats, and one class.
+
+    Returns
+    -------
+    loss : scalar
+    pullback : callable
+        ``pullback(dloss) -> dlogits``.
+
+    Examples
+    --------
+    >>> loss, pullback = true_loss(np.array([[3.0], [1.0]]), np.array([2.0, 1.0]))
+    >>> float(loss), pullback(1.0).tolist()
+    (0.5, [[1.0], [0.0]])
+    """
+    if np.issubdtype(labels.dtype, np.floating):
+        loss, pullback = ops.mse(logits, labels[:, None].astype(logits.dtype))
+        return loss, lambda dloss: pullback(dloss)[0]
+    return ops.cross_entropy(logits, labels)

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from ..data.examples import Examples
-from ..data.metrics import accuracy, agreement, decide, defined, task_metrics
+from ..data.metrics import accuracy, agreement, decide, defined, majority, task_metrics
 from ..data.tasks import Task
 from ..distillation.predict import predict_spikes, predict_teacher, solve_rates
 from ..errors import InputError
@@ -136,6 +138,9 @@ def _measure(
     def right(logits: Array) -> float | None:
         return accuracy(decide(logits), examples.labels) if task.labels else None
 
+    def answered(logits: Array) -> int | None:
+        return len(np.unique(decide(logits))) if task.labels else None
+
     spikes = []
     for t, result in predict_spikes(config, params, examples, t_conv, rule).items():
         energy = count(network, result.firing_rates, t, tokens, rule)
@@ -147,6 +152,7 @@ def _measure(
                 "accuracy": right(result.logits),
                 "metrics": task_metrics(task, result.logits, examples.labels),
                 "agreement": agreement(result.logits, rates),
+                "classes_answered": answered(result.logits),
                 "firing_rate": firing,
                 "firing_rates": result.firing_rates,
                 "norm_ops": energy.norm_ops,
@@ -168,6 +174,8 @@ def _measure(
             "teacher": task_metrics(task, teacher, examples.labels),
             "rate": task_metrics(task, rates, examples.labels),
         },
+        "majority": majority(task, examples.labels),
+        "classes_answered": {"teacher": answered(teacher), "rate": answered(rates)},
         "equilibrium": solved,
         "spikes": spikes,
         "ordinary": _priced(full.ordinary, charged),  # the same at every T

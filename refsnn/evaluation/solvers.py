@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
 
-from ..distillation.stages import true_loss
-from ..distillation.student import logits
+from ..distillation.student import logits, true_loss
 from ..errors import InputError
 from ..model.parameters import Params
 from ..ops import Array
@@ -62,7 +61,11 @@ def _difference(gradient: Mapping[str, Array], reference: Mapping[str, Array]) -
 
 
 def compare_solvers(
-    run: str | os.PathLike, data: str | os.PathLike, samples: int = 8, tolerance: float = 1e-10
+    run: str | os.PathLike,
+    data: str | os.PathLike | None,
+    samples: int = 8,
+    tolerance: float = 1e-10,
+    columns: Sequence[str] = (),
 ) -> tuple[str, list[Solved]]:
     """Solve one adjoint equation of a trained student by every method, in float64.
 
@@ -76,6 +79,8 @@ def compare_solvers(
     samples : int
     tolerance : float
         Relative residual asked of every method that solves.
+    columns : sequence of str
+        Pairs ``name=column``; by default those that the run was distilled with.
 
     Returns
     -------
@@ -97,7 +102,7 @@ def compare_solvers(
             "nothing to solve; distil one with `refsnn distill --feedback 0.2`"
         )
     params = {name: value.astype(np.float64) for name, value in params.items()}
-    examples, batch = opened.sample(samples, data)
+    examples, batch = opened.sample(samples, data, columns)
 
     found = equilibrium(network, params, batch)
     last = network.readouts[-1]

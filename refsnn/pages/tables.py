@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..data.metrics import Spread, hundredfold, metric_name
+from ..data.metrics import Spread, decide, hundredfold, majority, metric_name, task_metrics
+from ..data.tasks import Task
 from ..evaluation.solvers import Solved
 from ..evaluation.sweep import group, own_setting, spreads
+from ..ops import Array
 from ..readings.certify import DECADES, Verdict
 
 __all__ = [
+    "break_even",
     "comparison_table",
+    "dev_line",
     "margin_histogram",
+    "one_class",
     "results_table",
     "setting_title",
     "shown_times",
@@ -48,6 +53,7 @@ def results_table(results: dict[str, Any]) -> str:
             f"{'':24}{_cells(map(metric_name, metrics))}{'agrees':>9}{'firing':>9}{'Norm#OPS':>10}"
             f"{'energy':>9}{'full':>9}",
             f"{'':24}{_cells(percent)}{'x100' if regression else '%':>9}{'rate':>9}{'':>10}{'gain':>9}{'gain':>9}",
+            *_majority_row(part),
             f"{'teacher (BERT)':24}{_cells(map(hundredfold, part['metrics']['teacher'].values()))}",
             f"{'student, rate map':24}{_cells(map(hundredfold, part['metrics']['rate'].values()))}",
         ]
@@ -59,6 +65,7 @@ def results_table(results: dict[str, Any]) -> str:
                 f"{_times(row['full']['gain']):>9}"
             )
         lines.append(f"break-even, firing as in those {row['t']} steps: {break_even(row)}")
+        lines += one_class(part)
         if solved := part["equilibrium"]:
             lines.append(f"rate map: residual up to {solved['residual']:.1e}, {solved['sweeps']:.1f} sweeps on average")
         lines.append("")
@@ -73,6 +80,67 @@ def results_table(results: dict[str, Any]) -> str:
     if any("-" in line.split() for line in lines):
         lines.append("-: undefined, as all predictions, or all true scores, are the same.")
     return "\n".join([*lines, f"{results['seconds']} s, peak memory {results['peak_memory_mb']} MB"])
+
+
+def _majority_row(part: Mapping[str, Any]) -> list[str]:
+    if not (majority := part.get("majority")):
+        return []
+    return [f"{'always ' + majority['label']:24.24}{_cells(map(hundredfold, majority['metrics'].values()))}"]
+
+
+def one_class(part: Mapping[str, Any]) -> list[str]:
+    """Say where a student answers one class only, whatever the text, and what to try.
+
+    Parameters
+    ----------
+    part : mapping
+        Results on one set of examples.
+
+    Returns
+    -------
+    lines : list of str
+        Empty where nothing does.
+    """
+    where = ["the rate map"] if part.get("classes_answered", {}).get("rate") == 1 else []
+    where += [f"T = {row['t']}" for row in part["spikes"] if row.get("classes_answered") == 1]
+    if not where or part["examples"] < 2:
+        return []
+    advice = (
+        "a larger T, or the rule running"
+        if where[0] != "the rate map"
+        else ("more epochs, another learning rate, a start from the teacher (init = converted)")
+    )
+    return [f"answers one class only, whatever the text, at {', '.join(where)}; try {advice}"]
+
+
+def dev_line(stage: str, task: Task, logits: Array, labels: Array) -> str:
+    """Say what a stage of training has reached on the dev split.
+
+    Parameters
+    ----------
+    stage : str
+    task : Task
+    logits : (n, classes) array
+    labels : (n,) array
+
+    Returns
+    -------
+    line : str
+
+    Examples
+    --------
+    >>> from refsnn.data.tasks import TASKS
+    >>> dev_line("teacher", TASKS["sst2"], np.array([[0.0, 1], [0, 1], [1, 0]]), np.array([1, 1, 1]))
+    'teacher: dev accuracy 66.7 %; always positive 100.0 %'
+    """
+    metric = task.metrics[0]
+    value = hundredfold(task_metrics(task, logits, labels)[metric])
+    line = f"{stage}: dev {metric_name(metric).lower()} {value}{' %' if metric == 'accuracy' else ' x100'}"
+    if base := majority(task, labels):
+        line += f"; always {base['label']} {hundredfold(base['metrics'][metric])}{' %' if metric == 'accuracy' else ''}"
+        if len(np.unique(decide(logits))) == 1:
+            line += "; it answers one class only, whatever the text"
+    return line
 
 
 def break_even(row: Mapping[str, Any]) -> str:

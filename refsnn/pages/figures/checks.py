@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ __all__ = [
 ]
 
 
-def plot_solvers(rows: list[Solved], path: Path) -> None:
+def plot_solvers(rows: list[Solved], path: str | os.PathLike) -> None:
     """Draw the residual history of every method.
 
     Parameters

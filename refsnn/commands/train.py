@@ -1,0 +1,189 @@
+"""Commands that train: the demonstration, one distillation, a whole plan."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import MISSING, fields
+from typing import Any, get_args, get_type_hints
+
+from .command import Command, add_corpus, add_data, add_save_every, add_seed, seed
+
+__all__ = ["COMMANDS"]
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="runs/demo", metavar="RUN", help="folder of the run (default: %(default)s)")
+    parser.add_argument("--task", choices=("sentiment", "pairs"), default="sentiment", help="which corpus to make")
+    add_seed(parser)
+
+
+def _demo(options: Any) -> int:
+    from ..reproduction.demo import demo
+
+    demo(options.out, options.task, options.seed)
+    return 0
+
+
+#: What each field of a recipe is, where its name does not say it.
+RECIPE_HELP = {
+    "max_length": "limit in tokens (default: the task's, 64 for CoLA and SST-2, 128 otherwise)",
+    "batch_size": "examples per step",
+    "schedule_internal": "learning rate of the internal stage: constant, or warm-up and linear decay",
+    "attention_weight": "weight of the attention loss in the general and internal stages",
+    "targets": "what the prediction stage learns: the teacher's soft labels or the true ones; a regression always "
+    "learns the true scores",
+    "temperature": "temperature of the soft labels",
+    "mode": "forward values and gradient at the equilibrium, of rates as they are or quantised; simulated values, "
+    "gradient there (released); or both at simulated rates",
+    "t_conv": "timesteps of the quantised and simulated modes",
+    "rule": "integration rule of the simulated modes",
+    "init": "where the student starts: at random, with the teacher's weights, or with these converted so that its "
+    "rates are images of the teacher's activities",
+    "dropout_teacher": "probability of dropout while the teacher is trained",
+    "dropout_student": "the same for the student, by masks that are fixed over time",
+    "hidden_size": "width of the student (default: the teacher's); others need --init random",
+    "intermediate_size": "width of the intermediate populations (default: the teacher's), likewise",
+    "feedback": "largest spectral norm of the feedback from the last population; 0 for none",
+    "vth": "threshold of every neuron",
+    "leak": "leak of every neuron; 1 is integrate-and-fire",
+    "u0": "initial membrane potential, in units of the threshold",
+}
+
+
+def _recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Make an option of every field of a recipe that has a default."""
+    from ..storage.recipe import Recipe
+
+    group = parser.add_argument_group("training")
+    types = get_type_hints(Recipe)
+    for field in fields(Recipe):
+        if field.default is MISSING or field.name in ("own", "seed"):
+            continue
+        choices = get_args(types[field.name]) if field.type not in ("int | None",) else ()
+        choices = choices if choices and isinstance(choices[0], str) else ()
+        kind = {"int": int, "float": float, "int | None": int}.get(str(field.type), str)
+        what, _, stage = field.name.partition("_")
+        text = RECIPE_HELP.get(field.name) or f"{'learning rate' if what == 'lr' else what} of the {stage} stage"
+        group.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=kind,
+            default=field.default,
+            choices=choices or None,
+            metavar=None if choices else "X" if kind is float else "N",
+            help=text if field.default is None else f"{text} (default: %(default)s)",
+        )
+
+
+def _distill_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", help="cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; or a name for your own")
+    own = parser.add_argument_group("a task of your own")
+    kind = own.add_mutually_exclusive_group()
+    kind.add_argument("--labels", nargs="+", metavar="LABEL", help="its classes, as your files spell them")
+    kind.add_argument("--scores", action="store_true", help="it is a regression: labels are numbers")
+    own.add_argument("--pairs", action="store_true", help="it has two texts, in the columns sentence1 and sentence2")
+    add_data(parser, "train", remembered=False)
+    parser.add_argument(
+        "--teacher",
+        required=True,
+        metavar="BERT",
+        help="folder with config.json, weights and vocabulary, or the id of a model on the Hugging Face hub",
+    )
+    parser.add_argument(
+        "--encoders", required=True, type=int, metavar="N", help="spiking encoders; divide the teacher's"
+    )
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder for everything the run makes")
+    add_corpus(parser, "the task's")
+    add_save_every(parser)
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="one seed fixes everything (default: 0)")
+    _recipe_options(parser)
+
+
+def _distill(options: Any) -> int:
+    from ..data.tasks import Task
+    from ..distillation.stages import distill
+    from ..errors import InputError
+    from ..pages.tables import dev_line
+    from ..storage.recipe import Recipe
+
+    task, own = options.task, None
+    if options.labels or options.scores:
+        task = task or "own"
+        own = Task.own(task, options.labels or [], options.pairs)
+    elif task is None:
+        raise InputError("there is no task; give `task`, or `labels` or `scores` of a task of your own")
+    elif options.pairs:
+        raise InputError(f"`pairs` is for a task of your own, but {task} is one of GLUE's; leave it out")
+    values = {f.name: getattr(options, f.name) for f in fields(Recipe) if f.name not in ("task", "own")}
+    recipe = Recipe(task, own=own, **values)
+    distill(
+        recipe,
+        options.data,
+        options.teacher,
+        options.out,
+        options.corpus,
+        options.save_every,
+        options.columns,
+        measured=lambda stage, logits, labels: print(dev_line(stage, recipe.definition, logits, labels), flush=True),
+    )
+    dev = " --data DEV_FILE" if os.path.isfile(options.data) else ""
+    print(f"wrote {options.out}; next: refsnn evaluate {options.out}{dev} --t-conv 16 64 128")
+    return 0
+
+
+def _reproduce_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="PLAN",
+        help="paper, small, converted, deep or tiny, or a TOML file of the same kind",
+    )
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder for everything")
+    parser.add_argument("--data", metavar="DATA", help="folder with one of each task, or hub (default: the plan's)")
+    parser.add_argument("--teacher", metavar="BERT", help="folder or hub id of a BERT (default: the plan's)")
+    add_corpus(parser, "the plan's")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="tasks (default: the plan's)")
+    add_save_every(parser)
+
+
+def _reproduce(options: Any) -> int:
+    from ..reproduction.reproduce import reproduce
+    from ..reproduction.summary import text_table
+
+    names = ("config", "out", "data", "teacher", "corpus", "tasks", "save_every")
+    results = reproduce(**{name: getattr(options, name) for name in names})
+    print(f"\n{text_table(results)}\n\nNow open {os.path.join(options.out, 'report.html')} in a browser.")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "demo",
+        "the whole path in a minute, on text that it makes up",
+        "Make a small labelled corpus, train a BERT teacher on it from scratch, distil a spiking student through the "
+        "three stages, simulate it, print a table and write RUN/report.html.",
+        _demo_options,
+        _demo,
+    ),
+    Command(
+        "distill",
+        "fine-tune a BERT teacher and distil a spiking student from it",
+        "Fine-tune a pretrained BERT on a task of GLUE or of your own and distil a spiking student from it in three "
+        "stages. Safe to interrupt: run the same command again to resume.",
+        _distill_options,
+        _distill,
+        "examples: refsnn distill --task sst2 --data glue/SST-2 --teacher bert-tiny --encoders 2 --out runs/sst2; "
+        "refsnn distill --labels neg neu pos --data reviews --columns sentence=text label=mood --teacher bert-tiny "
+        "--encoders 2 --out runs/reviews",
+    ),
+    Command(
+        "reproduce",
+        "a whole plan: general distillation, then every task and seed, and one table",
+        "Distil a student of a pretrained BERT on unlabelled text once, then fine-tune, distil and evaluate on every "
+        "task of a plan, for every seed, and write one table: RUN/report.html, RUN/results.json. "
+        "Safe to interrupt: run the same command again to resume.",
+        _reproduce_options,
+        _reproduce,
+        "docs/reproduce.md explains the plans; example: refsnn reproduce --config tiny --out runs/tiny",
+    ),
+)
