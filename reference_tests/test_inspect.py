@@ -354,7 +354,7 @@ def test_text_that_is_too_long_is_cut_and_the_page_says_so(tmp_path, capsys):
     run = make_run(tmp_path / "run", "sst2", max_length=5)
     assert main(["inspect", str(run), "--text", "a film is good film", "--t-conv", "2"]) == 0
     said = capsys.readouterr().out
-    assert "cut to the 5 tokens the run was trained with; 2 are left out" in said and "inspect.html" in said
+    assert "cut to the 5 tokens that the run was trained with; 2 are left out" in said and "inspect.html" in said
     page = (run / "inspect.html").read_text(encoding="utf-8")
     assert "longer than the 5 tokens that the run was trained with: 2 tokens at the end are left out" in page
     assert numbers(page)["tokens"] == ["[CLS]", "a", "film", "is", "[SEP]"]
