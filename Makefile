@@ -6,21 +6,29 @@ BIN    := $(VENV)/bin
 # The demonstration's and the tests' matrices are small: threads would only wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test slow lint docs notebooks clean
+.PHONY: demo test test-oldest slow lint docs notebooks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/refsnn demo --out runs/demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check refsnn reference_tests
+	$(BIN)/ruff format --check refsnn reference_tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
 
+# The oldest NumPy and SciPy that setup.cfg promises, in an environment of its own; backends are left out.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check numpy==2.0.* scipy==1.13.* '.[test-alone]'
+	.venv-oldest/bin/python -m pytest -m "not slow" -p no:cacheprovider reference_tests
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check refsnn reference_tests
+	$(BIN)/ruff format --check refsnn reference_tests
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
