@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..model.batch import Batch, attention_mask
 from ..model.families import bert
-from ..model.network import INPUT
+from ..model.network import INPUT, kind_of
 from ..model.parameters import Params, initial_parameters
 from ..model.projections import AddNorm
 from ..model.shapes import BertConfig
@@ -188,7 +188,7 @@ def calibrated(
     )
     own = {}
     for name, values in activities.items():
-        kind = name.rpartition(".")[2]
+        kind = kind_of(name)
         if kind == "intermediate":
             threshold = max(float(np.quantile(values, 1 - clipped)), 1e-3)
             own[name] = {"vth": threshold, "u0": 0.0}

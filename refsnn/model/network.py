@@ -19,11 +19,54 @@ __all__ = [
     "INPUT",
     "Network",
     "Population",
+    "encoder_of",
     "first_position",
+    "kind_of",
 ]
 
 #: The name under which a population reads the constant embedding current.
 INPUT = "input"
+
+
+def kind_of(name: str) -> str:
+    """Kind of a population, from its name.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    kind : str
+        Of `refsnn.model.families`' networks: embeddings, key, value, context, attention_output, intermediate, output.
+
+    Examples
+    --------
+    >>> kind_of("encoder.1.key"), kind_of("embeddings")
+    ('key', 'embeddings')
+    """
+    return name.rpartition(".")[2]
+
+
+def encoder_of(name: str) -> int | None:
+    """Which encoder a population belongs to, from its name.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    encoder : int or None
+        Counted from 0; None for a population outside the encoders.
+
+    Examples
+    --------
+    >>> encoder_of("encoder.1.key"), encoder_of("embeddings")
+    (1, None)
+    """
+    number = name.removeprefix("encoder.").partition(".")[0]
+    return int(number) if number != name and number.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -35,6 +78,11 @@ class Population:
     reads: tuple[str, ...]
     width: int
     neuron: Neuron | None
+
+    @property
+    def kind(self) -> str:
+        """What the population is within its encoder, such as ``"key"``; see `kind_of`."""
+        return kind_of(self.name)
 
 
 @dataclass(frozen=True)

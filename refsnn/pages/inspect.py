@@ -20,6 +20,7 @@ from ..data.tasks import Task
 from ..errors import InputError
 from ..evaluation.observe import RASTER_STEPS, RASTER_TOKENS, Observation, Sentence, Trace, observe, read_sentence
 from ..files import existing, write_text
+from ..model.network import kind_of
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.simulate import Rule
@@ -34,7 +35,7 @@ from .figures.spikes import (
     time_cursor,
 )
 from .figures.style import COLOUR, figure_legend
-from .words import KINDS, kind_of, population_title
+from .words import KINDS, population_title
 
 __all__ = [
     "inspect_run",

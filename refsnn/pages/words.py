@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..data.metrics import metric_name
+from ..model.network import encoder_of, kind_of
 from .figures.style import COLOUR
 
 __all__ = [
     "KINDS",
     "is_regression",
-    "kind_of",
     "last_row",
     "main_metric",
     "metric_sign",
@@ -35,20 +35,6 @@ KINDS: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def kind_of(population: str) -> str:
-    """Kind of a population, a key of `KINDS`.
-
-    Parameters
-    ----------
-    population : str
-
-    Returns
-    -------
-    kind : str
-    """
-    return population.rpartition(".")[2]
-
-
 def population_title(population: str) -> str:
     """Name of a population for readers.
 
@@ -60,8 +46,8 @@ def population_title(population: str) -> str:
     -------
     title : str
     """
-    parts = population.split(".")
-    return KINDS[parts[-1]][0] + (f" of encoder {int(parts[1]) + 1}" if len(parts) > 1 else "")
+    encoder = encoder_of(population)
+    return KINDS[kind_of(population)][0] + ("" if encoder is None else f" of encoder {encoder + 1}")
 
 
 def last_row(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 from ..errors import InputError
 from ..files import read_json
-from ..model.network import INPUT, Network, Population
+from ..model.network import INPUT, Network, Population, kind_of
 from ..model.projections import Operations
 from .simulate import Rule
 
@@ -339,7 +339,7 @@ def by_kind(counts: Counts) -> dict[str, dict[str, dict[str, float]]]:
     """
     nested: dict[str, dict[str, dict[str, float]]] = {}
     for (population, term, kind), number in counts.items():
-        numbers = nested.setdefault(population.rpartition(".")[2], {}).setdefault(term, {})
+        numbers = nested.setdefault(kind_of(population), {}).setdefault(term, {})
         numbers[kind] = numbers.get(kind, 0.0) + number
     return nested
 

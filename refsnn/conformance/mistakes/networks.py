@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import ops
 from ...model.batch import Batch, attention_mask
-from ...model.network import INPUT, Network, Population
+from ...model.network import INPUT, Network, Population, encoder_of
 from ...model.neurons import Neuron, fire, rate
 from ...model.parameters import Params
 from ...model.projections import Attention, Drive
@@ -93,7 +93,7 @@ def _each(kind: str, change: Callable[[Population, Network], Population]) -> Cal
     """Change every population of a kind."""
     return lambda network: replace(
         network,
-        populations=tuple(change(p, network) if p.name.rpartition(".")[2] == kind else p for p in network.populations),
+        populations=tuple(change(p, network) if p.kind == kind else p for p in network.populations),
     )
 
 
@@ -102,7 +102,7 @@ def _reads_input(place: int) -> Callable[[Population, Network], Population]:
 
     def change(population: Population, network: Network) -> Population:
         reads = list(population.reads)
-        reads[place] = network[population.name.rpartition(".")[0] + ".key"].reads[0]
+        reads[place] = network[f"encoder.{encoder_of(population.name)}.key"].reads[0]
         return replace(population, reads=tuple(reads))
 
     return change

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...files import require
-from ..words import KINDS, kind_of, last_row
+from ...model.network import kind_of
+from ..words import KINDS, last_row
 from .style import COLOUR, PAPER, figure_legend, log_axis, new_figure, time_axis
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ...evaluation.observe import RASTER_TOKENS, Trace
 from ...files import require
+from ...model.network import encoder_of, kind_of
 from ...ops import Array
-from ..words import KINDS, kind_of, population_title
+from ..words import KINDS, population_title
 from .style import COLOUR, WIDTH, figure_legend, log_axis, new_figure, time_axis
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def convergence_figure(trace: Trace) -> Figure:
     figure : Figure
     """
     lines = require("matplotlib.lines")
-    encoders = 1 + max((int(name.split(".")[1]) for name in trace.distance if "." in name), default=0)
+    encoders = 1 + max(encoder_of(name) or 0 for name in trace.distance)
     columns = encoders if encoders <= 3 else 2 if encoders == 4 else 3 if encoders <= 6 else 4
     rows = ceil(encoders / columns)
     steps = len(trace.distance["embeddings"])
@@ -50,7 +51,7 @@ def convergence_figure(trace: Trace) -> Figure:
     for encoder, axes in zip(range(encoders), grid, strict=False):
         axes.plot(shown, 1.0 / shown, color=COLOUR["grey"], lw=1.2, ls=":")
         for name, values in trace.distance.items():
-            if "." in name and int(name.split(".")[1]) != encoder:
+            if encoder_of(name) not in (None, encoder):
                 continue
             _, colour, style = KINDS[kind_of(name)]
             seen = np.where(values > 0, values, np.nan)[shown - 1]
