@@ -20,7 +20,7 @@ from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
 from refsnn.distillation.optim import BertAdam, clipped
-from refsnn.distillation.student import internal_gradients, layer_pairs, prediction_gradients
+from refsnn.distillation.student import Scheme, internal_gradients, layer_pairs, prediction_gradients
 from refsnn.distillation.teacher import encode
 from refsnn.model.batch import Batch, attention_mask
 from refsnn.model.families import bert, spiking_bert
@@ -192,7 +192,7 @@ def modes() -> dict[str, float]:
     exact, reference, _ = internal_gradients(network, params, batch, hidden, scores)
     found = {}
     for name, at in (("released", "equilibrium"), ("simulated", "simulated")):
-        losses, gradient, _ = internal_gradients(network, params, batch, hidden, scores, simulated, at)
+        losses, gradient, _ = internal_gradients(network, params, batch, hidden, scores, simulated, Scheme(at))
         found[f"mode-{name}-gradient"] = relative(gradient, reference)
     return found | {"mode-hidden": float(losses["hidden"] / exact["hidden"])}
 
@@ -206,7 +206,8 @@ def edges() -> dict[str, float]:
     def loss(z):
         return z.sum(), lambda dz: np.full_like(z, dz)
 
-    ours, other = (prediction_gradients(network, params, batch, loss, edge_derivative=edge)[1] for edge in (0.0, 1.0))
+    schemes = Scheme(edge_derivative=0.0), Scheme(edge_derivative=1.0)
+    ours, other = (prediction_gradients(network, params, batch, loss, scheme=scheme)[1] for scheme in schemes)
     reads = rate_map(network, params, batch)[0]
     context = network["encoder.0.context"]
     mask = attention_mask(batch, np.dtype(float))

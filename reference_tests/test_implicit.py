@@ -13,8 +13,8 @@ from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
-from refsnn.readings.adjoint import solve_adjoint, spectral_radius
-from refsnn.readings.equilibrium import equilibrium
+from refsnn.readings.adjoint import Solve, solve_adjoint, spectral_radius
+from refsnn.readings.equilibrium import Search, equilibrium
 from refsnn.readings.implicit import (
     adjoint,
     contraction_bound,
@@ -63,7 +63,7 @@ def solved():
 @pytest.mark.parametrize("method", ["simple", "damped", "anderson", "newton-krylov"])
 def test_every_method_finds_the_rates_that_satisfy_the_equation(solved, method):
     params, batch, reference, _ = solved
-    found = equilibrium(NETWORK, params, batch, method)
+    found = equilibrium(NETWORK, params, batch, Search(method))
     again, _ = sweep(NETWORK, params, batch, at=found.rates)  # F(a), population by population, from a alone
     for name, rate in found.rates.items():
         assert np.abs(again[name] - rate).max() < 1e-11, name
@@ -94,11 +94,11 @@ def test_a_good_start_saves_sweeps(solved):
 def test_an_equilibrium_that_is_not_reached_is_an_error_with_its_numbers():
     params, batch = parameters(0, feedback=3.0), random_batch(SMALL, 0)
     with pytest.raises(NotConverged, match=r"residual .* after 30 sweeps") as caught:
-        equilibrium(NETWORK, params, batch, max_evaluations=30)
+        equilibrium(NETWORK, params, batch, Search(max_evaluations=30))
     assert not caught.value.solution.converged
     assert len(caught.value.solution.trace) == 30
     with pytest.warns(RuntimeWarning, match="not reached"):
-        found = equilibrium(NETWORK, params, batch, max_evaluations=30, on_failure="warn")
+        found = equilibrium(NETWORK, params, batch, Search(max_evaluations=30, on_failure="warn"))
     assert found.solution.residual.max() > 1e-3
 
 
@@ -109,8 +109,8 @@ def test_an_equilibrium_that_is_not_reached_is_an_error_with_its_numbers():
 @pytest.mark.parametrize("method", [*KRYLOV, "neumann"])
 def test_every_solver_agrees_with_a_dense_solve(solved, method, whole):
     _, _, found, g = solved
-    _, reference, _ = adjoint(found.linearisation, g, method="dense", max_evaluations=5000)
-    _, dparams, solution = adjoint(found.linearisation, g, method=method, whole=whole, max_evaluations=500)
+    _, reference, _ = adjoint(found.linearisation, g, Solve("dense", max_evaluations=5000))
+    _, dparams, solution = adjoint(found.linearisation, g, Solve(method, max_evaluations=500), whole)
     assert solution.converged and solution.residual.max() < 1e-11
     assert largest_error(dparams, reference) < 1e-10
 
@@ -126,7 +126,7 @@ def test_gmres_stopped_early_keeps_what_it_found(solved, products):
     # SciPy's GMRES ends with a product more, for its residual.
     for method, limit in {"gmres": products + 1, "neumann": products}.items():
         with pytest.warns(RuntimeWarning):
-            _, _, solution = adjoint(found.linearisation, g, method=method, max_evaluations=limit, on_failure="warn")
+            _, _, solution = adjoint(found.linearisation, g, Solve(method, max_evaluations=limit, on_failure="warn"))
         errors[method] = np.linalg.norm(solution.residual)
     assert errors["gmres"] <= 1.01 * errors["neumann"]
     assert errors["gmres"] < 0.5
@@ -172,7 +172,7 @@ def test_unrolled_differentiation_tends_to_the_implicit_gradient(solved):
 
 def test_one_step_comes_near_the_gradient_but_does_not_count_as_converged(solved):
     _, _, found, g = solved
-    _, dparams, solution = adjoint(found.linearisation, g, method="one-step")
+    _, dparams, solution = adjoint(found.linearisation, g, Solve("one-step"))
     reference = implicit_gradient(found.linearisation, g)
     assert 1e-6 < largest_error(dparams, reference) < 1
     assert solution.residual.max() > 1e-8 and not solution.converged
@@ -190,7 +190,7 @@ def affine(seed, size=7, samples=3, radius=0.8):
 @pytest.mark.parametrize("method", [*KRYLOV, "neumann", "dense"])
 def test_affine_network_in_closed_form(method, per_sample):
     A, transpose, g = affine(1)
-    solution = solve_adjoint(transpose, {"x": g}, method, per_sample=per_sample)
+    solution = solve_adjoint(transpose, {"x": g}, Solve(method, per_sample=per_sample))
     exact = np.linalg.solve(np.eye(7) - A, g.T).T  # (I − Jᵀ)λ = g with Jᵀ v = v Aᵀ, that is A v for column vectors
     np.testing.assert_allclose(solution.state["x"], exact, rtol=1e-10, atol=1e-11)
     wrong = np.linalg.solve(2 * np.eye(7) - A, g.T).T  # a known trap: iterating a map that solves (2I − Jᵀ)
@@ -202,7 +202,7 @@ def test_affine_network_in_closed_form(method, per_sample):
 def test_joint_and_per_sample_solves_are_equal(solved):
     _, _, found, g = solved
     joint, _, _ = adjoint(found.linearisation, g)
-    single, _, solution = adjoint(found.linearisation, g, per_sample=True)
+    single, _, solution = adjoint(found.linearisation, g, Solve(per_sample=True))
     assert largest_error(single, joint) < 1e-10
     assert solution.residual.shape == (3,)
 
@@ -214,7 +214,7 @@ def test_without_feedback_it_is_exactly_back_propagation_and_gmres_needs_the_dep
     linearisation = equilibrium(network, params, batch).linearisation
     for name, gradient in implicit_gradient(linearisation, g).items():
         np.testing.assert_array_equal(gradient, pullback(g)[name])
-    _, dparams, solution = adjoint(linearisation, g, whole=True, method="gmres")
+    _, dparams, solution = adjoint(linearisation, g, whole=True)
     assert largest_error(dparams, pullback(g)) < 1e-10
     depth = len(network.populations)  # J is nilpotent: J^depth = 0
     assert solution.evaluations <= depth + 2  # one product for the start, one for the check
@@ -225,8 +225,8 @@ def test_without_feedback_it_is_exactly_back_propagation_and_gmres_needs_the_dep
 @pytest.mark.parametrize("method", ["gmres", "bicgstab", "neumann"])
 def test_the_solution_scales_with_the_cotangent(scale, method):
     _, transpose, g = affine(2)
-    one = solve_adjoint(transpose, {"x": g}, method).state["x"]
-    scaled = solve_adjoint(transpose, {"x": scale * g}, method)
+    one = solve_adjoint(transpose, {"x": g}, Solve(method)).state["x"]
+    scaled = solve_adjoint(transpose, {"x": scale * g}, Solve(method))
     np.testing.assert_allclose(scaled.state["x"] / scale, one, rtol=1e-9)
     assert scaled.converged
 
@@ -241,7 +241,7 @@ def test_a_zero_cotangent_gives_zero_without_any_product():
 def test_residuals_are_recomputed_and_belong_to_their_sample(per_sample):
     A, transpose, g = affine(4)
     g = g * np.array([[1.0], [0.0], [1e-9]])  # a strong, a silent and a faint sample
-    solution = solve_adjoint(transpose, {"x": g}, "gmres", tolerance=1e-6, per_sample=per_sample)
+    solution = solve_adjoint(transpose, {"x": g}, Solve(tolerance=1e-6, per_sample=per_sample))
     assert solution.converged
     exact = np.linalg.solve(np.eye(7) - A, g.T).T
     for i in (0, 2):  # the faint sample is solved as well as the strong one
@@ -266,8 +266,8 @@ def test_a_warm_start_and_a_preconditioner_save_products():
 @pytest.mark.parametrize("method", [*KRYLOV, "neumann"])
 def test_history_shows_iterates_without_changing_the_solution(method):
     _, transpose, g = affine(5, size=40, radius=0.95)
-    plain = solve_adjoint(transpose, {"x": g}, method, max_evaluations=2000)
-    watched = solve_adjoint(transpose, {"x": g}, method, max_evaluations=2000, history=True)
+    plain = solve_adjoint(transpose, {"x": g}, Solve(method, max_evaluations=2000))
+    watched = solve_adjoint(transpose, {"x": g}, Solve(method, max_evaluations=2000, history=True))
     np.testing.assert_array_equal(plain.state["x"], watched.state["x"])
     assert watched.evaluations == plain.evaluations
     assert len(watched.trace) >= 2 and watched.trace[-1] < 1e-11
@@ -282,10 +282,11 @@ def test_history_shows_iterates_without_changing_the_solution(method):
 def test_an_unstable_equilibrium_is_reported_with_its_spectral_radius(method):
     _, transpose, g = affine(6, radius=1.5)
     with pytest.raises(NotConverged, match=r"spectral radius of J is 1\.5.*unstable") as caught:
-        solve_adjoint(transpose, {"x": g}, method, max_evaluations=6)
+        solve_adjoint(transpose, {"x": g}, Solve(method, max_evaluations=6))
     assert np.isfinite(caught.value.solution.residual).all()
     with pytest.warns(RuntimeWarning, match="not solved"):
-        assert not solve_adjoint(transpose, {"x": g}, method, max_evaluations=6, on_failure="warn").converged
+        solve = Solve(method, max_evaluations=6, on_failure="warn")
+        assert not solve_adjoint(transpose, {"x": g}, solve).converged
 
 
 def test_a_singular_equation_never_passes_for_solved():
@@ -295,7 +296,7 @@ def test_a_singular_equation_never_passes_for_solved():
 
     for method in KRYLOV:
         with pytest.raises(NotConverged):
-            solve_adjoint(transpose, {"x": np.ones((1, 4))}, method, max_evaluations=20)
+            solve_adjoint(transpose, {"x": np.ones((1, 4))}, Solve(method, max_evaluations=20))
 
 
 def test_a_fully_clipped_network_has_no_gradient():
@@ -314,7 +315,7 @@ def test_a_fully_clipped_network_has_no_gradient():
 def test_nonsense_is_refused():
     _, transpose, g = affine(0)
     with pytest.raises(InputError, match="method"):
-        solve_adjoint(transpose, {"x": g}, "gauss")
+        Solve("gauss")
     with pytest.raises(InputError, match="NaN"):
         solve_adjoint(transpose, {"x": g * np.nan})
 
@@ -330,7 +331,7 @@ def test_random_networks(layers, heads, seed, vth):
     )
     network = spiking_bert(config, Neuron(vth=vth), feedback=True)
     params, batch = parameters(seed, 0.02, config), random_batch(config, seed)
-    found = equilibrium(network, params, batch, max_evaluations=500)
+    found = equilibrium(network, params, batch, Search(max_evaluations=500))
     g = cotangents(found.rates, seed)
     lambda_, dparams, solution = adjoint(found.linearisation, g)
     assert solution.residual.max() < 1e-11

@@ -18,8 +18,8 @@ from refsnn import ops
 from refsnn.data.examples import Examples, length_batches
 from refsnn.distillation.optim import BertAdam, linear_warmup
 from refsnn.distillation.predict import predict_rates, predict_spikes, solve_rates
-from refsnn.distillation.stages import _forward, _trained, distill
-from refsnn.distillation.student import internal_gradients, layer_pairs, logits, prediction_gradients
+from refsnn.distillation.stages import _scheme, _trained, distill
+from refsnn.distillation.student import Scheme, internal_gradients, layer_pairs, logits, prediction_gradients
 from refsnn.distillation.training import in_shares, train
 from refsnn.errors import InputError
 from refsnn.evaluation.evaluate import evaluate_run
@@ -227,8 +227,8 @@ def test_quantised_training_takes_values_and_gradient_at_the_quantised_rates():
     rates = sweep(network, params, batch, t_conv=8)[0]
     for name in network.readouts:
         np.testing.assert_allclose(8 * rates[name], np.rint(8 * rates[name]), atol=1e-12)
-    ours = internal_gradients(network, params, batch, hidden, scores, **_forward(recipe, student)(params, batch))
-    theirs = internal_gradients(network, params, batch, hidden, scores, simulated=rates, at="simulated")
+    ours = internal_gradients(network, params, batch, hidden, scores, scheme=_scheme(recipe))
+    theirs = internal_gradients(network, params, batch, hidden, scores, rates, Scheme("simulated"))
     plain = internal_gradients(network, params, batch, hidden, scores)
     assert ours[0] == theirs[0] != plain[0]
     for name, gradient in theirs[1].items():

@@ -1,8 +1,10 @@
-"""The errors that are meant for people."""
+"""The errors that are meant for people, and the checks that many functions share."""
 
+import operator
+from collections.abc import Collection
 from typing import Any
 
-__all__ = ["InputError", "NotConverged"]
+__all__ = ["InputError", "NotConverged", "one_of", "whole"]
 
 
 class InputError(ValueError):
@@ -24,3 +26,63 @@ class NotConverged(InputError):  # noqa: N818
     def __init__(self, message: str, solution: Any) -> None:
         super().__init__(message)
         self.solution = solution
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number as Python's, NumPy's own among them.
+
+    Parameters
+    ----------
+    name : str
+        The argument's, for the message.
+    value : object
+    least : int
+        The smallest that is accepted.
+
+    Returns
+    -------
+    value : int
+
+    Raises
+    ------
+    InputError
+        It is none, or smaller.
+
+    Examples
+    --------
+    >>> whole("t_conv", 0)
+    Traceback (most recent call last):
+    refsnn.errors.InputError: `t_conv` is 0, but it must be a whole number of at least 1
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise InputError(f"`{name}` is {value!r}, but it must be a whole number of at least {least}")
+    return number
+
+
+def one_of(name: str, value: Any, choices: Collection[str]) -> None:
+    """Make sure that an argument has one of the values it may have.
+
+    Parameters
+    ----------
+    name : str
+        The argument's, for the message.
+    value : object
+    choices : collection of str
+
+    Raises
+    ------
+    InputError
+        It has another.
+
+    Examples
+    --------
+    >>> one_of("rule", "instant", ("inst", "running"))
+    Traceback (most recent call last):
+    refsnn.errors.InputError: `rule` is 'instant', but it must be one of inst, running
+    """
+    if not (isinstance(value, str) and value in choices):
+        raise InputError(f"`{name}` is {value!r}, but it must be one of {', '.join(choices)}")

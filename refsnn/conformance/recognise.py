@@ -66,8 +66,8 @@ def _mistaken(case: Case) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]
             elif case.function == "gradients":
                 for sentence, losses in loss_mistakes(case):
                     yield sentence, partial(dict, losses)
-                for sentence, rewired, solve in ADJOINT_MISTAKES:
-                    yield sentence, partial(call, reference.Reference(rewired, solve), case, inputs, "float64")
+                for sentence, rewired, method in ADJOINT_MISTAKES:
+                    yield sentence, partial(call, reference.Reference(rewired, method), case, inputs, "float64")
             else:
                 for sentence, rewired in WIRING_MISTAKES:
                     yield sentence, partial(call, reference.Reference(rewired), case, inputs, "float64")

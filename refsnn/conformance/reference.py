@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,14 +12,15 @@ import numpy as np
 from .. import ops
 from .._version import __version__
 from ..distillation.optim import BertAdam
-from ..distillation.student import internal_gradients, prediction_gradients
+from ..distillation.student import Scheme, internal_gradients, prediction_gradients
 from ..model.batch import Batch, attention_mask
 from ..model.network import Network
 from ..model.neurons import Neuron, fire, rate
 from ..model.neurons import asr as average
 from ..model.student import StudentConfig
 from ..ops import Array
-from ..readings.equilibrium import equilibrium
+from ..readings.adjoint import AdjointMethod, Solve
+from ..readings.equilibrium import Search, equilibrium
 from ..readings.rate_map import scores
 from ..storage.records import record
 
@@ -87,12 +88,12 @@ class Reference:
     ----------
     change : callable
         What is done to every network before it is read.
-    solve : dict
-        Options of the adjoint solve.
+    method : str
+        Of the adjoint solve.
     """
 
     change: Callable[[Network], Network] = lambda network: network
-    solve: dict[str, Any] = field(default_factory=dict)
+    method: AdjointMethod = "gmres"
 
     def network(self, config) -> Network:
         """Give the network that a configuration describes."""
@@ -128,7 +129,7 @@ class Reference:
         """Equilibrium rates and attention scores."""
         network = self.network(config)
         batch = Batch(**batch)
-        rates = equilibrium(network, params, batch, tolerance=SEARCH[dtype]).rates
+        rates = equilibrium(network, params, batch, Search(tolerance=SEARCH[dtype])).rates
         observed, _ = scores(network, params, rates, batch)
         found = {population.name: rates[population.name] for population in network.populations}
         return found | {f"scores/{e}": score for e, score in enumerate(observed)}
@@ -142,14 +143,11 @@ class Reference:
         """Loss and gradients of a distillation step and, with feedback, what the solvers did."""
         network = self.network(config)
         batch = Batch(**batch)
-        limits: dict[str, Any] = {
-            "search": {"tolerance": SEARCH[dtype]},
-            "solve": {"tolerance": SOLVE[dtype]} | self.solve,
-        }
+        scheme = Scheme(search=Search(tolerance=SEARCH[dtype]), solve=Solve(self.method, SOLVE[dtype]))
         found: dict[str, Any] = {}
         if "hidden" in targets:
             losses, gradient, statistics = internal_gradients(
-                network, params, batch, targets["hidden"], targets["scores"], simulated=simulated, **limits
+                network, params, batch, targets["hidden"], targets["scores"], simulated, scheme
             )
             found |= losses
         else:
@@ -159,9 +157,7 @@ class Reference:
                 value, pull = ops.soft_cross_entropy(z, targets["logits"], targets["temperature"])
                 return value, lambda dvalue: pull(dvalue)[0]
 
-            losses, gradient, statistics = prediction_gradients(
-                network, params, batch, loss, simulated=simulated, **limits
-            )
+            losses, gradient, statistics = prediction_gradients(network, params, batch, loss, simulated, scheme)
         found["loss"] = np.sum(list(losses.values()))
         return found | {f"gradient/{name}": value for name, value in gradient.items()}, statistics
 

@@ -36,14 +36,17 @@ from ..model.parameters import Params, initial_parameters
 from ..model.shapes import BertConfig, head_shapes, teacher_shapes
 from ..model.student import StudentConfig
 from ..ops import Array
+from ..readings.adjoint import Solve
+from ..readings.equilibrium import Search
 from ..readings.implicit import within_spectral_norm
+from ..readings.rate_map import Rates
 from ..readings.simulate import simulate
 from ..storage.checkpoints import bert_folder, load_bert, load_student, save_model
 from ..storage.recipe import Recipe, Stage, Stream
 from ..storage.run import Run, run_settings
 from .initialise import SEQUENCES, initial_student
 from .predict import predict_rates, predict_teacher
-from .student import internal_gradients, layer_pairs, prediction_gradients, true_loss
+from .student import Scheme, internal_gradients, layer_pairs, prediction_gradients, true_loss
 from .teacher import classify, encode
 from .training import Objective, finished, train
 
@@ -59,7 +62,7 @@ Announce = Callable[[Stage, Examples], None]
 Measured = Callable[[str, Array, Array], None]
 
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
-TRAINING = {"tolerance": 1e-4}
+TRAINING = 1e-4
 
 
 def distill(
@@ -338,33 +341,35 @@ def _trained(recipe: Recipe, student: StudentConfig) -> Network:
     return replace(student, populations=own).network
 
 
-def _forward(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], dict[str, Any]]:
-    """Forward values and place of the gradient of a batch, as `internal_gradients` wants them."""
+def _scheme(recipe: Recipe) -> Scheme:
+    """Return where and how a recipe differentiates the rate map."""
+    return Scheme(
+        at="simulated" if recipe.mode == "simulated" else "equilibrium",
+        t_conv=recipe.t_conv if recipe.mode == "quantised" else None,
+        search=Search(tolerance=TRAINING),
+        solve=Solve(tolerance=TRAINING),
+    )
+
+
+def _simulated(recipe: Recipe, student: StudentConfig) -> Callable[[Params, Batch], Rates | None]:
+    """Return what simulates the forward values of a batch, where a recipe wants that."""
     network, t_conv = student.network, recipe.t_conv
-    if recipe.mode == "equilibrium":
-        return lambda params, batch: {"search": TRAINING, "solve": TRAINING}
-    if recipe.mode == "quantised":
-        return lambda params, batch: {"search": TRAINING | {"t_conv": t_conv}, "solve": TRAINING}
-    at = "simulated" if recipe.mode == "simulated" else "equilibrium"
-    return lambda params, batch: {
-        "simulated": simulate(network, params, batch, t_conv, recipe.rule)[t_conv],
-        "at": at,
-        "search": TRAINING,
-        "solve": TRAINING,
-    }
+    if recipe.mode in ("equilibrium", "quantised"):
+        return lambda params, batch: None
+    return lambda params, batch: simulate(network, params, batch, t_conv, recipe.rule)[t_conv]
 
 
 def _internal_objective(
     recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, pairs: list[int]
 ) -> Objective:
-    network, forward = _trained(recipe, student), _forward(recipe, student)
+    network, simulated, scheme = _trained(recipe, student), _simulated(recipe, student), _scheme(recipe)
 
     def objective(params: Params, batch: Batch, rows: Array):
         target = encode(config, teacher, batch)
         hidden = [target.hidden[i] for i in pairs]
         scores = [target.scores[i - 1] for i in pairs[1:]]
-        options = forward(params, batch) | {"attention_weight": recipe.attention_weight}
-        return internal_gradients(network, params, batch, hidden, scores, **options)
+        rates = simulated(params, batch)
+        return internal_gradients(network, params, batch, hidden, scores, rates, scheme, recipe.attention_weight)
 
     return objective
 
@@ -372,7 +377,7 @@ def _internal_objective(
 def _prediction_objective(
     run: Run, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
 ) -> Objective:
-    network, forward = _trained(recipe, student), _forward(recipe, student)
+    network, simulated, scheme = _trained(recipe, student), _simulated(recipe, student), _scheme(recipe)
     soft = recipe.targets == "soft" and student.classes > 1 and not finished(run, recipe.stage("prediction"))
     # The teacher does not change any more: its soft labels are computed once, not once an epoch.
     target = predict_teacher(config, teacher, examples) if soft else None
@@ -384,6 +389,6 @@ def _prediction_objective(
             value, pullback = ops.soft_cross_entropy(z, target[rows], recipe.temperature)
             return value, lambda dvalue: pullback(dvalue)[0]
 
-        return prediction_gradients(network, params, batch, loss, **forward(params, batch))
+        return prediction_gradients(network, params, batch, loss, simulated(params, batch), scheme)
 
     return objective

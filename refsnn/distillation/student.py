@@ -7,23 +7,25 @@ cotangent goes back through the rate map in either case.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
 from .. import ops
-from ..errors import InputError
+from ..errors import InputError, one_of
 from ..model.batch import Batch
 from ..model.network import INPUT, Network
 from ..model.parameters import Params, accumulate
 from ..ops import Array
-from ..readings.equilibrium import equilibrium
+from ..readings.adjoint import Solve
+from ..readings.equilibrium import Search, equilibrium
 from ..readings.implicit import adjoint
 from ..readings.rate_map import Linearisation, Rates, sweep
 from ..readings.rate_map import scores as attention_scores
 
 __all__ = [
+    "Scheme",
     "internal_gradients",
     "internal_loss",
     "layer_pairs",
@@ -37,6 +39,33 @@ Linearise = Literal["equilibrium", "simulated"]
 
 #: Attention scores at or below this count as masked, and as 0 in the loss, on both sides.
 MASKED_SCORE = -100.0
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Where the rate map is differentiated, and how.
+
+    Attributes
+    ----------
+    at : {"equilibrium", "simulated"}
+        Where the rate map is differentiated, and where attention scores are read: at its equilibrium, as the authors'
+        program does even with simulated forward values, or at the simulated rates.
+    edge_derivative : float
+        See `refsnn.ops.clip`.
+    t_conv : int, optional
+        Steps that the equilibrium's rates are quantised for; see `refsnn.model.neurons.rate`.
+    search, solve
+        How the equilibrium and the adjoint state are found, in networks with feedback.
+    """
+
+    at: Linearise = "equilibrium"
+    edge_derivative: float = 0.0
+    t_conv: int | None = None
+    search: Search = field(default_factory=Search)
+    solve: Solve = field(default_factory=Solve)
+
+    def __post_init__(self) -> None:
+        one_of("at", self.at, get_args(Linearise))
 
 
 def layer_pairs(student_layers: int, teacher_layers: int) -> list[int]:
@@ -163,27 +192,25 @@ def _linearise(
     params: Mapping[str, Array],
     batch: Batch,
     simulated: Rates | None,
-    at: Linearise,
-    edge_derivative: float,
-    search: Mapping[str, Any],
+    scheme: Scheme,
 ) -> tuple[Rates, Rates, Linearisation, dict[str, float]]:
     """Forward values of the read-outs, rates where everything is differentiated, the derivative there, statistics."""
-    if at == "simulated":
+    if scheme.at == "simulated":
         if simulated is None:
             raise InputError("gradients at simulated rates need simulated rates")
         at_rates = {**simulated, INPUT: network.drive(params, batch)[0]}
-        _, linearisation = sweep(network, params, batch, at=simulated, edge_derivative=edge_derivative)
+        _, linearisation = sweep(network, params, batch, at=simulated, edge_derivative=scheme.edge_derivative)
         return simulated, at_rates, linearisation, {}
-    found = equilibrium(network, params, batch, edge_derivative=edge_derivative, **search)
+    found = equilibrium(
+        network, params, batch, scheme.search, edge_derivative=scheme.edge_derivative, t_conv=scheme.t_conv
+    )
     statistics = {"sweeps": float(found.solution.evaluations)} if network.fed_back else {}
     return (found.rates if simulated is None else simulated), found.rates, found.linearisation, statistics
 
 
-def _gradient(
-    linearisation: Linearisation, drates: Rates, gradients: Params, solve: Mapping[str, Any]
-) -> dict[str, float]:
+def _gradient(linearisation: Linearisation, drates: Rates, gradients: Params, solve: Solve) -> dict[str, float]:
     """Add the implicit gradient of cotangents `drates` to `gradients`; return the solver's statistics."""
-    _, dparams, solution = adjoint(linearisation, drates, **solve)
+    _, dparams, solution = adjoint(linearisation, drates, solve)
     for name, gradient in dparams.items():
         accumulate(gradients, name, gradient)
     if not linearisation.fed_back:
@@ -198,10 +225,7 @@ def internal_gradients(
     teacher_hidden: Sequence[Array],
     teacher_scores: Sequence[Array],
     simulated: Rates | None = None,
-    at: Linearise = "equilibrium",
-    edge_derivative: float = 0.0,
-    search: Mapping[str, Any] = MappingProxyType({}),
-    solve: Mapping[str, Any] = MappingProxyType({}),
+    scheme: Scheme = Scheme(),
     attention_weight: float = 1.0,
 ) -> tuple[dict[str, Array], Params, dict[str, float]]:
     """Losses of internal distillation and the gradient of their sum, through one adjoint solve for all of them.
@@ -215,14 +239,7 @@ def internal_gradients(
         The teacher layers that the student's are compared with.
     simulated : dict, optional
         Simulated rates, which then take the place of the equilibrium's as forward values of the read-outs.
-    at : {"equilibrium", "simulated"}
-        Where the rate map is differentiated, and where attention scores are read: at its equilibrium, as the authors'
-        program does even with simulated forward values, or at the simulated rates.
-    edge_derivative : float
-        See `refsnn.ops.clip`.
-    search, solve : mappings
-        Options of `refsnn.readings.equilibrium.equilibrium` and of `refsnn.readings.implicit.adjoint`, for networks
-        with feedback.
+    scheme : Scheme
     attention_weight : float
         Weight of the attention loss in the sum.
 
@@ -234,9 +251,7 @@ def internal_gradients(
     statistics : dict
         With feedback: sweeps of the forward search, products of the adjoint solve, its largest true residual.
     """
-    values, rates, linearisation, statistics = _linearise(
-        network, params, batch, simulated, at, edge_derivative, search
-    )
+    values, rates, linearisation, statistics = _linearise(network, params, batch, simulated, scheme)
     observed, scores_pullback = attention_scores(network, params, rates, batch)
     readouts = [values[name] for name in network.readouts]
     losses, loss_pullback = internal_loss(params, readouts, observed, teacher_hidden, teacher_scores, attention_weight)
@@ -245,7 +260,7 @@ def internal_gradients(
     for name, dreadout in zip(network.readouts, dreadouts, strict=True):
         accumulate(drates, name, dreadout)
     gradients |= dquery
-    statistics |= _gradient(linearisation, drates, gradients, solve)
+    statistics |= _gradient(linearisation, drates, gradients, scheme.solve)
     return losses, gradients, statistics
 
 
@@ -255,10 +270,7 @@ def prediction_gradients(
     batch: Batch,
     loss: Callable[[Array], tuple[Array, Callable[[float], Array]]],
     simulated: Rates | None = None,
-    at: Linearise = "equilibrium",
-    edge_derivative: float = 0.0,
-    search: Mapping[str, Any] = MappingProxyType({}),
-    solve: Mapping[str, Any] = MappingProxyType({}),
+    scheme: Scheme = Scheme(),
 ) -> tuple[dict[str, Array], Params, dict[str, float]]:
     """Loss of the prediction stage and its gradient.
 
@@ -268,7 +280,7 @@ def prediction_gradients(
         As in `internal_gradients`.
     loss : callable
         ``loss(logits) -> (value, pullback)``: soft labels, true labels or scores.
-    simulated, at, edge_derivative, search, solve
+    simulated, scheme
         As in `internal_gradients`.
 
     Returns
@@ -278,12 +290,12 @@ def prediction_gradients(
     gradients, statistics : dict
         As in `internal_gradients`.
     """
-    values, _, linearisation, statistics = _linearise(network, params, batch, simulated, at, edge_derivative, search)
+    values, _, linearisation, statistics = _linearise(network, params, batch, simulated, scheme)
     last = network.readouts[-1]
     z, logits_pullback = logits(params, values[last])
     value, loss_pullback = loss(z)
     dlast, gradients = logits_pullback(loss_pullback(1.0))
-    statistics |= _gradient(linearisation, {last: dlast}, gradients, solve)
+    statistics |= _gradient(linearisation, {last: dlast}, gradients, scheme.solve)
     return {"prediction": value}, gradients, statistics
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..distillation.student import logits, true_loss
 from ..errors import InputError
 from ..model.parameters import Params
 from ..ops import Array
-from ..readings.adjoint import AdjointMethod, spectral_radius
+from ..readings.adjoint import AdjointMethod, Solve, spectral_radius
 from ..readings.equilibrium import Equilibrium, equilibrium
 from ..readings.implicit import adjoint, contraction_bound, unrolled_gradient
 from ..readings.solution import Solution
@@ -131,12 +131,12 @@ def _rows(
     results: list[tuple[str, Params, Solution | None, int, float]] = []
     for method in methods:
         limit = unknowns + 2 if method == "dense" else 500
-        options: dict[str, Any] = {"method": method, "tolerance": tolerance, "max_evaluations": limit}
+        solve = Solve(method, tolerance, limit)
         started = time.perf_counter()
-        _, gradient, solution = adjoint(found.linearisation, g, **options)
+        _, gradient, solution = adjoint(found.linearisation, g, solve)
         seconds = time.perf_counter() - started
         if method not in ("dense", "one-step"):  # once more, to see every iterate
-            traced = adjoint(found.linearisation, g, **options, history=True)[2]
+            traced = adjoint(found.linearisation, g, replace(solve, history=True))[2]
             solution = replace(solution, trace=traced.trace)
         results.append((method, gradient, solution, solution.evaluations, seconds))
     sweeps = max(found.solution.evaluations, 1)
@@ -146,5 +146,5 @@ def _rows(
     if "dense" in methods:
         reference = next(gradient for method, gradient, *_ in results if method == "dense")
     else:
-        reference = adjoint(found.linearisation, g, method="gmres", tolerance=1e-13, max_evaluations=2000)[1]
+        reference = adjoint(found.linearisation, g, Solve("gmres", 1e-13, 2000))[1]
     return [Solved(m, s, p, t, _difference(gradient, reference)) for m, gradient, s, p, t in results]

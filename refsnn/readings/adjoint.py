@@ -8,6 +8,8 @@ Krylov methods of SciPy, the Neumann series, or a dense solve; what they found i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,10 +17,11 @@ import numpy as np
 from ..errors import InputError
 from ..ops import Array
 from .rate_map import Rates
-from .solution import Solution, Vectors, count_samples, fail
+from .solution import OnFailure, Solution, Vectors, check_limits, count_samples, fail, usual_tolerance
 
 __all__ = [
     "AdjointMethod",
+    "Solve",
     "solve_adjoint",
     "spectral_radius",
 ]
@@ -29,17 +32,47 @@ AdjointMethod = Literal["gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neum
 Transpose = Callable[[Rates], Rates]
 
 
+@dataclass(frozen=True)
+class Solve:
+    """How an adjoint equation is solved.
+
+    Attributes
+    ----------
+    method : {"gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense"}
+        SciPy's Krylov solvers; the Neumann series ``Σ_k (Jᵀ)^k g``; its first term alone; a dense LU solve, for small
+        sizes and for checks.
+    tolerance : float, optional
+        Largest ``‖g − (I − Jᵀ)λ‖/‖g‖`` of any sample; 1e-12 in float64 and 1e-5 in float32 by default. ``one-step``
+        does not try to reach it.
+    max_evaluations : int
+        Products with Jᵀ after which the solver is stopped, those that check its result not counted.
+    per_sample : bool
+        Solve one sample after another instead of all as one vector. Samples do not interact, so the solution is the
+        same; one sample that is hard no longer holds up the others.
+    history : bool
+        Put the true residual of every iterate that the solver shows into the trace, at the price of a product each
+        that is not counted. Without it only GMRES, which knows its residual, and the Neumann series leave a trace;
+        lgmres and gcrotmk show no iterate before a cycle of products ends.
+    on_failure : {"raise", "warn"}
+    """
+
+    method: AdjointMethod = "gmres"
+    tolerance: float | None = None
+    max_evaluations: int = 200
+    per_sample: bool = False
+    history: bool = False
+    on_failure: OnFailure = "raise"
+
+    def __post_init__(self) -> None:
+        check_limits(self, get_args(AdjointMethod))
+
+
 def solve_adjoint(
     transpose: Transpose,
     g: Mapping[str, Array],
-    method: AdjointMethod = "gmres",
-    tolerance: float | None = None,
-    max_evaluations: int = 200,
+    solve: Solve = Solve(),
     start: Mapping[str, Array] | None = None,
     preconditioner: Transpose | None = None,
-    on_failure: Literal["raise", "warn"] = "raise",
-    per_sample: bool = False,
-    history: bool = False,
 ) -> Solution:
     """Solve ``(I − Jᵀ) λ = g``, given only the product ``v ↦ Jᵀ v``.
 
@@ -53,26 +86,11 @@ def solve_adjoint(
         ``transpose(v) -> Jᵀ v`` on dicts of arrays like `g`.
     g : mapping
         Name -> array; the samples' axis is first.
-    method : {"gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr", "neumann", "one-step", "dense"}
-        SciPy's Krylov solvers; the Neumann series ``Σ_k (Jᵀ)^k g``; its first term alone; a dense LU solve, for small
-        sizes and for checks.
-    tolerance : float, optional
-        Largest ``‖g − (I − Jᵀ)λ‖/‖g‖`` of any sample; 1e-12 in float64 and 1e-5 in float32 by default. ``one-step``
-        does not try to reach it.
-    max_evaluations : int
-        Products with Jᵀ after which the solver is stopped, those that check its result not counted.
+    solve : Solve
     start : mapping, optional
         Where to start; 0 by default.
     preconditioner : callable, optional
         Approximates ``(I − Jᵀ)⁻¹ v``; for the Krylov solvers.
-    on_failure : {"raise", "warn"}
-    per_sample : bool
-        Solve one sample after another instead of all as one vector. Samples do not interact, so the solution is the
-        same; one sample that is hard no longer holds up the others.
-    history : bool
-        Put the true residual of every iterate that the solver shows into the trace, at the price of a product each
-        that is not counted. Without it only GMRES, which knows its residual, and the Neumann series leave a trace;
-        lgmres and gcrotmk show no iterate before a cycle of products ends.
 
     Returns
     -------
@@ -89,79 +107,35 @@ def solve_adjoint(
     -----
     jaxopt's implicit differentiation returns a zero gradient, silently, where its backward solve fails (its issue 466).
     """
-    if method not in get_args(AdjointMethod):
-        raise InputError(f"the method is {method!r}, but it must be one of {', '.join(get_args(AdjointMethod))}")
-    if per_sample:
-        limits: dict[str, Any] = {"method": method, "tolerance": tolerance, "max_evaluations": max_evaluations}
-        limits |= {"on_failure": on_failure, "history": history}
-        return _sample_by_sample(transpose, g, start, preconditioner, limits)
+    if solve.per_sample:
+        return _sample_by_sample(transpose, g, replace(solve, per_sample=False), start, preconditioner)
     vectors = Vectors(g)
-    dtype = vectors.dtype
     if not np.isfinite(vectors.flat(g)).all():
         raise InputError("the cotangent g holds NaN or infinite values, so there is nothing to solve for")
-    if tolerance is None:
-        tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    tolerance = usual_tolerance(vectors.dtype, solve.tolerance)
     norms = Vectors.norms(g)
-    scale = np.where(norms > 0, norms, 1).astype(dtype)
-    evaluations = 0
-    trace: list[float] = []
-
-    def product(v: Array) -> Array:
-        nonlocal evaluations
-        evaluations += 1
-        return v - vectors.flat(transpose(vectors.dict(v.astype(dtype, copy=False))))
-
-    def limited(v: Array) -> Array:
-        if evaluations >= max_evaluations:
-            raise _Stopped
-        return product(v)
-
-    def watch(iterate: Array, b: Array) -> None:
-        nonlocal evaluations
-        if history:
-            trace.append(float(np.linalg.norm(b - product(iterate))))
-            evaluations -= 1
-
-    x = np.zeros_like(vectors.flat(g)) if start is None else vectors.flat(_scaled(start, 1 / scale))
+    scale = np.where(norms > 0, norms, 1).astype(vectors.dtype)
+    operator = _Operator(transpose, vectors, solve, preconditioner)
     unit = vectors.flat(_scaled(g, 1 / scale))
-    error = unit if start is None else unit - product(x)
-    residual = Vectors.norms(vectors.dict(error))
-    # Solve for the correction of what is there, until every sample is within the tolerance. One pass is the rule; a
-    # second one is for samples whose error was a small part of the first one's.
-    while (residual > tolerance).any() and evaluations < max_evaluations:
-        remaining = np.where(residual > 0, residual, 1).astype(dtype)
-        wanted = min(0.1 * tolerance / float(residual.max()), 0.5)
-        b = vectors.flat(_scaled(vectors.dict(error), 1 / remaining))
-        try:
-            left = max_evaluations - evaluations
-            correction = _run(method, limited, b, wanted, left, trace, vectors, preconditioner, watch)
-        except _Stopped as stopped:
-            correction = np.zeros_like(b) if stopped.best is None else stopped.best
-        candidate = x + vectors.flat(_scaled(vectors.dict(correction.astype(dtype, copy=False)), remaining))
-        if not np.isfinite(candidate).all():
-            break
-        error = unit - product(candidate)
-        before, residual, x = residual, Vectors.norms(vectors.dict(error)), candidate
-        trace.append(float(residual.max()))
-        if method == "one-step" or residual.max() > 0.5 * before.max():
-            break  # as good as this method gets
+    x = None if start is None else vectors.flat(_scaled(start, 1 / scale))
+    x, residual = _corrected(operator, unit, x, solve.method, tolerance)
     converged = bool((residual <= tolerance).all())
+    trace = operator.trace or [float(residual.max(initial=0))]
     state = _scaled(vectors.dict(x), scale)
-    solution = Solution(state, residual, trace or [float(residual.max(initial=0))], evaluations, converged, method)
-    if not converged and method != "one-step":
-        radius = spectral_radius(transpose, g)
-        fail(
-            solution,
-            f"the adjoint equation was not solved by {method}: relative residual {residual.max():.1e} after "
-            f"{evaluations} products, wanted {tolerance:.0e}; the spectral radius of J is {radius:.3g}"
-            + (
-                ", so the equilibrium is unstable: use a feedback matrix of smaller spectral norm"
-                if radius >= 1
-                else "; allow more evaluations, a larger tolerance, or another method"
-            ),
-            on_failure,
-        )
+    solution = Solution(state, residual, trace, operator.evaluations, converged, solve.method)
+    if not converged and solve.method != "one-step":
+        fail(solution, _complaint(solution, tolerance, spectral_radius(transpose, g)), solve.on_failure)
     return solution
+
+
+def _complaint(solution: Solution, tolerance: float, radius: float) -> str:
+    advice = "; allow more evaluations, a larger tolerance, or another method"
+    if radius >= 1:
+        advice = ", so the equilibrium is unstable: use a feedback matrix of smaller spectral norm"
+    return (
+        f"the adjoint equation was not solved by {solution.method}: relative residual {solution.residual.max():.1e} "
+        f"after {solution.evaluations} products, wanted {tolerance:.0e}; the spectral radius of J is {radius:.3g}"
+    ) + advice
 
 
 def _scaled(state: Mapping[str, Array], factors: Array) -> Rates:
@@ -176,99 +150,178 @@ class _Stopped(Exception):  # noqa: N818
         self.best = best
 
 
-def _run(
-    method: str,
-    operator: Callable[[Array], Array],
-    b: Array,
-    tolerance: float,
-    limit: int,
-    trace: list[float],
-    vectors: Vectors,
-    preconditioner: Transpose | None,
-    watch: Callable[[Array, Array], None],
-) -> Array:
-    if method == "one-step":
-        return b
-    if method == "dense":
-        identity = np.eye(b.size, dtype=b.dtype)
-        return np.linalg.solve(np.stack([operator(column) for column in identity], axis=1), b)
-    if method == "neumann":
-        x = np.zeros_like(b)
-        while True:
-            try:
-                error = b - operator(x)  # b − (I − Jᵀ)x, so that x + error = b + Jᵀ x
-            except _Stopped:
-                raise _Stopped(x) from None
-            trace.append(float(np.linalg.norm(error)))
-            if trace[-1] <= tolerance or not trace[-1] <= 1e12:
-                return x
-            x = x + error
+class _Operator:
+    """``v ↦ (I − Jᵀ)v`` on vectors, as solvers call it; counts its products and keeps the trace of their residuals."""
+
+    def __init__(self, transpose: Transpose, vectors: Vectors, solve: Solve, preconditioner: Transpose | None) -> None:
+        self.transpose, self.vectors, self.preconditioner = transpose, vectors, preconditioner
+        self.max_evaluations, self.history = solve.max_evaluations, solve.history
+        self.evaluations = 0
+        self.trace: list[float] = []
+
+    @property
+    def left(self) -> int:
+        """Products that a solver may still take."""
+        return self.max_evaluations - self.evaluations
+
+    def __call__(self, v: Array) -> Array:
+        """Take a product, or raise `_Stopped` where none is left."""
+        if self.left <= 0:
+            raise _Stopped
+        return self.product(v)
+
+    def product(self, v: Array) -> Array:
+        """Take a product, left or not: a check of what was found."""
+        self.evaluations += 1
+        v_dict = self.vectors.dict(v.astype(self.vectors.dtype, copy=False))
+        return v - self.vectors.flat(self.transpose(v_dict))
+
+    def watch(self, iterate: Array, b: Array) -> None:
+        """Note the true residual of an iterate, if wanted."""
+        if self.history:
+            self.trace.append(float(np.linalg.norm(b - self.product(iterate))))
+            self.evaluations -= 1
+
+
+def _corrected(
+    operator: _Operator, unit: Array, x: Array | None, method: AdjointMethod, tolerance: float
+) -> tuple[Array, Array]:
+    """Solve for the correction of what is there until every sample is within the tolerance; return it, and residuals.
+
+    One pass is the rule; a second one is for samples whose error was a small part of the first one's.
+    """
+    vectors = operator.vectors
+    error = unit if x is None else unit - operator.product(x)
+    x = np.zeros_like(unit) if x is None else x
+    residual = Vectors.norms(vectors.dict(error))
+    while (residual > tolerance).any() and operator.left > 0:
+        remaining = np.where(residual > 0, residual, 1).astype(vectors.dtype)
+        b = vectors.flat(_scaled(vectors.dict(error), 1 / remaining))
+        try:
+            correction = SOLVERS[method](operator, b, 0.1 * tolerance / float(residual.max()))
+        except _Stopped as stopped:
+            correction = np.zeros_like(b) if stopped.best is None else stopped.best
+        candidate = x + vectors.flat(_scaled(vectors.dict(correction.astype(vectors.dtype, copy=False)), remaining))
+        if not np.isfinite(candidate).all():
+            break
+        error = unit - operator.product(candidate)
+        before, residual, x = residual, Vectors.norms(vectors.dict(error)), candidate
+        operator.trace.append(float(residual.max()))
+        if method == "one-step" or residual.max() > 0.5 * before.max():
+            break  # as good as this method gets
+    return x, residual
+
+
+def _one_step(operator: _Operator, b: Array, tolerance: float) -> Array:
+    return b
+
+
+def _dense(operator: _Operator, b: Array, tolerance: float) -> Array:
+    identity = np.eye(b.size, dtype=b.dtype)
+    return np.linalg.solve(np.stack([operator(column) for column in identity], axis=1), b)
+
+
+def _neumann(operator: _Operator, b: Array, tolerance: float) -> Array:
+    x = np.zeros_like(b)
+    while True:
+        try:
+            error = b - operator(x)  # b − (I − Jᵀ)x, so that x + error = b + Jᵀ x
+        except _Stopped:
+            raise _Stopped(x) from None
+        operator.trace.append(float(np.linalg.norm(error)))
+        if operator.trace[-1] <= tolerance or not operator.trace[-1] <= 1e12:
+            return x
+        x = x + error
+
+
+def _gmres(operator: _Operator, b: Array, tolerance: float) -> Array:
+    # No restart before the evaluations are used up. A cycle ends with one product more, for the true residual: if that
+    # were refused, what the cycle found would be lost.
+    left = operator.left - 1
+    options = {"restart": min(b.size, max(left, 1)), "maxiter": 1 if left <= b.size else 2}
+    return _krylov("gmres", operator, b, tolerance, callback_type="pr_norm", **options)
+
+
+def _others(name: str, operator: _Operator, b: Array, tolerance: float) -> Array:
+    return _krylov(name, operator, b, tolerance, maxiter=operator.left)
+
+
+def _krylov(name: str, operator: _Operator, b: Array, tolerance: float, **options: Any) -> Array:
+    """Let a Krylov solver of SciPy solve for `b`."""
     from scipy.sparse import linalg as sparse
 
-    shape = (b.size, b.size)
-    matrix = sparse.LinearOperator(shape, matvec=operator, dtype=b.dtype)
-    options: dict[str, Any] = {"rtol": tolerance, "atol": 0.0}
+    vectors, preconditioner = operator.vectors, operator.preconditioner
+    linear = partial(sparse.LinearOperator, (b.size, b.size), dtype=b.dtype)
     if preconditioner is not None:
-
-        def precondition(v: Array) -> Array:
-            return vectors.flat(preconditioner(vectors.dict(v)))
-
-        options["M"] = sparse.LinearOperator(shape, matvec=precondition, dtype=b.dtype)
+        options["M"] = linear(matvec=lambda v: vectors.flat(preconditioner(vectors.dict(v))))
     latest: list[Array] = []
 
     def callback(x: Any) -> None:
         if np.ndim(x) == 0:  # gmres reports its own estimate of the residual
-            trace.append(float(x))
+            operator.trace.append(float(x))
         else:
             latest[:] = [np.array(x)]
-            watch(latest[0], b)
+            operator.watch(latest[0], b)
 
-    solver = getattr(sparse, method)
-    if method == "gmres":
-        # No restart before the evaluations are used up. A cycle ends with one product more, for the true residual: if
-        # that were refused, what the cycle found would be lost.
-        cycles = 1 if limit - 1 <= b.size else 2
-        options |= {"restart": min(b.size, max(limit - 1, 1)), "maxiter": cycles, "callback_type": "pr_norm"}
-    else:
-        options["maxiter"] = limit
     try:
-        return solver(matrix, b, callback=callback, **options)[0]
+        solver = getattr(sparse, name)
+        found: Array = solver(linear(matvec=operator), b, rtol=tolerance, atol=0.0, callback=callback, **options)[0]
     except _Stopped:
         raise _Stopped(latest[0] if latest else None) from None
+    return found
 
 
-def _sample_by_sample(transpose, g, start, preconditioner, limits: dict[str, Any]) -> Solution:
-    solutions = []
-    for i in range(count_samples(g)):
+#: Find x with ``(I − Jᵀ)x = b`` to a relative tolerance, or raise `_Stopped` with the best known.
+SOLVERS: dict[AdjointMethod, Callable[[_Operator, Array, float], Array]] = {
+    "gmres": _gmres,
+    "lgmres": partial(_others, "lgmres"),
+    "gcrotmk": partial(_others, "gcrotmk"),
+    "bicgstab": partial(_others, "bicgstab"),
+    "tfqmr": partial(_others, "tfqmr"),
+    "neumann": _neumann,
+    "one-step": _one_step,
+    "dense": _dense,
+}
 
-        def only(state: Mapping[str, Array], i: int = i) -> Rates:
-            return {name: value[i : i + 1] for name, value in state.items()}
 
-        def alone(function: Transpose, i: int = i) -> Transpose:
-            def of_one(v: Rates) -> Rates:
-                padded = {name: np.zeros(g[name].shape, value.dtype) for name, value in v.items()}
-                for name, value in v.items():
-                    padded[name][i] = value[0]
-                return {name: value[i : i + 1] for name, value in function(padded).items()}
+def _sample_by_sample(
+    transpose: Transpose,
+    g: Mapping[str, Array],
+    solve: Solve,
+    start: Mapping[str, Array] | None,
+    preconditioner: Transpose | None,
+) -> Solution:
+    """Solve for one sample at a time."""
 
-            return of_one
+    def only(state: Mapping[str, Array], i: int) -> Rates:
+        return {name: value[i : i + 1] for name, value in state.items()}
 
-        solutions.append(
-            solve_adjoint(
-                alone(transpose),
-                only(g),
-                start=None if start is None else only(start),
-                preconditioner=None if preconditioner is None else alone(preconditioner),
-                **limits,
-            )
+    def alone(function: Transpose, i: int) -> Transpose:
+        def of_one(v: Rates) -> Rates:
+            padded = {name: np.zeros(g[name].shape, value.dtype) for name, value in v.items()}
+            for name, value in v.items():
+                padded[name][i] = value[0]
+            return only(function(padded), i)
+
+        return of_one
+
+    solutions = [
+        solve_adjoint(
+            alone(transpose, i),
+            only(g, i),
+            solve,
+            None if start is None else only(start, i),
+            None if preconditioner is None else alone(preconditioner, i),
         )
+        for i in range(count_samples(g))
+    ]
     return Solution(
         {name: np.concatenate([s.state[name] for s in solutions]) for name in g},
         np.concatenate([s.residual for s in solutions]),
         [residual for s in solutions for residual in s.trace],
         sum(s.evaluations for s in solutions),
         all(s.converged for s in solutions),
-        limits["method"],
+        solve.method,
     )
 
 

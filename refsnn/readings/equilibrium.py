@@ -9,9 +9,10 @@ themselves, z ↦ G(z), and the equilibrium is its fixed point; all other rates 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,14 +21,44 @@ from ..model.batch import Batch
 from ..model.network import Network
 from ..ops import Array
 from .rate_map import Linearisation, Rates, sweep
-from .solution import Solution, Vectors, fail
+from .solution import OnFailure, Solution, Vectors, check_limits, fail, usual_tolerance
 
 __all__ = [
     "Equilibrium",
+    "Search",
     "equilibrium",
 ]
 
 ForwardMethod = Literal["simple", "damped", "anderson", "newton-krylov"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How an equilibrium is searched for. A network without feedback has its rates after one sweep, whatever this says.
+
+    Attributes
+    ----------
+    method : {"simple", "damped", "anderson", "newton-krylov"}
+        ``z ← G(z)``; ``z ← (1−d)·z + d·G(z)``; SciPy's Anderson mixing and Newton–Krylov on ``G(z) − z = 0``.
+    tolerance : float, optional
+        Largest ``‖z − G(z)‖/‖z‖`` of any sample; 1e-12 in float64 and 1e-5 in float32 by default.
+    max_evaluations : int
+        Sweeps after which the search is given up.
+    damping : float
+        d of the damped iteration.
+    on_failure : {"raise", "warn"}
+    """
+
+    method: ForwardMethod = "simple"
+    tolerance: float | None = None
+    max_evaluations: int = 200
+    damping: float = 0.5
+    on_failure: OnFailure = "raise"
+
+    def __post_init__(self) -> None:
+        check_limits(self, get_args(ForwardMethod))
+        if not 0 < self.damping < 2:
+            raise InputError(f"`damping` is {self.damping}, but the damped iteration takes a number between 0 and 2")
 
 
 @dataclass(frozen=True)
@@ -51,13 +82,9 @@ def equilibrium(
     network: Network,
     params: Mapping[str, Array],
     batch: Batch,
-    method: ForwardMethod = "simple",
-    tolerance: float | None = None,
-    max_evaluations: int = 200,
-    damping: float = 0.5,
+    search: Search = Search(),
     start: Mapping[str, Array] | None = None,
     edge_derivative: float = 0.0,
-    on_failure: Literal["raise", "warn"] = "raise",
     t_conv: int | None = None,
 ) -> Equilibrium:
     """Find the rates at which the network is in equilibrium, ``a* = F(a*)``.
@@ -65,21 +92,13 @@ def equilibrium(
     Parameters
     ----------
     network : Network
-        Without feedback one sweep is the answer, whatever the method.
     params : mapping
     batch : Batch
-    method : {"simple", "damped", "anderson", "newton-krylov"}
-        ``z ← G(z)``; ``z ← (1−d)·z + d·G(z)``; SciPy's Anderson mixing and Newton–Krylov on ``G(z) − z = 0``.
-    tolerance : float, optional
-        Largest ``‖z − G(z)‖/‖z‖`` of any sample; 1e-12 in float64 and 1e-5 in float32 by default.
-    max_evaluations : int
-        Sweeps after which the search is given up.
-    damping : float
-        d of the damped iteration.
+    search : Search
     start : mapping, optional
         Rates of the fed-back populations to start from; 0 by default.
     edge_derivative : float
-    on_failure : {"raise", "warn"}
+        Derivative of the clip at exactly 0 and 1; see `refsnn.ops.clip`.
     t_conv : int, optional
         Steps that every rate is quantised for (`refsnn.model.neurons.rate`). With feedback, rounding may leave no fixed
         point to be found.
@@ -97,76 +116,109 @@ def equilibrium(
     ----------
     SpikingBERT, section on implicit differentiation; Bai, Kolter & Koltun, *Deep Equilibrium Models*, NeurIPS 2019.
     """
+
+    def evaluate(z: Rates) -> tuple[Rates, Linearisation]:
+        return sweep(network, params, batch, z, edge_derivative=edge_derivative, t_conv=t_conv)
+
     x, _ = network.drive(params, batch)
-    if tolerance is None:
-        tolerance = 1e-5 if x.dtype == np.float32 else 1e-12
     state = {name: np.zeros((*x.shape[:-1], network[name].width), x.dtype) for name in network.fed_back}
     state |= {name: np.asarray(value) for name, value in (start or {}).items() if name in state}
-    vectors = Vectors(state)
-    trace: list[float] = []
-    evaluations = 0
-    best: tuple[float, Rates, tuple[Rates, Linearisation] | None] = (np.inf, state, None)
-
-    def residual(z: Rates, image: Rates) -> Array:
-        size = np.maximum(Vectors.norms({n: image[n] for n in z}), np.finfo(x.real.dtype).tiny)
-        return Vectors.norms({n: z[n] - image[n] for n in z}) / size
-
-    def step(z: Rates) -> Rates:
-        nonlocal evaluations, best
-        if evaluations >= max_evaluations:
-            raise _Enough
-        evaluations += 1
-        rates, linearisation = sweep(network, params, batch, z, edge_derivative=edge_derivative, t_conv=t_conv)
-        image = {name: rates[name] for name in z}
-        trace.append(float(residual(z, image).max(initial=0)))
-        if trace[-1] < best[0]:
-            best = (trace[-1], z, (rates, linearisation))
-        if trace[-1] <= tolerance:
-            raise _Enough
-        return image
-
-    def root(z: Array) -> Array:
-        state = vectors.dict(z)
-        return vectors.flat(step(state)) - z
-
+    sweeps = _Sweeps(evaluate, usual_tolerance(x.dtype, search.tolerance), search.max_evaluations)
     if state:
-        from scipy import linalg, optimize  # here, because most networks have no feedback and it takes 20 MB
-
-        try:
-            if method in ("simple", "damped"):
-                weight = 1.0 if method == "simple" else damping
-                while True:
-                    image = step(state)
-                    state = {name: (1 - weight) * state[name] + weight * image[name] for name in state}
-            elif method == "anderson":
-                # alpha = 1 makes Anderson's first step that of the simple iteration. Near the end its small systems are
-                # singular to rounding, which SciPy warns of; whether the search converged is decided by the residual.
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", linalg.LinAlgWarning)
-                    optimize.anderson(root, vectors.flat(state), M=5, alpha=1.0, f_tol=0.0, maxiter=max_evaluations)
-            elif method == "newton-krylov":
-                optimize.newton_krylov(root, vectors.flat(state), f_tol=0.0, maxiter=max_evaluations)
-            else:
-                raise InputError(f"the method is {method!r}, but it must be one of {ForwardMethod.__args__}")  # type: ignore[attr-defined]
-        except (_Enough, optimize.NoConvergence, ValueError, np.linalg.LinAlgError) as error:
-            if isinstance(error, InputError):
-                raise
-    _, state, evaluated = best
-    rates, linearisation = evaluated or sweep(
-        network, params, batch, state, edge_derivative=edge_derivative, t_conv=t_conv
-    )
-    found = residual(state, rates) if state else np.zeros(len(x))
-    solution = Solution(state, found, trace, evaluations, bool((found <= tolerance).all()), method)
-    if not solution.converged:
+        with suppress(_Enough):
+            _iterate(sweeps, state, search)
+        state = sweeps.best
+    rates, linearisation = sweeps.found or evaluate(state)
+    residual = _residual(state, rates) if state else np.zeros(len(x))
+    converged = bool((residual <= sweeps.tolerance).all())
+    solution = Solution(state, residual, sweeps.trace, len(sweeps.trace), converged, search.method)
+    if not converged:
         fail(
             solution,
-            f"the equilibrium was not reached by {method} iteration: relative residual {found.max():.1e} after "
-            f"{evaluations} sweeps, wanted {tolerance:.0e}; try method='anderson' or 'newton-krylov', more "
-            "evaluations, or a feedback matrix of smaller spectral norm",
-            on_failure,
+            f"the equilibrium was not reached by {search.method} iteration: relative residual {residual.max():.1e} "
+            f"after {solution.evaluations} sweeps, wanted {sweeps.tolerance:.0e}; try method='anderson' or "
+            "'newton-krylov', more evaluations, or a feedback matrix of smaller spectral norm",
+            search.on_failure,
         )
     return Equilibrium(rates, linearisation, solution)
 
 
+def _residual(z: Rates, image: Mapping[str, Array]) -> Array:
+    """Return the true relative residual ``‖z − G(z)‖/‖G(z)‖`` of every sample."""
+    size = Vectors.norms({name: image[name] for name in z})
+    return Vectors.norms({name: z[name] - image[name] for name in z}) / np.maximum(size, np.finfo(size.dtype).tiny)
+
+
+class _Sweeps:
+    """The map z ↦ G(z), with the residual of every state that it was evaluated at, and the best of them."""
+
+    def __init__(
+        self, evaluate: Callable[[Rates], tuple[Rates, Linearisation]], tolerance: float, max_evaluations: int
+    ) -> None:
+        self.evaluate, self.tolerance, self.max_evaluations = evaluate, tolerance, max_evaluations
+        self.trace: list[float] = []
+        self.best: Rates = {}
+        self.found: tuple[Rates, Linearisation] | None = None  # what the sweep from there gave
+
+    def __call__(self, z: Rates) -> Rates:
+        """Return G(z), unless z is within the tolerance or the evaluations are used up."""
+        if len(self.trace) >= self.max_evaluations:
+            raise _Enough
+        found = self.evaluate(z)
+        image = {name: found[0][name] for name in z}
+        residual = float(_residual(z, image).max(initial=0))
+        if self.found is None or residual < min(self.trace):
+            self.best, self.found = z, found
+        self.trace.append(residual)
+        if residual <= self.tolerance:
+            raise _Enough
+        return image
+
+
 class _Enough(Exception):  # noqa: N818
-    """Leaves a SciPy solver once the true residual is small enough, or the evaluations are used up."""
+    """Leaves a solver once the true residual is small enough, or the evaluations are used up."""
+
+
+def _iterate(sweeps: _Sweeps, state: Rates, search: Search) -> None:
+    """Search until `sweeps` has enough or the method gives up."""
+    match search.method:
+        case "simple":
+            _damped(sweeps, state, 1.0)
+        case "damped":
+            _damped(sweeps, state, search.damping)
+        case "anderson":
+            _anderson(sweeps, state)
+        case "newton-krylov":
+            _root(sweeps, state, "newton_krylov")
+
+
+def _damped(sweeps: _Sweeps, state: Rates, weight: float) -> None:
+    while True:
+        image = sweeps(state)
+        state = {name: (1 - weight) * state[name] + weight * image[name] for name in state}
+
+
+def _anderson(sweeps: _Sweeps, state: Rates) -> None:
+    from scipy import linalg  # here, because most networks have no feedback and it takes 20 MB
+
+    # alpha = 1 makes Anderson's first step that of the simple iteration. Near the end its small systems are singular to
+    # rounding, which SciPy warns of.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", linalg.LinAlgWarning)
+        _root(sweeps, state, "anderson", M=5, alpha=1.0)
+
+
+def _root(sweeps: _Sweeps, state: Rates, solver: str, **options: Any) -> None:
+    """Let a solver of SciPy look for a root of G(z) − z."""
+    from scipy import optimize
+
+    vectors = Vectors(state)
+
+    def difference(z: Array) -> Array:
+        return vectors.flat(sweeps(vectors.dict(z))) - z
+
+    try:
+        getattr(optimize, solver)(difference, vectors.flat(state), f_tol=0.0, maxiter=sweeps.max_evaluations, **options)
+    except (optimize.NoConvergence, ValueError) as error:
+        if isinstance(error, InputError):
+            raise  # else it gave up: whether the search converged is decided by the residual of what it found

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network
 from ..model.parameters import Params, accumulate
 from ..ops import Array
-from .adjoint import solve_adjoint
+from .adjoint import Solve, solve_adjoint
 from .rate_map import Linearisation, Rates, sweep
 from .solution import Solution, Vectors, count_samples
 
@@ -37,7 +36,10 @@ __all__ = [
 
 
 def adjoint(
-    linearisation: Linearisation, g: Mapping[str, Array], whole: bool = False, **options: Any
+    linearisation: Linearisation,
+    g: Mapping[str, Array],
+    solve: Solve = Solve(),  # noqa: B008
+    whole: bool = False,
 ) -> tuple[Rates, Params, Solution]:
     """Adjoint state of a network's equilibrium, and the gradient of the parameters that follows from it.
 
@@ -47,12 +49,11 @@ def adjoint(
         At the equilibrium, or at simulated rates.
     g : mapping
         ``∂L/∂a`` of any populations.
+    solve : Solve
     whole : bool
         Solve for λ of every population at once, as the equation stands, instead of for what returns through the
         feedback. The same λ, by more and longer steps; without feedback a Krylov solver needs as many as the network is
         deep.
-    **options
-        For `solve_adjoint`.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def adjoint(
         Its residuals are those of ``(I − Jᵀ)λ = g``, relative to ‖g‖ sample by sample.
     """
     if whole:
-        return _whole(linearisation, g, options)
+        return _whole(linearisation, g, solve)
     lambda_, fed, dparams = linearisation.substitute(g)
     if not fed:
         samples = count_samples(g)
@@ -74,7 +75,7 @@ def adjoint(
         returned = linearisation.substitute(w)[1]
         return {name: returned[name] for name in w}
 
-    solution = solve_adjoint(transpose, fed, **options)
+    solution = solve_adjoint(transpose, fed, solve)
     total = dict(g)
     for name, w in solution.state.items():
         accumulate(total, name, w)
@@ -85,14 +86,14 @@ def adjoint(
     return lambda_, dparams, replace(solution, residual=error / np.where(size > 0, size, 1.0))
 
 
-def _whole(linearisation: Linearisation, g: Mapping[str, Array], options: dict[str, Any]):
+def _whole(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Params, Solution]:
     samples, positions, _ = next(iter(g.values())).shape
     dtype = np.result_type(*g.values())
     full = {
         population.name: np.asarray(g.get(population.name, np.zeros((samples, positions, population.width), dtype)))
         for population, _ in linearisation.tape
     }
-    solution = solve_adjoint(linearisation.transpose, full, **options)
+    solution = solve_adjoint(linearisation.transpose, full, solve)
     dparams: Params = {}
     for population, pull in linearisation.tape:
         dreads, dlocal = pull(solution.state[population.name])
@@ -105,7 +106,11 @@ def _whole(linearisation: Linearisation, g: Mapping[str, Array], options: dict[s
     return solution.state, dparams, solution
 
 
-def implicit_gradient(linearisation: Linearisation, g: Mapping[str, Array], **options: Any) -> Params:
+def implicit_gradient(
+    linearisation: Linearisation,
+    g: Mapping[str, Array],
+    solve: Solve = Solve(),  # noqa: B008
+) -> Params:
     """Gradient of a loss with respect to the network's parameters, by implicit differentiation.
 
     Parameters
@@ -113,14 +118,13 @@ def implicit_gradient(linearisation: Linearisation, g: Mapping[str, Array], **op
     linearisation : Linearisation
     g : mapping
         ``∂L/∂a`` of any populations: all read-outs and attention scores together, for one solve serves them all.
-    **options
-        For `adjoint`.
+    solve : Solve
 
     Returns
     -------
     dparams : dict
     """
-    return adjoint(linearisation, g, **options)[1]
+    return adjoint(linearisation, g, solve)[1]
 
 
 def unrolled_gradient(

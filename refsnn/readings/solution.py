@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..errors import NotConverged
+from ..errors import InputError, NotConverged, one_of, whole
 from ..ops import Array
 from .rate_map import Rates
 
@@ -16,6 +18,10 @@ __all__ = [
     "Solution",
     "count_samples",
 ]
+
+
+#: What happens where a solver does not reach its tolerance.
+OnFailure = Literal["raise", "warn"]
 
 
 @dataclass(frozen=True)
@@ -68,15 +74,37 @@ class Vectors:
         return np.sqrt(sum((np.abs(v.reshape(len(v), -1)) ** 2).sum(axis=1) for v in state.values()))
 
 
-def fail(solution: Solution, message: str, on_failure: str) -> None:
-    """Raise `NotConverged`, or warn where that was asked for.
+class Limits(Protocol):
+    """What the options of every solver have in common."""
 
-    Parameters
-    ----------
-    solution : Solution
-    message : str
-    on_failure : {"raise", "warn"}
-    """
+    @property
+    def method(self) -> str: ...
+    @property
+    def tolerance(self) -> float | None: ...
+    @property
+    def max_evaluations(self) -> int: ...
+    @property
+    def on_failure(self) -> OnFailure: ...
+
+
+def check_limits(options: Limits, methods: tuple[str, ...]) -> None:
+    """Make sure that a solver can be asked for this."""
+    one_of("method", options.method, methods)
+    one_of("on_failure", options.on_failure, get_args(OnFailure))
+    whole("max_evaluations", options.max_evaluations)
+    if options.tolerance is not None and not 0 <= options.tolerance < np.inf:
+        raise InputError(f"`tolerance` is {options.tolerance}, but a relative residual is a number of at least 0")
+
+
+def usual_tolerance(dtype: DTypeLike, tolerance: float | None) -> float:
+    """Return the tolerance that was asked for, or the precision's own."""
+    if tolerance is not None:
+        return tolerance
+    return 1e-5 if dtype == np.float32 else 1e-12
+
+
+def fail(solution: Solution, message: str, on_failure: OnFailure) -> None:
+    """Raise `NotConverged`, or warn where that was asked for."""
     if on_failure == "raise":
         raise NotConverged(message, solution)
     warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -17,6 +17,7 @@ from ...model.parameters import Params
 from ...model.projections import Attention, Drive
 from ...model.student import StudentConfig
 from ...ops import Array
+from ...readings.adjoint import AdjointMethod
 from .. import reference
 from ..cases import Arrays, Case, parts
 
@@ -156,12 +157,12 @@ WIRING_MISTAKES: list[tuple[str, Callable[[Network], Network]]] = [
     ("the residual of the encoder's output is the encoder's input", _each("output", _reads_input(1))),
 ]
 
-#: (sentence, how the network is changed, options of the solver), of gradients.
-ADJOINT_MISTAKES: list[tuple[str, Callable[[Network], Network], dict[str, Any]]] = [
-    ("what is fed back is detached", _each("embeddings", _returned(0.0)), {}),
-    ("one step of the iteration stands in for the solution", lambda network: network, {"method": "one-step"}),
+#: (sentence, how the network is changed, method of the solver), of gradients.
+ADJOINT_MISTAKES: list[tuple[str, Callable[[Network], Network], AdjointMethod]] = [
+    ("what is fed back is detached", _each("embeddings", _returned(0.0)), "gmres"),
+    ("one step of the iteration stands in for the solution", lambda network: network, "one-step"),
     # Solving w = ½·Uᵀ S (g + w) is solving (2I − Uᵀ S) w = Uᵀ S g.
-    ("(2I − Jᵀ) is solved instead of (I − Jᵀ)", _each("embeddings", _returned(0.5)), {}),
+    ("(2I − Jᵀ) is solved instead of (I − Jᵀ)", _each("embeddings", _returned(0.5)), "gmres"),
 ]
 
 #: What is read at step t of a population that has fired so far, from step 0 on, as this list says.
