@@ -203,7 +203,8 @@ def asr(spikes: Array, leak: float = 1.0) -> Array:
     (array([0.66666667]), array([0.71428571]))
     """
     weights = leak ** np.arange(len(spikes) - 1, -1, -1.0)  # (T,)
-    return np.tensordot(weights, spikes, axes=(0, 0)) / weights.sum()
+    average: Array = np.tensordot(weights, spikes, axes=(0, 0)) / weights.sum()
+    return average
 
 
 def rate(

@@ -27,8 +27,17 @@ __all__ = [
     "Projection",
 ]
 
+#: Parameters by name; arrays (..., B, N, width) that are read; their widths.
+Parameters = Mapping[str, Array]
+Reads = tuple[Array, ...]
+Widths = tuple[int, ...]
+
+#: How each read arrives: as spikes, so many per neuron, or, where it is None, as real numbers.
+Arriving = tuple[float | None, ...]
+
 #: What a projection's pullback returns: the cotangents of what it read, in order, and of its parameters, by name.
 Cotangents = tuple[tuple[Array, ...], Params]
+Pullback = Callable[[Array], Cotangents]
 
 #: Scalar operations: what they are for, their kind (a field of `refsnn.readings.energy.Energies`), how many.
 Operations = list[tuple[str, str, float]]
@@ -53,33 +62,26 @@ class Projection(Protocol):
     def linear(self) -> tuple[bool, ...]:
         """Which reads are weighted and summed first."""
 
-    def __call__(
-        self, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array
-    ) -> tuple[Array, Callable[[Array], Cotangents]]:
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         """Return the current and its pullback."""
 
-    def norms(self, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array) -> tuple[float, ...]:
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         """Bounds of the spectral norm of the derivative with respect to each read, at these reads."""
 
-    def synapses(self, widths: tuple[int, ...], width: int, tokens: float) -> tuple[float, ...]:
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         """Synaptic operations that one token causes if each neuron of each read population fires once, per read."""
 
-    def operations(
-        self, widths: tuple[int, ...], width: int, tokens: float, rates: tuple[float | None, ...]
-    ) -> Operations:
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         """All scalar operations of one token and one evaluation, a term of the formula after the other.
 
-        `rates` says how each read arrives: as spikes, so many per neuron, or, where it is None, as real numbers.
-        ``docs/energy.md`` derives every number.
+        `rates` says how each read arrives. ``docs/energy.md`` derives every number.
         """
 
-    def enclose(
-        self, params: Mapping[str, Array], reads: tuple[Enclosed, ...], mask: Array, precision: Precision
-    ) -> Enclosed:
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         """Return the current with an a-priori bound of how far a correct program's may lie from it."""
 
 
-def _dropped(params: Mapping[str, Array], mask: str, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+def _dropped(params: Parameters, mask: str, x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """Apply the dropout mask of that name, if there is one, to the positions that x has; and its pullback."""
     if mask not in params:
         return x, lambda dy: dy
@@ -120,7 +122,7 @@ class Drive:
     affine = True
     linear: ClassVar[tuple[bool, ...]] = (True, True)
 
-    def __call__(self, params, reads, mask):
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         weight = self.feedback
         if weight is None:
             return reads[0], lambda dy: ((dy,), {})
@@ -132,17 +134,17 @@ class Drive:
 
         return reads[0] + y, drive_pullback
 
-    def norms(self, params, reads, mask):
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return (1.0,) if self.feedback is None else (1.0, _spectral_norm(params[self.feedback]))
 
-    def synapses(self, widths, width, tokens):
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (0, *(w * width for w in widths[1:]))
 
-    def operations(self, widths, width, tokens, rates):
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         returned = [] if self.feedback is None else _products("linear", widths[1] * width, rates[1])
         return [("linear", "read", width), *returned]  # the sums start at x
 
-    def enclose(self, params, reads, mask, precision):
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         if self.feedback is None:
             return reads[0]
         returned = rounding.linear(reads[1], params[self.feedback], None, precision)
@@ -157,7 +159,7 @@ class Linear:
     affine = True
     linear: ClassVar[tuple[bool, ...]] = (True,)
 
-    def __call__(self, params, reads, mask):
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         y, pullback = ops.linear(reads[0], params[f"{self.name}.weight"], params[f"{self.name}.bias"])
 
         def linear_pullback(dy: Array) -> Cotangents:
@@ -166,16 +168,16 @@ class Linear:
 
         return y, linear_pullback
 
-    def norms(self, params, reads, mask):
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return (_spectral_norm(params[f"{self.name}.weight"]),)
 
-    def synapses(self, widths, width, tokens):
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (widths[0] * width,)
 
-    def operations(self, widths, width, tokens, rates):
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         return _affine("linear", widths[0], width, rates[0])
 
-    def enclose(self, params, reads, mask, precision):
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         return rounding.linear(reads[0], params[f"{self.name}.weight"], params[f"{self.name}.bias"], precision)
 
 
@@ -196,7 +198,7 @@ class Attention:
         """Name of the mask of the attention weights, (B, heads, N, N)."""
         return f"{self.query}.dropout"
 
-    def scores(self, params, reads, mask):
+    def scores(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         """Raw attention scores before the softmax, mask included: the observable that distillation compares.
 
         ``pullback(dscores)`` returns the same cotangents as the projection's own.
@@ -213,7 +215,7 @@ class Attention:
 
         return scores, pullback
 
-    def __call__(self, params, reads, mask):
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         scores, scores_pullback = self.scores(params, reads, mask)
         weights, softmax_pullback = ops.softmax(scores)
         seen, dropout_pullback = _dropped(params, self.dropout, weights)
@@ -226,7 +228,7 @@ class Attention:
 
         return y, pullback
 
-    def norms(self, params, reads, mask):
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         h, key, value = reads
         query, _ = ops.linear(h, params[f"{self.query}.weight"], params[f"{self.query}.bias"])
         weights, _ = ops.softmax(self.scores(params, reads, mask)[0])
@@ -235,10 +237,10 @@ class Attention:
         scale = 0.5 * v / np.sqrt(h.shape[-1] // self.heads)
         return scale * k * _spectral_norm(params[f"{self.query}.weight"]), scale * q, _spectral_norm(weights)
 
-    def synapses(self, widths, width, tokens):
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (widths[0] * width, tokens * width, tokens * width)
 
-    def operations(self, widths, width, tokens, rates):
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         # 1/√d is part of W_Q and of its bias; padding is left out. Each head has one softmax over the tokens.
         scores = self.heads * tokens
         return [
@@ -252,7 +254,7 @@ class Attention:
             *_products("attention", tokens * width, rates[2]),
         ]
 
-    def enclose(self, params, reads, mask, precision):
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         h, key, value = reads
         query = Linear(self.query).enclose(params, (h,), mask, precision)
         weights = rounding.softmax(rounding.scores(query, key, self.heads, mask, precision), precision)
@@ -274,7 +276,7 @@ class AddNorm:
         """Name of the mask of the linear map's result, (B, N, width)."""
         return f"{self.dense}.dropout"
 
-    def __call__(self, params, reads, mask):
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         a, residual = reads
         linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
         kept, dropout_pullback = _dropped(params, self.dropout, linear)
@@ -288,7 +290,7 @@ class AddNorm:
 
         return y, pullback
 
-    def norms(self, params, reads, mask):
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         a, residual = reads
         weight = params[f"{self.dense}.weight"]
         linear, _ = ops.linear(a, weight, params[f"{self.dense}.bias"])
@@ -296,10 +298,10 @@ class AddNorm:
         norm = np.abs(params[f"{self.norm}.weight"]).max() / np.sqrt((linear + residual).var(axis=-1).min() + self.eps)
         return float(norm) * _spectral_norm(weight), float(norm)
 
-    def synapses(self, widths, width, tokens):
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (widths[0] * width, width)
 
-    def operations(self, widths, width, tokens, rates):
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         residual = ("add", width) if rates[1] is None else ("accumulate", width * rates[1])
         return [
             *_affine("linear", widths[0], width, rates[0]),
@@ -307,7 +309,7 @@ class AddNorm:
             *_layer_norm("normalisation", width),
         ]
 
-    def enclose(self, params, reads, mask, precision):
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         a, residual = reads
         total = rounding.add(Linear(self.dense).enclose(params, (a,), mask, precision), residual, precision=precision)
         gamma, beta = params[f"{self.norm}.weight"], params[f"{self.norm}.bias"]
@@ -322,21 +324,21 @@ class Gelu:
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True,)
 
-    def __call__(self, params, reads, mask):
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         linear, linear_pullback = Linear(self.name)(params, reads, mask)
         y, gelu_pullback = ops.gelu(linear)
         return y, lambda dy: linear_pullback(gelu_pullback(dy))
 
-    def norms(self, params, reads, mask):
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return (1.13 * _spectral_norm(params[f"{self.name}.weight"]),)  # the largest slope of GELU is 1.129
 
-    def synapses(self, widths, width, tokens):
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (widths[0] * width,)
 
-    def operations(self, widths, width, tokens, rates):
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         return [*_affine("linear", widths[0], width, rates[0]), ("gelu", "gelu", width)]
 
-    def enclose(self, params, reads, mask, precision):
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         return rounding.gelu(Linear(self.name).enclose(params, reads, mask, precision), precision)
 
 
@@ -351,7 +353,7 @@ class Embeddings:
     pad_token_id: int
     dropout: ClassVar[str] = "embeddings.dropout"  # name of the mask of x, (B, N, D)
 
-    def __call__(self, params: Mapping[str, Array], batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
+    def __call__(self, params: Parameters, batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
         positions = np.arange(batch.input_ids.shape[1])
         word, position, kind, gamma, beta = EMBEDDINGS
         w, word_pullback = ops.embedding(batch.input_ids, params[word], frozen_row=self.pad_token_id)  # (B, N, D)
@@ -381,7 +383,7 @@ class Embeddings:
         ]
         return [*summed, *_layer_norm("embeddings", width), ("embeddings", "write", width)]
 
-    def enclose(self, params: Mapping[str, Array], batch: Batch, precision: Precision) -> Enclosed:
+    def enclose(self, params: Parameters, batch: Batch, precision: Precision) -> Enclosed:
         """Return the input current with its a-priori rounding bound."""
         word, position, kind, gamma, beta = EMBEDDINGS
         terms = (
@@ -413,10 +415,10 @@ class FirstPosition:
         """Which reads the projection weights and sums."""
         return self.projection.linear
 
-    def _cut(self, reads: tuple[Array, ...]) -> tuple[Array, ...]:
+    def _cut(self, reads: Reads) -> Reads:
         return tuple(read[..., :1, :] if cut else read for read, cut in zip(reads, self.cut, strict=True))
 
-    def __call__(self, params, reads, mask):
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         y, first_pullback = self.projection(params, self._cut(reads), mask)
 
         def pullback(dy: Array) -> Cotangents:
@@ -428,16 +430,16 @@ class FirstPosition:
 
         return y, pullback
 
-    def norms(self, params, reads, mask):
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return self.projection.norms(params, self._cut(reads), mask)
 
-    def synapses(self, widths, width, tokens):
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return tuple(operations / tokens for operations in self.projection.synapses(widths, width, tokens))
 
-    def operations(self, widths, width, tokens, rates):
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         all_positions = self.projection.operations(widths, width, tokens, rates)
         return [(term, kind, number / tokens) for term, kind, number in all_positions]
 
-    def enclose(self, params, reads, mask, precision):
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         values, errors = (self._cut(part) for part in zip(*reads, strict=True))
         return self.projection.enclose(params, tuple(map(Enclosed, values, errors)), mask, precision)

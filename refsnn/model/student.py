@@ -150,7 +150,7 @@ class StudentConfig:
 CONSTANTS: dict[str, Any] = {"vth": float, "leak": float, "u0": float, "tie": float | None}
 SCHEMA: dict[str, Any] = CONSTANTS | {
     "feedback": bool,
-    "populations": dict[str, dict],
+    "populations": dict[str, dict],  # type: ignore[type-arg]
     "teacher_width": int,
     "classes": int,
     "neuron": dict,

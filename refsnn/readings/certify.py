@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -207,7 +208,7 @@ def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
     for population in network.populations:
         if population.name not in spikes:
             raise InputError(f"the record lacks the spikes of {population.name}; a certificate needs every population")
-        shape = tuple(_shape(spikes[population.name]))
+        shape = _shape(spikes[population.name])
         lengths.add(shape[0] if shape else 0)
         if shape[1:] != (*batch.input_ids.shape, population.width) or not shape[0]:
             wanted = ", ".join(map(str, (*batch.input_ids.shape, population.width)))
@@ -217,8 +218,8 @@ def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
     return lengths.pop()
 
 
-def _shape(train) -> tuple[int, ...]:
-    return train.shape if hasattr(train, "shape") else train.get_shape()
+def _shape(train: Any) -> tuple[int, ...]:
+    return tuple(train.shape if hasattr(train, "shape") else train.get_shape())
 
 
 class _Trains:

@@ -174,10 +174,11 @@ class Energies:
         >>> Energies().of({"add": 2, "multiply": 10})
         38.8
         """
-        return sum(number * getattr(self, kind) for kind, number in operations.items())
+        picojoules: float = sum(number * getattr(self, kind) for kind, number in operations.items())
+        return picojoules
 
 
-def read_energies(path: str | os.PathLike) -> Energies:
+def read_energies(path: str | os.PathLike[str]) -> Energies:
     """Read a table of energies: a JSON object of some of `Energies`' names, each with picojoules.
 
     Parameters

@@ -146,7 +146,9 @@ def equilibrium(
 def _residual(z: Rates, image: Mapping[str, Array]) -> Array:
     """Return the true relative residual ``‖z − G(z)‖/‖G(z)‖`` of every sample."""
     size = Vectors.norms({name: image[name] for name in z})
-    return Vectors.norms({name: z[name] - image[name] for name in z}) / np.maximum(size, np.finfo(size.dtype).tiny)
+    error = Vectors.norms({name: z[name] - image[name] for name in z})
+    relative: Array = error / np.maximum(size, np.finfo(size.dtype).tiny)
+    return relative
 
 
 class _Sweeps:

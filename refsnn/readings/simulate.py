@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..model.batch import Batch, attention_mask, map_shares
 from ..model.network import INPUT, Network, Population
-from ..model.neurons import fire
+from ..model.neurons import Neuron, fire
 from ..ops import Array
 from .rate_map import Rates
 
@@ -185,7 +185,7 @@ class _RunningMeans:
             self.sums[name] = self.ends.pop(name)
 
 
-def _neuron(population: Population):
+def _neuron(population: Population) -> Neuron:
     if population.neuron is None:
         raise InputError(f"population {population.name} has analogue units, so there is nothing to simulate")
     return population.neuron

@@ -71,7 +71,8 @@ class Vectors:
     @staticmethod
     def norms(state: Mapping[str, Array]) -> Array:
         """Euclidean norm of every sample, over all populations."""
-        return np.sqrt(sum((np.abs(v.reshape(len(v), -1)) ** 2).sum(axis=1) for v in state.values()))
+        squares: Array = sum((np.abs(v.reshape(len(v), -1)) ** 2).sum(axis=1) for v in state.values())
+        return np.sqrt(squares)
 
 
 class Limits(Protocol):
