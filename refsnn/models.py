@@ -19,7 +19,7 @@ from .data.metrics import answer, decide
 from .data.tasks import Task
 from .data.tokenizer import load_tokenizer
 from .distillation.predict import predict_rates, predict_spikes, predict_teacher
-from .distillation.student import logits, prediction_gradients, true_loss
+from .distillation.student import Scheme, logits, prediction_gradients, true_loss
 from .distillation.teacher import Encoding, classify, encode
 from .errors import InputError
 from .files import existing, new_folder, read_json, save_tensors, write_json
@@ -273,7 +273,7 @@ class Student(_Reader):
         spikes = np.concatenate([block[population][:, 0] for _, block in blocks])  # (T, N, D)
         return Raster(spikes, [self.tokenizer.id_to_token(i) for i in batch.input_ids[0].tolist()])
 
-    def value_and_grad(self, batch: Batch, labels: Array, **options: Any) -> tuple[float, Params]:
+    def value_and_grad(self, batch: Batch, labels: Array, *, scheme: Scheme = Scheme()) -> tuple[float, Params]:
         """Loss against true labels at the equilibrium, and its gradient by implicit differentiation.
 
         Parameters
@@ -281,8 +281,8 @@ class Student(_Reader):
         batch : Batch
         labels : (B,) array
             Class indices, integers, for the cross-entropy; or scores, floats, for the mean squared error.
-        **options
-            Of `refsnn.distillation.student.prediction_gradients`.
+        scheme : refsnn.distillation.student.Scheme
+            How the equilibrium is searched for and the adjoint equation solved.
 
         Returns
         -------
@@ -291,7 +291,7 @@ class Student(_Reader):
             Parameter name -> array; absent where the loss does not depend on it.
         """
         losses, gradients, _ = prediction_gradients(
-            self.network, self.params, self._taken(batch), lambda z: true_loss(z, labels), **options
+            self.network, self.params, self._taken(batch), lambda z: true_loss(z, labels), scheme=scheme
         )
         return float(losses["prediction"]), gradients
 
