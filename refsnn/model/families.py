@@ -59,7 +59,7 @@ def _transformer(
 
 def spiking_bert(
     config: BertConfig,
-    neuron: Neuron = Neuron(),  # noqa: B008
+    neuron: Neuron = Neuron(),
     feedback: bool = False,
     own: Mapping[str, Neuron] = MappingProxyType({}),
 ) -> Network:
