@@ -107,6 +107,8 @@ def _distill(options: Any) -> int:
     from ..storage.recipe import Recipe
 
     task, own = options.task, None
+    if options.labels in (["true"], ["soft"]):
+        raise InputError(f"`labels` are those of a task of your own; say `targets` {options.labels[0]} instead")
     if options.labels or options.scores:
         task = task or "own"
         own = Task.own(task, options.labels or [], options.pairs)
@@ -116,6 +118,12 @@ def _distill(options: Any) -> int:
         raise InputError(f"`pairs` is for a task of your own, but {task} is one of GLUE's; leave it out")
     values = {f.name: getattr(options, f.name) for f in fields(Recipe) if f.name not in ("task", "own")}
     recipe = Recipe(task, own=own, **values)
+
+    def measured(stage: str, logits: Any, labels: Any) -> None:
+        if stage == "internal" and recipe.init != "converted" and recipe.epochs_prediction:
+            return  # its classifier is the next stage's to train
+        print(dev_line(stage, recipe.definition, logits, labels), flush=True)
+
     distill(
         recipe,
         options.data,
@@ -124,7 +132,7 @@ def _distill(options: Any) -> int:
         options.corpus,
         options.save_every,
         options.columns,
-        measured=lambda stage, logits, labels: print(dev_line(stage, recipe.definition, logits, labels), flush=True),
+        measured=measured,
     )
     dev = " --data DEV_FILE" if os.path.isfile(options.data) else ""
     print(f"wrote {options.out}; next: refsnn evaluate {options.out}{dev} --t-conv 16 64 128")
