@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .readings.implicit import implicit_gradient as gradient
     from .readings.rate_map import rate_map
     from .readings.simulate import simulate
+    from .reproduction.demo import demo
     from .storage.recipe import Recipe
     from .storage.records import record
     from .storage.run import Run
@@ -52,6 +53,7 @@ _HOMES = {
     "bert": "model.families",
     "certify": "readings.certify",
     "count": "readings.energy",
+    "demo": "reproduction.demo",
     "distill": "distillation.stages",
     "equilibrium": "readings.equilibrium",
     "evaluate": "evaluation.evaluate:evaluate_run",
@@ -84,6 +86,7 @@ __all__ = [
     "bert",
     "certify",
     "count",
+    "demo",
     "distill",
     "equilibrium",
     "evaluate",

@@ -218,11 +218,11 @@ def _accuracy_picture(results: Mapping[str, Any]) -> str:
     )
 
 
-def _training_picture(log: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+def _training_picture(run: Run) -> str:
+    log, recipe, regression = run.log(), run.settings["recipe"], not run.task.labels
     if not log:
         return "<p>The run’s folder has no training log (<code>log.jsonl</code>), so there are no curves to show.</p>"
-    regression = not TASKS[recipe["task"]].labels
-    soft = recipe.get("labels") == "soft" and not regression
+    soft = recipe.get("targets", recipe.get("labels")) == "soft" and not regression
     return picture(
         2,
         "training",
@@ -535,7 +535,7 @@ def _page(
     agrees = "its correlation with the rate map" if is_regression(results) else "names the same class as the rate map"
     sections = {
         "Results": "\n".join([*tables, NOTE.format(agrees=agrees), _accuracy_picture(results)]),
-        "Training": _training_picture(run.log(), recipe),
+        "Training": _training_picture(run),
         "Do the spikes settle at the rate map?": _convergence_picture(trace, results, config),
         "One sentence, spike by spike": "<p>A sentence of typical length from the dev split:</p>\n"
         f"<blockquote>{escape(example.get('text', ''))}</blockquote>\n"
