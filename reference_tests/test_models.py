@@ -195,12 +195,12 @@ def write_moods(folder, rng, rows, regression=False):
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-OPTIONS = "--encoders 1 --max-length 12 --batch-size 8 --epochs-teacher 6 --epochs-general 0 --epochs-internal 6 "
+OPTIONS = "--encoders 1 --max-length 12 --batch-size 8 --epochs-teacher 12 --epochs-general 0 --epochs-internal 6 "
 OPTIONS += "--epochs-prediction 6 --lr-teacher 3e-3 --lr-internal 3e-3 --lr-prediction 3e-3"
 
 
 def test_three_classes_need_no_code(tmp_path, capsys):
-    write_moods(tmp_path / "moods", np.random.default_rng(0), {"train": 90, "dev": 24})
+    write_moods(tmp_path / "moods", np.random.default_rng(0), {"train": 150, "dev": 24})
     teacher, run = write_teacher(tmp_path / "bert"), str(tmp_path / "run")
     words = ["distill", "--labels", "neg", "neu", "pos", "--data", str(tmp_path / "moods"), "--teacher", str(teacher)]
     words += ["--columns", "sentence=text", "label=mood", "--out", run, *OPTIONS.split()]
