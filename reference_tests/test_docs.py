@@ -52,9 +52,26 @@ def code(page: Path, kind: str = "") -> list[tuple[str, int, str]]:
     return [block for block in found if block[0].startswith(kind)]
 
 
+#: Pages that begin with the run that the demonstration leaves behind.
+AFTER_THE_DEMONSTRATION = ("python.md",)
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demonstration")
+    for module in ("tokenizers", "datasets", "safetensors", "tqdm", "jinja2", "matplotlib"):
+        pytest.importorskip(module)
+    with contextlib.redirect_stdout(io.StringIO()):
+        refsnn.demo(folder / "demo")
+    return folder / "demo"
+
+
 @every_page
-def test_examples_of_a_page_run(page, tmp_path, monkeypatch):
+def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
     """As one session, in an empty folder. Line numbers in what fails are the page's."""
+    if page.name in AFTER_THE_DEMONSTRATION:
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "demo").symlink_to(request.getfixturevalue("demonstration"))
     lines = [""] * len(page.read_text(encoding="utf-8").splitlines())
     for _, start, text in code(page, "py"):
         if ">>>" in text:
