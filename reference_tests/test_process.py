@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from refsnn import process
+from refsnn.parallel import cores, threads
 
 FAULTS = """
 import sys, resource
@@ -39,18 +40,43 @@ def test_freed_memory_is_used_again():
 
 
 def test_threads_of_the_products_are_left_as_they_were_set(monkeypatch):
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    process.prepare()
-    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
-    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
-    process.prepare()
-    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    for variable in process.PRODUCT_THREADS:
+        monkeypatch.setenv(variable, "3")
+        process.prepare()
+        assert os.environ[variable] == "3"
+        monkeypatch.delenv(variable)
+        process.prepare()
+        assert os.environ[variable] == "1"
 
 
-@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
-def test_other_c_libraries_are_left_alone(error, monkeypatch):
-    def missing(_):
-        raise error
+@pytest.mark.skipif(cores() == 1, reason="one core only")
+def test_sequences_are_shared_out_where_products_have_one_thread():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        assert threads() == cores()
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        assert threads() == 1
 
-    monkeypatch.setattr(ctypes, "CDLL", missing)
-    process.prepare()
+
+WITHOUT = """
+import importlib, pkgutil, sys
+for name in ("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "readline", "syslog"):
+    sys.modules[name] = None
+import refsnn
+for module in pkgutil.walk_packages(refsnn.__path__, "refsnn."):
+    if not module.name.endswith(("__main__", "conftest", "plugin", "test_backend")):
+        importlib.import_module(module.name)
+from refsnn.process import peak_memory
+print(peak_memory())
+"""
+
+
+def test_no_module_of_unix_alone_is_needed():
+    run = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "None\n"), run.stderr
+
+
+def test_peak_memory_is_what_arrays_take():
+    script = "import numpy as np; from refsnn.process import peak_memory; a = np.ones(1 << 26); print(peak_memory())"
+    peak = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert 2**29 < peak < 1.5 * 2**29

@@ -432,7 +432,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatc
     losses, gradients, _ = objective(params, batch, np.arange(size))
     found = {}
     for threads in ("1", "2"):
-        monkeypatch.setenv("OPENBLAS_NUM_THREADS", threads)
+        monkeypatch.setattr("refsnn.distillation.training.threads", lambda count=int(threads): count)
         found[threads] = in_shares(objective)(params, batch, np.arange(size))
     assert found["1"][0] == found["2"][0]
     assert all(np.array_equal(found["2"][1][name], value) for name, value in found["1"][1].items())

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 __all__ = ["cores", "each", "threads"]
@@ -21,18 +22,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
+def _pools() -> Any:
+    """Find the libraries of matrix products that are loaded; None where nobody can tell."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController().select(user_api="blas")
+
+
 def threads() -> int:
     """Count the threads that sequences may be shared among.
 
-    Matrix products that have all cores already (OpenBLAS's default) would only wait for each other; the `refsnn`
-    command leaves them one thread each.
+    Matrix products that have all cores already, as by default, would only wait for each other; the `refsnn` command
+    leaves them one thread each (`refsnn.process.prepare`).
 
     Returns
     -------
     threads : int
-        The cores if ``OPENBLAS_NUM_THREADS`` is 1, else 1.
+        The cores if matrix products have one thread each (threadpoolctl says so), else 1.
     """
-    return cores() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
+    pools = _pools()
+    return cores() if pools is not None and all(pool["num_threads"] == 1 for pool in pools.info()) else 1
 
 
 def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> list[Any]:

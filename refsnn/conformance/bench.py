@@ -14,8 +14,8 @@ sentences, all padded to the limit of length, as the official programs do. A tea
 from __future__ import annotations
 
 import json
+import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -42,7 +42,7 @@ from ..model.shapes import BertConfig, head_shapes, network_shapes
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..parallel import cores
-from ..process import prepare
+from ..process import peak_memory, prepare
 from ..readings.simulate import simulate
 
 __all__ = [
@@ -233,8 +233,7 @@ def _worker(work: Work, contestant: str) -> None:
         assert run is not None
         run()
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        print(json.dumps({"seconds": seconds, "bytes": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "bytes": peak_memory() or math.nan}), flush=True)
 
 
 @dataclass(frozen=True)
@@ -246,14 +245,15 @@ class Outcome:
     work, contestant : str
     seconds : list of float
         In the order of the turns.
-    peak : int
-        Most memory its process had at once, in bytes, the interpreter and its libraries included.
+    peak : float
+        Most memory its process had at once, in bytes, the interpreter and its libraries included; NaN where the system
+        does not say.
     """
 
     work: str
     contestant: str
     seconds: list[float]
-    peak: int
+    peak: float
 
     @property
     def median(self) -> float:
@@ -274,7 +274,7 @@ class _Contestant:
         command = [sys.executable, "-m", "refsnn.conformance.bench", work, name]
         self.process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, env=env)
         self.seconds: list[float] = []
-        self.peak = 0
+        self.peak = math.nan
         self.takes_part = bool(self._answer())
 
     def _answer(self) -> Any:
@@ -450,7 +450,8 @@ def plot_ratios(outcomes: Sequence[Outcome], path: str | os.PathLike) -> None:
     ours = {o.work: o for o in outcomes if o.contestant == OURS}
     others = [o for o in outcomes if o.contestant != OURS][::-1]  # the first on top
     time = [ours[o.work].median / o.median for o in others]
-    memory = [(ours[o.work].peak / o.peak, row) for row, o in enumerate(others) if o.contestant not in FLOORS]
+    measured = [(row, o) for row, o in enumerate(others) if o.contestant not in FLOORS and o.peak > 0]
+    memory = [(ours[o.work].peak / o.peak, row) for row, o in measured]
     with figure_style():
         figure = new_figure(0.9 + 0.24 * max(len(others), 1))
         axes = figure.subplots()

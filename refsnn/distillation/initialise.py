@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, one_of
 from ..model.batch import Batch, attention_mask
 from ..model.families import bert
 from ..model.network import INPUT, kind_of
@@ -31,7 +31,7 @@ from ..storage.recipe import Initialisation, Stream
 from .student import layer_pairs
 from .teacher import classify
 
-__all__ = ["Affine", "absorb", "calibrated", "converted", "copied", "initial_student", "refitted"]
+__all__ = ["Affine", "absorb", "calibrated", "check_start", "converted", "copied", "initial_student", "refitted"]
 
 #: How many sequences a conversion looks at, and how many tokens it takes the ranges of activities from.
 SEQUENCES, TOKENS = 1536, 4096
@@ -366,6 +366,31 @@ def _fitted_classifier(
     return {"classifier.weight": weight, "classifier.bias": centre - weight @ mean}
 
 
+def check_start(student: StudentConfig, config: BertConfig, method: Initialisation) -> None:
+    """Make sure that a student can start as it should.
+
+    Parameters
+    ----------
+    student : StudentConfig
+    config : BertConfig
+        The teacher's.
+    method : {"random", "teacher", "converted"}
+
+    Raises
+    ------
+    InputError
+        The student has not the teacher's sizes, and the method needs that.
+    """
+    one_of("init", method, get_args(Initialisation))
+    for name in ("hidden_size", "intermediate_size", "num_attention_heads") if method != "random" else ():
+        ours, theirs = getattr(student.bert, name), getattr(config, name)
+        if ours != theirs:
+            raise InputError(
+                f"the student has {name} {ours} and the teacher {theirs}, so it cannot start from the teacher's "
+                "weights; start it at random (init = random)"
+            )
+
+
 def initial_student(
     student: StudentConfig,
     config: BertConfig,
@@ -411,16 +436,10 @@ def initial_student(
     refsnn.errors.InputError: the student has hidden_size 8 and the teacher 16, so it cannot start from the teacher's \
 weights; start it at random (init = random)
     """
+    check_start(student, config, method)
     params = initial_parameters(student.shapes, Stream.STUDENT.rng(seed), student.bert.initializer_range)
     if method == "random":
         return student, params
-    for name in ("hidden_size", "intermediate_size", "num_attention_heads"):
-        ours, theirs = getattr(student.bert, name), getattr(config, name)
-        if ours != theirs:
-            raise InputError(
-                f"the student has {name} {ours} and the teacher {theirs}, so it cannot start from the teacher's "
-                "weights; start it at random (init = random)"
-            )
     layers = copied(student, teacher, layer_pairs(student.bert.num_hidden_layers, config.num_hidden_layers))
     if method == "teacher":
         params["fit.weight"] = np.eye(student.teacher_width, dtype=np.float32)

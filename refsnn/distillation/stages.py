@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,10 @@ from .. import ops
 from ..data.examples import Examples, tokenise
 from ..data.packing import pack
 from ..data.reading import read_task
-from ..data.tasks import HUB, column_names
+from ..data.tasks import HUB, Task, column_names
 from ..data.tokenizer import load_tokenizer
 from ..data.unlabelled import read_corpus
 from ..errors import InputError
-from ..files import new_folder
 from ..model.batch import Batch
 from ..model.dropout import dropout_masks
 from ..model.families import bert
@@ -41,10 +40,11 @@ from ..readings.equilibrium import Search
 from ..readings.implicit import within_spectral_norm
 from ..readings.rate_map import Rates
 from ..readings.simulate import simulate
-from ..storage.checkpoints import bert_folder, load_bert, load_student, save_model
+from ..storage.checkpoints import TOKENIZER, bert_folder, load_bert, load_student, save_model
+from ..storage.digests import array_digest, file_digest, table_digest
 from ..storage.recipe import Recipe, Stage, Stream
 from ..storage.run import Run, run_settings
-from .initialise import SEQUENCES, initial_student
+from .initialise import SEQUENCES, check_start, initial_student
 from .predict import predict_rates, predict_teacher
 from .student import Scheme, internal_gradients, layer_pairs, prediction_gradients, true_loss
 from .teacher import classify, encode
@@ -53,6 +53,7 @@ from .training import Objective, finished, train
 __all__ = [
     "distill",
     "distill_general",
+    "run_digests",
 ]
 
 #: What is told of a stage and its text.
@@ -60,6 +61,9 @@ Announce = Callable[[Stage, Examples], None]
 
 #: What is told of a stage's name, the class scores that its model gives the dev split, and the split's labels.
 Measured = Callable[[str, Array, Array], None]
+
+#: Runs a stage: its number in the random streams, where to start, text and objective.
+RunStage = Callable[[Stage, int, Params, Examples, Objective], Params]
 
 #: Relative residual of the equilibrium and of its adjoint in training, where gradients are noisy anyway.
 TRAINING = 1e-4
@@ -109,71 +113,99 @@ def distill(
     InputError
         Something given cannot be used, or `out` holds a run with other settings.
     """
-    task, max_length = recipe.definition, recipe.limit
+    task, given = recipe.definition, _given(recipe, teacher)
+    train_text = read_task(data, task, "train", column_names(task, columns))
+    student, start = _student(recipe, given.config, task.outputs), "random" if general is not None else recipe.init
+    check_start(student, given.config, start)
+    if general is not None:
+        _general_student(general, student)
+    packed, run = None, Run(out)
+    if corpus and recipe.epochs_general and general is None and finished(run, recipe.stage("general")) is None:
+        packed = _packed(recipe, given, corpus)
+    examples = tokenise(train_text, task.sentences, given.tokenizer)
+    with run.held():
+        run.begin(
+            run_settings(recipe, data, teacher, corpus, columns, general),
+            run_digests(train_text, given.config, given.pretrained if given.earlier else None, given.folder, corpus),
+        )
+        dev = None if measured is None else _dev_examples(run, data, given.tokenizer)
+
+        def report(stage: str, score: Callable[[Examples], Array]) -> None:
+            if measured is not None and dev is not None and recipe.stage(stage).epochs:
+                measured(stage, score(dev), dev.labels)
+
+        run_stage = _runner(run, recipe, given.config, save_every, announce)
+        tuned = _tuned(run, recipe, given, examples, run_stage)
+        report("teacher", lambda dev: predict_teacher(given.config, tuned, dev))
+        # A teacher trained from scratch has no earlier, more general self to learn from.
+        origin = given.pretrained if recipe.epochs_general and given.earlier else tuned
+        student, params = initial_student(
+            student, given.config, origin, start, recipe.seed, _sample(examples, recipe, given.config)
+        )
+        if not (start == "converted" and origin is tuned):  # then there is a classifier already
+            params = _centred(params, task, examples)
+        if general is not None:
+            student, general_params = _general_student(general, student)
+            params = params | general_params
+        elif recipe.epochs_general:
+            objective = _internal_objective(recipe, student, given.config, origin, given.pairs)
+            text = examples if packed is None else packed
+            params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, text, objective)
+        objective = _internal_objective(recipe, student, given.config, tuned, given.pairs)
+        params = run_stage(recipe.stage("internal"), Stream.INTERNAL_STAGE, params, examples, objective)
+        report("internal", lambda dev: predict_rates(student, params, dev))
+        objective = _prediction_objective(run, recipe, student, given.config, tuned, examples)
+        params = run_stage(recipe.stage("prediction"), Stream.PREDICTION_STAGE, params, examples, objective)
+        report("prediction", lambda dev: predict_rates(student, params, dev))
+        save_model(run.folder, student.to_dict(), params, given.folder)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The teacher that a distillation is given, and its tokenizer."""
+
+    config: BertConfig
+    pretrained: Params
+    earlier: bool  # whether it was pretrained, and not drawn at random just now
+    folder: Path  # of the tokenizer's files
+    tokenizer: Any
+    pairs: list[int]  # its layers that the student's are compared with
+
+
+def _given(recipe: Recipe, teacher: Any) -> _Given:
+    """Read a teacher and its tokenizer, and see that the recipe suits it."""
     config, pretrained, folder = _teacher(teacher, recipe.seed)
     pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
-    _check_length(max_length, config)
-    tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
-    train_text = read_task(data, task, "train", column_names(task, columns))
-    packed = None
-    if corpus and recipe.epochs_general and general is None and finished(Run(out), recipe.stage("general")) is None:
-        packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, Stream.PACKING]).examples
-    run = Run(new_folder(out))
-    run.begin(run_settings(recipe, data, teacher, corpus, columns, general))
-    examples = tokenise(train_text, task.sentences, tokenizer)
-    run_stage = _runner(run, recipe, config, save_every, announce)
-    dev = None if measured is None else _dev_examples(run, data, tokenizer)
-
-    def report(stage: str, score: Callable[[Examples], Array]) -> None:
-        if measured is not None and dev is not None and recipe.stage(stage).epochs:
-            measured(stage, score(dev), dev.labels)
-
-    def centred(params: Params) -> Params:
-        """Let the scores of a regression start at their mean: steps of the bias are too small to get there."""
-        if task.labels:
-            return params
-        return params | {"classifier.bias": examples.labels.mean(keepdims=True).astype(np.float32)}
-
-    classes = task.outputs
-    heads = initial_parameters(
-        head_shapes(config, classes),
-        Stream.TEACHER_HEAD.rng(recipe.seed),
-        config.initializer_range,
-    )
-    heads = centred(heads)
-    tuned = run_stage(
-        recipe.stage("teacher"),
-        Stream.TEACHER_STAGE,
-        heads | pretrained,
-        examples,
-        _teacher_objective(config, examples),
-    )
-    save_model(run.teacher_folder, config.to_dict() | {"num_labels": classes}, tuned, folder)
-    report("teacher", lambda dev: predict_teacher(config, tuned, dev))
-
-    student = _student(recipe, config, classes)
-
-    # A teacher trained from scratch has no earlier, more general self to learn from.
-    origin = pretrained if recipe.epochs_general and not isinstance(teacher, tuple) else tuned
-    start = "random" if general is not None else recipe.init
-    student, params = initial_student(student, config, origin, start, recipe.seed, _sample(examples, recipe, config))
-    if not (start == "converted" and origin is tuned):  # then there is a classifier already
-        params = centred(params)
-    if general is not None:
-        student, general_params = _general_student(general, student)
-        params = params | general_params
-    elif recipe.epochs_general:
-        objective = _internal_objective(recipe, student, config, origin, pairs)
-        params = run_stage(
-            recipe.stage("general"), Stream.GENERAL_STAGE, params, examples if packed is None else packed, objective
+    if recipe.limit > config.max_position_embeddings:
+        raise InputError(
+            f"max_length is {recipe.limit}, but the teacher embeds {config.max_position_embeddings} positions only"
         )
-    objective = _internal_objective(recipe, student, config, tuned, pairs)
-    params = run_stage(recipe.stage("internal"), Stream.INTERNAL_STAGE, params, examples, objective)
-    report("internal", lambda dev: predict_rates(student, params, dev))
-    objective = _prediction_objective(run, recipe, student, config, tuned, examples)
-    params = run_stage(recipe.stage("prediction"), Stream.PREDICTION_STAGE, params, examples, objective)
-    report("prediction", lambda dev: predict_rates(student, params, dev))
-    save_model(run.folder, student.to_dict(), params, folder)
+    tokenizer = load_tokenizer(folder, config.vocab_size, recipe.limit)
+    return _Given(config, pretrained, not isinstance(teacher, tuple), folder, tokenizer, pairs)
+
+
+def _packed(recipe: Recipe, given: _Given, corpus: Sequence[str | os.PathLike]) -> Examples:
+    return pack(read_corpus(corpus), given.tokenizer, recipe.limit, [recipe.seed, Stream.PACKING]).examples
+
+
+def _centred(params: Params, task: Task, examples: Examples) -> Params:
+    """Let the scores of a regression start at their mean: steps of the bias are too small to get there."""
+    if task.labels:
+        return params
+    return params | {"classifier.bias": examples.labels.mean(keepdims=True).astype(np.float32)}
+
+
+def _tuned(run: Run, recipe: Recipe, given: _Given, examples: Examples, run_stage: RunStage) -> Params:
+    """Fine-tune the teacher and write it down."""
+    config, classes = given.config, recipe.definition.outputs
+    heads = initial_parameters(
+        head_shapes(config, classes), Stream.TEACHER_HEAD.rng(recipe.seed), config.initializer_range
+    )
+    params = _centred(heads, recipe.definition, examples) | given.pretrained
+    objective = _teacher_objective(config, examples)
+    tuned = run_stage(recipe.stage("teacher"), Stream.TEACHER_STAGE, params, examples, objective)
+    save_model(run.teacher_folder, config.to_dict() | {"num_labels": classes}, tuned, given.folder)
+    return tuned
 
 
 def _dev_examples(run: Run, data: Any, tokenizer: Any) -> Examples | None:
@@ -217,29 +249,61 @@ def distill_general(
     InputError
         As for `distill`.
     """
-    max_length = recipe.limit
-    config, pretrained, folder = _teacher(teacher, recipe.seed)
-    pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
-    _check_length(max_length, config)
-    tokenizer = load_tokenizer(folder, config.vocab_size, max_length)
-    run = Run(new_folder(out))
+    given, run = _given(recipe, teacher), Run(out)
+    student = _student(recipe, given.config, 1)
+    check_start(student, given.config, recipe.init)
     others = ("task", "own", "targets", "temperature", "_teacher", "_internal", "_prediction")
     concerns = {
         name: value
-        for name, value in replace(recipe, max_length=max_length).to_dict().items()
+        for name, value in replace(recipe, max_length=recipe.limit).to_dict().items()
         if not name.endswith(others)
     }
-    run.begin(run_settings(recipe, None, teacher, corpus) | {"recipe": concerns})
-    if run.finished:
-        return
-    packed = pack(read_corpus(corpus), tokenizer, max_length, [recipe.seed, Stream.PACKING]).examples
-    student, params = initial_student(
-        _student(recipe, config, 1), config, pretrained, recipe.init, recipe.seed, _sample(packed, recipe, config)
-    )
-    objective = _internal_objective(recipe, student, config, pretrained, pairs)
-    run_stage = _runner(run, recipe, config, save_every, announce)
-    params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, packed, objective)
-    save_model(run.folder, student.to_dict(), params, folder)
+    with run.held():
+        run.begin(
+            run_settings(recipe, None, teacher, corpus) | {"recipe": concerns},
+            run_digests(None, given.config, given.pretrained, given.folder, corpus),
+        )
+        if run.finished:
+            return
+        packed = _packed(recipe, given, corpus)
+        student, params = initial_student(
+            student, given.config, given.pretrained, recipe.init, recipe.seed, _sample(packed, recipe, given.config)
+        )
+        objective = _internal_objective(recipe, student, given.config, given.pretrained, given.pairs)
+        run_stage = _runner(run, recipe, given.config, save_every, announce)
+        params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, packed, objective)
+        save_model(run.folder, student.to_dict(), params, given.folder)
+
+
+def run_digests(
+    train: Any, config: BertConfig, teacher: Params | None, tokenizer: Path, corpus: Sequence[str | os.PathLike]
+) -> dict[str, str]:
+    """Fingerprint what a run's settings name.
+
+    Parameters
+    ----------
+    train : datasets.Dataset or None
+        The train split.
+    config, teacher : BertConfig, dict or None
+        The pretrained teacher; None if it is trained from scratch.
+    tokenizer : Path
+        Folder of its files.
+    corpus : sequence of path or str
+        Unlabelled text; that of the hub is left out.
+
+    Returns
+    -------
+    digests : dict
+    """
+    files = {name: file_digest(tokenizer / name) for name in TOKENIZER if (tokenizer / name).exists()}
+    digests = {"vocabulary": array_digest([], files)}
+    if train is not None:
+        digests["data"] = table_digest({name: train[name] for name in train.column_names})
+    if teacher is not None:
+        digests["teacher"] = array_digest((teacher[name] for name in sorted(teacher)), config.to_dict())
+    if found := [file_digest(Path(source)) for source in corpus if not str(source).startswith(f"{HUB}:")]:
+        digests["corpus"] = array_digest([], found)
+    return digests
 
 
 def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
@@ -257,13 +321,6 @@ def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[
     return (examples.batch(rows[i : i + 32], config.pad_token_id) for i in range(0, len(rows), 32))
 
 
-def _check_length(max_length: int, config: BertConfig) -> None:
-    if max_length > config.max_position_embeddings:
-        raise InputError(
-            f"max_length is {max_length}, but the teacher embeds {config.max_position_embeddings} positions only"
-        )
-
-
 def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[StudentConfig, Params]:
     """Read a general student that is to become this one: constants of its populations, and all but its classifier."""
     config, params = load_student(run)
@@ -278,9 +335,7 @@ def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[St
     return student, {name: value for name, value in params.items() if not name.startswith("classifier.")}
 
 
-def _runner(
-    run: Run, recipe: Recipe, config: BertConfig, save_every: float, announce: Announce
-) -> Callable[[Stage, int, Params, Examples, Objective], Params]:
+def _runner(run: Run, recipe: Recipe, config: BertConfig, save_every: float, announce: Announce) -> RunStage:
     """Bind all that the stages of a run have in common."""
 
     def constrain(params: Params) -> None:
@@ -380,7 +435,9 @@ def _prediction_objective(
     network, simulated, scheme = _trained(recipe, student), _simulated(recipe, student), _scheme(recipe)
     soft = recipe.targets == "soft" and student.classes > 1 and not finished(run, recipe.stage("prediction"))
     # The teacher does not change any more: its soft labels are computed once, not once an epoch.
-    target = predict_teacher(config, teacher, examples) if soft else None
+    target = predict_teacher(config, teacher, examples) if soft and recipe.epochs_prediction else None
+    if target is not None and not np.isfinite(target).all():
+        raise InputError("the teacher's class scores are not finite, so stage prediction has nothing to learn from")
 
     def objective(params: Params, batch: Batch, rows: Array):
         def loss(z: Array):

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import islice
 from operator import iadd, imul
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,9 +21,10 @@ from ..data.examples import Examples, epoch_batches
 from ..errors import InputError
 from ..files import load_tensors, require, save_tensors
 from ..model.batch import Batch, map_shares
-from ..model.parameters import Params
+from ..model.parameters import Params, check_parameters
 from ..ops import Array
 from ..parallel import each, threads
+from ..schema import checked
 from ..storage.recipe import Stage
 from ..storage.run import Run
 from .optim import BertAdam, linear_warmup
@@ -50,11 +52,40 @@ def finished(run: Run, stage: Stage) -> Params | None:
     -------
     params : dict or None
     """
-    path = run.stage_checkpoint(stage.name)
-    if not path.exists():
-        return None
-    tensors, metadata = load_tensors(path)
-    return tensors if metadata.get("done") else None
+    state = _State.read(run, stage)
+    return state.tensors if state is not None and state.done else None
+
+
+#: What a stage's checkpoint says of itself.
+METADATA = {"stage": str, "step": int, "done": bool, "gathered": dict[str, float]}
+
+
+class _State(NamedTuple):
+    """A stage's checkpoint: parameters, and moments until it is done."""
+
+    path: Path
+    tensors: Params
+    step: int
+    done: bool
+    gathered: dict[str, float]
+
+    @classmethod
+    def read(cls, run: Run, stage: Stage) -> _State | None:
+        """Read what an earlier attempt left, if there was one."""
+        path = run.stage_checkpoint(stage.name)
+        if not path.exists():
+            return None
+        tensors, metadata = load_tensors(path)
+        said = checked(path, metadata, METADATA, "metadata", ("stage", "step", "done"))
+        if said["stage"] != stage.name or said["step"] < 0:
+            raise InputError(f"{path} is a checkpoint of stage {said['stage']} at step {said['step']}; move it away")
+        return cls(path, tensors, said["step"], said["done"], dict(said.get("gathered", {})))
+
+    def fitting(self, wanted: Params) -> Params:
+        """Return the arrays that a stage needs, if there are just these; a damaged file replaces nothing."""
+        if surplus := [name for name in self.tensors if name not in wanted]:
+            raise InputError(f"{self.path} holds {surplus[0]}, which the stage does not have; move it away")
+        return check_parameters(self.tensors, {name: value.shape for name, value in wanted.items()}, self.path)
 
 
 def train(
@@ -96,11 +127,11 @@ def train(
     Raises
     ------
     InputError
-        A loss is no longer finite.
+        A loss or a parameter is no longer finite, or the stage's checkpoint is damaged.
     """
-    done = finished(run, stage)
-    if done is not None:
-        return done
+    state = _State.read(run, stage)
+    if state is not None and state.done:
+        return state.fitting(params)
     tqdm = require("tqdm").tqdm
     objective = in_shares(objective)
     per_epoch = -(-len(examples) // stage.batch_size)
@@ -114,47 +145,62 @@ def train(
     gathered: dict[str, float] = {}  # sums since the last line of the log
     path = run.stage_checkpoint(stage.name)
     path.parent.mkdir(exist_ok=True)
-    if path.exists():
-        tensors, metadata = load_tensors(path)
-        first, spent = metadata["step"], run.timings().get(stage.name, 0.0)
-        gathered = metadata.get("gathered", {})
-        params = {name: tensors[name] for name in params}
-        moments = {name: tensors[name] for name in moments}
+    if state is not None:
+        if state.step > steps:
+            raise InputError(f"{path} is at step {state.step}, but the stage has {steps}; move it away")
+        first, spent, gathered = state.step, run.timings().get(stage.name, 0.0), state.gathered
+        found = state.fitting(params | moments)
+        params, moments = ({name: found[name] for name in wanted} for wanted in (params, moments))
     run.forget_log_after(stage.name, first)
+
+    def check(finite: bool, what: str, step: int) -> None:
+        if not finite:
+            raise InputError(
+                f"the {what} of stage {stage.name} is no longer finite at step {step} of {steps}; "
+                f"try a learning rate below {stage.lr}"
+            )
+
+    def check_state(step: int) -> None:
+        for name, value in params.items():
+            check(bool(np.isfinite(value).all()), f"parameter {name}", step)
+        check(bool(np.isfinite(list(gathered.values())).all()), "loss", step)
 
     interval = max(1, steps // 200)
     started = saved = time.monotonic()
     bar = tqdm(total=steps, initial=first, desc=f"{stage.name:>10}", unit="step", dynamic_ncols=True, smoothing=0.05)
-    for step, rows in enumerate(_steps(examples, stage, seed, first), first):
-        factor = linear_warmup(step / steps) if stage.schedule == "linear" else 1.0
-        losses, gradients, statistics = objective(params, examples.batch(rows, pad_token_id), rows)
-        optimiser.step(params, gradients, moments, stage.lr * factor)
-        if constrain is not None:
-            constrain(params)
-        for name, value in (losses | statistics).items():
-            gathered[name] = gathered.get(name, 0.0) + float(value)
-        bar.update()
-        if (step + 1) % interval == 0 or step + 1 == steps:
-            count = interval if (step + 1) % interval == 0 else steps % interval
-            means = {name: value / count for name, value in gathered.items()}
-            if not np.isfinite(list(means.values())).all():
-                raise InputError(
-                    f"the loss of stage {stage.name} is no longer finite at step {step + 1} of {steps} ({means}); "
-                    f"try a learning rate below {stage.lr}"
-                )
-            bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
-            run.append_log({"stage": stage.name, "step": step + 1, "lr": stage.lr * factor, **means})
-            gathered = {}
-        if time.monotonic() - saved > save_every and step + 1 < steps:
-            # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
-            run.add_timing(stage.name, spent + time.monotonic() - started)
-            metadata = {"stage": stage.name, "step": step + 1, "done": False, "gathered": gathered}
-            save_tensors(path, params | moments, metadata)
-            saved = time.monotonic()
-    bar.close()
+    with bar:  # an error then begins on a line of its own
+        for step, rows in enumerate(_steps(examples, stage, seed, first), first):
+            factor = _factor(stage, step, steps)
+            losses, gradients, statistics = objective(params, examples.batch(rows, pad_token_id), rows)
+            optimiser.step(params, gradients, moments, stage.lr * factor)
+            if constrain is not None:
+                constrain(params)
+            for name, value in (losses | statistics).items():
+                gathered[name] = gathered.get(name, 0.0) + float(value)
+            bar.update()
+            if (step + 1) % interval == 0 or step + 1 == steps:
+                count = interval if (step + 1) % interval == 0 else steps % interval
+                means = {name: value / count for name, value in gathered.items()}
+                check(bool(np.isfinite(list(means.values())).all()), f"loss ({means})", step + 1)
+                bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
+                run.append_log({"stage": stage.name, "step": step + 1, "lr": stage.lr * factor, **means})
+                gathered = {}
+            if time.monotonic() - saved > save_every and step + 1 < steps:
+                check_state(step + 1)
+                # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
+                run.add_timing(stage.name, spent + time.monotonic() - started)
+                metadata = {"stage": stage.name, "step": step + 1, "done": False, "gathered": gathered}
+                save_tensors(path, params | moments, metadata)
+                saved = time.monotonic()
+    check_state(steps)
     run.add_timing(stage.name, spent + time.monotonic() - started)
     save_tensors(path, params, {"stage": stage.name, "step": steps, "done": True})
     return params
+
+
+def _factor(stage: Stage, step: int, steps: int) -> float:
+    """Factor of the learning rate; a schedule of one step has no room to warm up in, and would train nothing."""
+    return linear_warmup(step / steps) if stage.schedule == "linear" and steps > 1 else 1.0
 
 
 def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) -> Iterator[Array]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,6 +20,7 @@ from ..model.parameters import Params
 from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..ops import Array
+from ..process import peak_memory
 from ..readings.energy import Counts, Energies, by_kind, count, full_count
 from ..readings.simulate import Rule
 from ..storage.run import Run, versions
@@ -110,7 +109,7 @@ def evaluate_run(
             "kinds": examples.kinds[examples.starts[shown] : examples.starts[shown + 1]].tolist(),
         },
         "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_mb": round(_peak_memory_mb()),
+        "peak_memory_mb": None if (peak := peak_memory()) is None else round(peak / 1024**2),
         "versions": versions(),
     }
     write_json(opened.results_file(rule), results)
@@ -189,8 +188,3 @@ def _priced(counts: Counts, energies: Energies) -> dict[str, Any]:
         kind: {term: energies.of(numbers) for term, numbers in terms.items()} for kind, terms in operations.items()
     }
     return {"picojoules": energy, "operations": operations}
-
-
-def _peak_memory_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)

@@ -7,12 +7,10 @@ folder, with all that decided it, and not computed again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +27,8 @@ from ..files import read_json, write_json
 from ..model.neurons import Neuron
 from ..model.parameters import Params
 from ..model.student import StudentConfig
-from ..ops import Array
 from ..readings.simulate import Rule
+from ..storage.digests import array_digest
 from ..storage.run import Run, versions
 from .anytime import confidences, curve
 
@@ -159,13 +157,13 @@ def sweep_run(
     config, params = opened.student()
     task = opened.task
     split, (_, examples) = next(iter(opened.examples("dev", data, columns, samples).items()))
-    text = _digest((examples.tokens, examples.kinds, examples.starts, examples.labels))
+    text = array_digest((examples.tokens, examples.kinds, examples.starts, examples.labels))
     known: dict[str, Any] = {"refsnn": __version__, "examples": text}
     kept = opened.folder / "sweep.json"
-    weights, teacher = [_digest(params.values(), config.to_dict())], None
+    weights, teacher = [array_digest(params.values(), config.to_dict())], None
     if opened.teacher_folder.exists():
         bert, tuned = opened.teacher()
-        weights.append(_digest(tuned.values(), bert.to_dict()))
+        weights.append(array_digest(tuned.values(), bert.to_dict()))
         inputs = {"weights": weights[1], **known}
         teacher = _once(
             kept, inputs, lambda: task_metrics(task, predict_teacher(bert, tuned, examples), examples.labels)
@@ -239,15 +237,6 @@ def _simulate(
         "early": early,
         "seconds": round(time.monotonic() - started, 1),
     }
-
-
-def _digest(arrays: Iterable[Array], description: Mapping[str, Any] | None = None) -> str:
-    """Fingerprint of arrays, their shapes included."""
-    found = hashlib.sha256(json.dumps(description).encode())
-    for array in arrays:
-        found.update(f"{array.dtype}{array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

@@ -79,7 +79,8 @@ def results_table(results: dict[str, Any]) -> str:
     ]
     if any("-" in line.split() for line in lines):
         lines.append("-: undefined, as all predictions, or all true scores, are the same.")
-    return "\n".join([*lines, f"{results['seconds']} s, peak memory {results['peak_memory_mb']} MB"])
+    memory = f", peak memory {results['peak_memory_mb']} MB" if results["peak_memory_mb"] else ""
+    return "\n".join([*lines, f"{results['seconds']} s{memory}"])
 
 
 def _majority_row(part: Mapping[str, Any]) -> list[str]:

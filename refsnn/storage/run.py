@@ -1,6 +1,6 @@
 """A run's folder, as a type: what it was made from, its models, its text, its log, its results.
 
-run.json                settings, digests of what they name, versions
+run.json                settings, fingerprints of what they name, versions
 stages/NAME.safetensors a stage's checkpoint
 log.jsonl, timings.json losses over the steps, seconds of the stages
 teacher/                the fine-tuned teacher
@@ -13,7 +13,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -27,20 +29,20 @@ from ..data.reading import read_task
 from ..data.tasks import Task, column_names, splits
 from ..data.tokenizer import load_tokenizer
 from ..errors import InputError
-from ..files import existing, json_lines, read_json, write_json, write_text
+from ..files import existing, json_lines, new_folder, read_json, require, write_json, write_text
 from ..model.batch import Batch
 from ..model.parameters import Params
 from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..readings.simulate import Rule
-from ..schema import checked
+from ..schema import checked, fits
 from .checkpoints import load_student, load_teacher
 from .recipe import Recipe
 
 __all__ = ["Run", "run_settings", "versions"]
 
 #: What `run.json` holds beside its recipe.
-RECORD = {"settings": dict, "versions": dict}
+RECORD = {"settings": dict, "digests": dict[str, str], "versions": dict}
 SETTINGS = {
     "recipe": dict,
     "data": str | None,
@@ -155,26 +157,78 @@ class Run:
         """The task."""
         return self.recipe.definition
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
+    def begin(self, settings: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> None:
         """Write down what the run is, or make sure that it is what was written down before.
 
         Parameters
         ----------
         settings : mapping
             As from `run_settings`.
+        digests : mapping, optional
+            Setting -> fingerprint of what it names, as from `refsnn.storage.digests`.
 
         Raises
         ------
         InputError
-            The folder holds a run with other settings.
+            The folder holds a run with other settings, or what they name has changed.
         """
+        digests = digests or {}
         if not self.exists:
-            write_json(self.folder / "run.json", {"settings": settings, "versions": versions()})
+            record = {"settings": settings, "digests": dict(digests), "versions": versions()}
+            write_json(self.folder / "run.json", record)
         elif changed := self.differences(settings):
             raise InputError(
                 f"{self} holds a run with other settings ({'; '.join(changed)}); "
                 "name another folder, or the same settings to go on with it"
             )
+        self.check_digests(digests)
+
+    def check_digests(self, digests: Mapping[str, str]) -> None:
+        """Make sure that what the settings name is still what it was when the run began.
+
+        Parameters
+        ----------
+        digests : mapping
+            As for `begin`. What an older version did not write down is not compared.
+
+        Raises
+        ------
+        InputError
+            Something has changed.
+        """
+        before = self.record.get("digests", {})
+        if changed := [name for name, digest in digests.items() if before.get(name, digest) != digest]:
+            name = changed[0]
+            place = self.settings.get(name)
+            place = f", {place}," if isinstance(place, str) else ""
+            raise InputError(
+                f"the {name}{place} is not what it was when {self} was begun: the path is the same, the contents are "
+                "others; put the old contents back to go on, or name another folder"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from training in the folder; the lock of a process that ends is free.
+
+        Raises
+        ------
+        InputError
+            Another process holds the folder.
+        """
+        filelock = require("filelock")
+        lock = filelock.FileLock(new_folder(self.folder) / ".lock", timeout=0)
+        holder = self.folder / ".holder"
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
+            raise InputError(f"{self} is in use by {who}; wait until that has ended, or name another folder") from None
+        try:
+            write_text(holder, f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            yield
+            holder.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
         """Say what settings differ from the run's.
@@ -385,7 +439,8 @@ class Run:
         """
         path = self.folder / "log.jsonl"
         if path.exists():
-            kept = [entry for entry in json_lines(path) if entry["stage"] != stage or entry["step"] <= step]
+            lines = [entry for entry in json_lines(path) if fits(entry.get("step"), float) and "stage" in entry]
+            kept = [entry for entry in lines if entry["stage"] != stage or entry["step"] <= step]
             write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def timings(self) -> dict[str, float]:
@@ -396,7 +451,8 @@ class Run:
         seconds : dict
         """
         path = self.folder / "timings.json"
-        return checked(path, read_json(path), {}, closed=False) if path.exists() else {}
+        seconds = read_json(path) if path.exists() else {}
+        return checked(path, seconds, dict.fromkeys(seconds, float))
 
     def add_timing(self, stage: str, seconds: float) -> None:
         """Write down how long a stage took.
