@@ -90,8 +90,8 @@ def inspect_run(
     config, params = opened.student()
     if not opened.teacher_folder.exists():
         raise InputError(
-            f"{run} has no folder teacher to compare the student with; "
-            f"put its BERT there: refsnn convert BERT {opened.teacher_folder} --to bert"
+            f"{run} has no folder teacher to compare the student with; write the BERT that it was distilled from "
+            f"into {opened.teacher_folder} with `refsnn convert`"
         )
     teacher_config, teacher_params = opened.teacher()
     heads = config.bert.num_attention_heads, teacher_config.num_attention_heads

@@ -16,12 +16,15 @@ from ..words import KINDS, population_title
 from .style import COLOUR, WIDTH, figure_legend, log_axis, new_figure, time_axis
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
     "WEIGHT_SCALE",
     "attention_figure",
     "convergence_figure",
+    "draw_spikes",
+    "label_tokens",
     "probability_figure",
     "raster_figure",
     "time_cursor",
@@ -91,31 +94,55 @@ def raster_figure(trace: Trace, tokens: Sequence[str]) -> Figure:
     -------
     figure : Figure
     """
-    steps, count, _ = next(iter(trace.spikes.values())).shape
+    _, count, _ = next(iter(trace.spikes.values())).shape
     figure = new_figure(min(10.5, max(3.2, 0.3 * count + 0.9)))
     grid = figure.subplots(1, len(trace.spikes), sharey=True)
     for axes, (name, spikes) in zip(grid, trace.spikes.items(), strict=True):
-        neurons = spikes.shape[-1]
-        t, token, neuron = np.nonzero(spikes)
-        y = token + 0.1 + 0.8 * (neuron + 0.5) / neurons
-        half = 0.3 / neurons
-        width = min(2.2, max(0.7, 110 / steps))
-        axes.vlines(t + 1, y - half, y + half, color=KINDS[kind_of(name)][1], lw=width, rasterized=True)
-        if not len(t):
-            axes.text(0.5, 0.5, "no spikes", transform=axes.transAxes, ha="center", va="center", color=COLOUR["grey"])
-        for i in range(0, count, 2):
-            axes.axhspan(i, i + 1, color="#f3f3ef", lw=0, zorder=0)
+        draw_spikes(axes, spikes, KINDS[kind_of(name)][1])
         axes.set_title(population_title(name))
-        axes.set_xlim(0, steps + 1)
-        axes.set_xlabel("time step")
-        axes.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(5, integer=True))
-        axes.grid(False)
-        axes.tick_params(axis="y", length=0)
-    labels = [token if len(token) <= 14 else token[:13] + "…" for token in tokens[:count]]
-    grid[0].set_yticks(np.arange(count) + 0.5, labels, fontsize=9 if count <= 25 else 7.5)
-    grid[0].set_ylim(count, 0)
-    grid[0].set_ylabel("token")
+    label_tokens(grid[0], tokens[:count])
     return figure
+
+
+def draw_spikes(axes: Axes, spikes: Array, colour: str) -> None:
+    """Draw one population's spikes, a band for each token.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    spikes : (T, N, D) array
+    colour : str
+    """
+    steps, count, neurons = spikes.shape
+    t, token, neuron = np.nonzero(spikes)
+    y = token + 0.1 + 0.8 * (neuron + 0.5) / neurons
+    half = 0.3 / neurons
+    width = min(2.2, max(0.7, 110 / steps))
+    axes.vlines(t + 1, y - half, y + half, color=colour, lw=width, rasterized=True)
+    if not len(t):
+        axes.text(0.5, 0.5, "no spikes", transform=axes.transAxes, ha="center", va="center", color=COLOUR["grey"])
+    for i in range(0, count, 2):
+        axes.axhspan(i, i + 1, color="#f3f3ef", lw=0, zorder=0)
+    axes.set_xlim(0, steps + 1)
+    axes.set_xlabel("time step")
+    axes.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(5, integer=True))
+    axes.grid(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def label_tokens(axes: Axes, tokens: Sequence[str]) -> None:
+    """Write the tokens beside their bands, the first on top.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    tokens : sequence of str
+    """
+    count = len(tokens)
+    labels = [token if len(token) <= 14 else token[:13] + "…" for token in tokens]
+    axes.set_yticks(np.arange(count) + 0.5, labels, fontsize=9 if count <= 25 else 7.5)
+    axes.set_ylim(count, 0)
+    axes.set_ylabel("token")
 
 
 def probability_figure(
