@@ -108,7 +108,7 @@ def settling(
     populations : sequence of str, optional
         Those to draw; by default all of a small network, of a larger one the embeddings and every encoder's output.
     mask : (B, N) array, optional
-        1 where a token is real (``batch.mask``): padding is left out of the mean.
+        1 where a token is real (``batch.attention_mask``): padding is left out of the mean.
 
     Returns
     -------
