@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..ops import Array
 from ..parallel import each
 from .shapes import BertConfig
@@ -26,6 +26,72 @@ class Batch(NamedTuple):
     input_ids: Array
     token_type_ids: Array
     attention_mask: Array  # 1 on tokens, 0 on padding
+
+    @classmethod
+    def of(
+        cls, input_ids: Sequence[Sequence[int]], *, token_type_ids: Sequence[Sequence[int]] | None = None, pad: int = 0
+    ) -> Batch:
+        """Pad lists of token ids to the longest, and fill in token types and mask.
+
+        Parameters
+        ----------
+        input_ids : sequence of sequences of int
+            The token ids of each sequence.
+        token_type_ids : sequence of sequences of int, optional
+            Their types, as many of them; by default 0.
+        pad : int
+            The id of padding, ``pad_token_id`` of the configuration.
+
+        Returns
+        -------
+        batch : Batch
+
+        Raises
+        ------
+        InputError
+            There is no sequence, one is empty, or something is not an integer of at least 0.
+
+        Examples
+        --------
+        >>> batch = Batch.of([[3, 14, 15], [9]])
+        >>> batch.input_ids, batch.attention_mask
+        (array([[ 3, 14, 15],
+               [ 9,  0,  0]]), array([[1, 1, 1],
+               [1, 0, 0]]))
+        """
+        rows = _rows("input_ids", input_ids)
+        kinds = [[0] * len(row) for row in rows] if token_type_ids is None else _rows("token_type_ids", token_type_ids)
+        if (given := [len(row) for row in kinds]) != (wanted := [len(row) for row in rows]):
+            raise InputError(
+                f"`token_type_ids` has sequences of lengths {given}, but those of `input_ids` are {wanted}"
+            )
+        shape = len(rows), max(wanted)
+        batch = cls(np.full(shape, _id("pad", pad)), np.zeros(shape, int), np.zeros(shape, int))
+        for i, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
+            batch.input_ids[i, : len(row)] = row
+            batch.token_type_ids[i, : len(row)] = kind
+            batch.attention_mask[i, : len(row)] = 1
+        return batch
+
+
+def _rows(name: str, given: Any) -> list[list[int]]:
+    """Return sequences of integers as lists, or say what else they are."""
+    try:
+        rows = [list(row) for row in given]
+    except TypeError:
+        raise InputError(
+            f"`{name}` is {given!r:.80}, but a list of lists of ids, one per sequence, was expected"
+        ) from None
+    if not rows or not all(rows):
+        raise InputError(f"`{name}` is {given!r:.80}, but it must hold at least one sequence, and none may be empty")
+    return [[_id(f"{name}[{i}][{j}]", one) for j, one in enumerate(row)] for i, row in enumerate(rows)]
+
+
+def _id(name: str, given: Any) -> int:
+    """Return an id that fits NumPy's integers."""
+    if (one := whole(name, given, 0)) > np.iinfo(int).max:
+        raise InputError(f"`{name}` is {one}, but no vocabulary has an id like that")
+    return one
 
 
 def attention_mask(batch: Batch, dtype: np.dtype) -> Array:
