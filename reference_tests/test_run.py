@@ -1,6 +1,8 @@
 """A run's folder as a type: what it remembers, what it reads, and folders that older versions wrote."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import pytest
@@ -9,7 +11,7 @@ from test_training import write_task, write_teacher
 from refsnn.data.tasks import Task
 from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
-from refsnn.files import write_json
+from refsnn.files import load_tensors, save_tensors, write_json
 from refsnn.storage.recipe import Recipe
 from refsnn.storage.run import Run, run_settings
 
@@ -138,3 +140,108 @@ def test_streams_of_chance_keep_their_numbers():
         "CONVERSION_SAMPLE": 8,
     }
     assert asdict(RECIPE)["seed"] == 0
+
+
+def changed_run(tmp_path, change):
+    """Distil, kill in thought, change something that the run names, and start again."""
+    data, teacher = write_task(tmp_path / "data", 24), write_teacher(tmp_path / "bert")
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("a gripping film\n\nanother one\n" * 20, encoding="utf-8")
+    recipe = replace(RECIPE, epochs_general=1)
+    distill(recipe, data, teacher, tmp_path / "run", [corpus])
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "config.json").unlink()
+    (tmp_path / "run" / "stages" / "prediction.safetensors").unlink()
+    change(tmp_path)
+    try:
+        distill(recipe, data, teacher, tmp_path / "run", [corpus])
+    finally:
+        assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def reworded(path, old, new):
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
+def nudged(path):
+    tensors, _ = load_tensors(path)
+    save_tensors(path, {name: value + name.endswith("LayerNorm.bias") for name, value in tensors.items()}, {})
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("data", lambda root: reworded(root / "data" / "train.tsv", "\t1\n", "\t0\n")),
+        ("vocabulary", lambda root: reworded(root / "bert" / "vocab.txt", "film\n", "movie\n")),
+        ("corpus", lambda root: reworded(root / "text.txt", "gripping", "griping")),
+        ("teacher", lambda root: nudged(root / "bert" / "model.safetensors")),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_contents_of_the_same_paths(tmp_path, what, change):
+    with pytest.raises(InputError, match=f"the {what}.* is not what it was when .*run was begun"):
+        changed_run(tmp_path, change)
+
+
+def test_a_run_goes_on_where_nothing_changed(tmp_path):
+    changed_run(tmp_path, lambda root: (root / "data" / "dev.tsv").touch())
+
+
+def test_a_run_that_remembers_no_digests_goes_on(tmp_path):
+    write_json(tmp_path / "run.json", {"settings": run_settings(RECIPE, "glue", "bert"), "versions": {}})
+    Run(tmp_path).begin(run_settings(RECIPE, "glue", "bert"), {"data": "0"})
+
+
+HOLD = """
+import sys
+from refsnn.storage.run import Run
+with Run(sys.argv[1]).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    data, teacher = write_task(tmp_path / "data", 24), write_teacher(tmp_path / "bert")
+    out = tmp_path / "run"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdin=-1, stdout=-1, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        for _ in range(2):
+            with pytest.raises(InputError, match=rf"run is in use by process {other.pid} on .* since 20"):
+                distill(RECIPE, data, teacher, out)
+        assert not (out / "run.json").exists()
+    finally:
+        other.kill()
+        other.wait()
+    distill(RECIPE, data, teacher, out)  # what a killed process held is free
+    assert Run(out).finished and not (out / ".holder").exists()
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ('{"internal": "long"}', "internal is 'long', but a number was expected"),
+        ("[]", "holds a JSON list"),
+        ('{"internal": NaN}', "internal is nan, but a number was expected"),
+    ],
+)
+def test_timings_are_checked(tmp_path, contents, said):
+    (tmp_path / "timings.json").write_text(contents)
+    with pytest.raises(InputError, match=said):
+        Run(tmp_path).timings()
+
+
+def test_lines_of_a_log_that_are_none_are_left_out(tmp_path):
+    run = Run(tmp_path)
+    lines = [
+        '{"stage": "internal", "step": 1, "loss": 2.0}',
+        '{"stage": "internal", "step": "x"}',
+        "[1]",
+        '{"step": 3}',
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"stage": "int']))
+    assert run.log() == {"internal": [{"step": 1.0, "loss": 2.0}]}
+    run.forget_log_after("internal", 5)
+    assert run.log() == {"internal": [{"step": 1.0, "loss": 2.0}]}
+    run.forget_log_after("internal", 0)
+    assert run.log() == {}

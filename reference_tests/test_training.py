@@ -441,3 +441,66 @@ def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatc
     scale = max(np.abs(g).max() for g in gradients.values())
     for name, value in gradients.items():
         np.testing.assert_allclose(found["1"][1][name], value, rtol=1e-9, atol=1e-11 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("steps", [1, 12])
+def test_an_update_that_overflows_ends_the_stage_by_name(tmp_path, steps):
+    run, stage = Run(tmp_path), Stage("internal", 1, 8, 1e30, "constant")
+    examples = tokenless(8 * steps)
+    huge = np.array([np.float32(3e38)])
+
+    def objective(params, batch, rows):
+        return {"loss": 1.0}, {"w": np.full(1, -1.0, np.float32)}, {}  # the loss stays finite, the parameter does not
+
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(InputError, match="parameter w of stage internal"):
+        train(run, stage, {"w": huge}, examples, objective, [0, 1])
+    assert not run.stage_checkpoint("internal").exists()
+
+
+def tokenless(count):
+    """Examples that an objective does not look at."""
+    starts = np.arange(count + 1) * 2
+    return Examples(np.ones(2 * count, int), np.zeros(2 * count, int), starts, np.zeros(count, int))
+
+
+def test_a_schedule_of_one_step_trains(tmp_path):
+    def objective(params, batch, rows):
+        return {"loss": 1.0}, {"w": np.ones(1, np.float32)}, {}
+
+    start = {"w": np.ones(1, np.float32)}
+    after = train(Run(tmp_path), Stage("internal", 1, 8, 0.1), start, tokenless(8), objective, [0, 1])
+    assert after["w"] < 1 and Run(tmp_path).log()["internal"][0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "said"),
+    [
+        ({"w": np.ones(1, np.float32)}, {}, "stage in .metadata. is missing"),
+        ({"w": np.ones(31, np.float32)}, {"stage": "internal", "step": 1, "done": True}, r"w has shape \(31,\)"),
+        (
+            {"v": np.ones(1, np.float32)},
+            {"stage": "internal", "step": 1, "done": True},
+            "holds v, which the stage does",
+        ),
+        ({}, {"stage": "internal", "step": 1, "done": True}, "lacks the parameter w"),
+        ({"w": np.full(1, np.nan, np.float32)}, {"stage": "internal", "step": 1, "done": True}, "w holds NaN"),
+        ({"w": np.ones(1, int)}, {"stage": "internal", "step": 1, "done": True}, "w is of type int64"),
+        ({"w": np.ones(1, np.float32)}, {"stage": "internal", "step": 1, "done": False}, "lacks the parameter m/w"),
+        ({"w": np.ones(1, np.float32)}, {"stage": "teacher", "step": 1, "done": True}, "checkpoint of stage teacher"),
+        (
+            {name: np.ones(1, np.float32) for name in ("w", "m/w", "v/w")},
+            {"stage": "internal", "step": 9, "done": False},
+            "is at step 9, but the stage has 1",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_of_a_stage_is_refused(tmp_path, tensors, metadata, said):
+    run = Run(tmp_path)
+    run.stage_checkpoint("internal").parent.mkdir()
+    save_tensors(run.stage_checkpoint("internal"), tensors, metadata)
+
+    def objective(params, batch, rows):
+        return {"loss": 1.0}, {"w": np.ones(1, np.float32)}, {}
+
+    with pytest.raises(InputError, match=said):
+        train(run, Stage("internal", 1, 8, 0.1), {"w": np.ones(1, np.float32)}, tokenless(8), objective, [0, 1])
