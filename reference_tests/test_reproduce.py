@@ -228,7 +228,7 @@ def test_an_interruption_is_one_sentence_and_status_130(given, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in errors
     (said,) = (line for line in errors.splitlines() if "refsnn: " in line)
-    assert said.startswith("refsnn: ") and "the same command goes on" in said, "not on a line of its own"
+    assert said.startswith("refsnn: ") and "run the same command again to resume" in said, "not on a line of its own"
 
 
 def test_without_data_text_and_teacher_are_made(tmp_path, capsys):
@@ -285,7 +285,7 @@ def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
         ('tasks = ["sst2", "rte"]', "", "no tasks"),
         ("encoders = 1", "encoder = 1", r"'encoder' in \[recipe\] is not known; there are encoders"),
         ("encoders = 1", "encoders = 1.5", r"encoders in \[recipe\] is 1.5, but a whole number was expected"),
-        ("encoders = 1", "encoders = 0", "encoders is 0, but it must be at least 1"),
+        ("encoders = 1", "encoders = 0", "`encoders` is 0, but it must be a whole number of at least 1"),
         ("encoders = 1", "", r"\[recipe\] has no encoders"),
         ("max_length = 16", 'mode = "simulate"', r"mode in \[general\] is 'simulate', but one of 'equilibrium'"),
         ("[task.rte]", "[task.rtf]", r"'rtf' in \[task\] is not known"),

@@ -58,7 +58,10 @@ def test_nothing_is_read_before_it_is_asked_for(tmp_path):
         ('{"settings": {"recipe": {"task": "sst2"}}}', "encoders in .recipe. is missing"),
         ('{"settings": {"recipe": {"task": 1, "encoders": 2}}}', "task in .recipe. is 1, but text in quotes"),
         ('{"settings": {"recipe": {"task": "sst3", "encoders": 2}}}', "the task is 'sst3'"),
-        ('{"settings": {"recipe": {"task": "sst2", "encoders": 0}}}', "encoders is 0, but it must be at least 1"),
+        (
+            '{"settings": {"recipe": {"task": "sst2", "encoders": 0}}}',
+            "`encoders` is 0, but it must be a whole number of at least 1",
+        ),
         ('{"settings": {"recipe": {"task": "sst2", "encoders": 2, "lr_teachr": 1}}}', "the key 'lr_teachr'"),
         ('{"settings": {"recipe": {"task": "x", "encoders": 2, "own": {"name": "x"}}}}', "labels in .recipe.own. is"),
     ],

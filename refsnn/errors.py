@@ -28,7 +28,7 @@ class NotConverged(InputError):  # noqa: N818
         self.solution = solution
 
 
-def whole(name: str, value: Any, least: int = 1) -> int:
+def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Return a whole number as Python's, NumPy's own among them.
 
     Parameters
@@ -36,8 +36,8 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     name : str
         The argument's, for the message.
     value : object
-    least : int
-        The smallest that is accepted.
+    least, most : int
+        The smallest and the greatest that are accepted.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     Raises
     ------
     InputError
-        It is none, or smaller.
+        It is none, smaller or greater.
 
     Examples
     --------
@@ -60,6 +60,9 @@ def whole(name: str, value: Any, least: int = 1) -> int:
         number = least - 1
     if number < least or isinstance(value, bool):
         raise InputError(f"`{name}` is {value!r}, but it must be a whole number of at least {least}")
+    if most is not None and number > most:
+        shown = number if number < 10**20 else "far greater"
+        raise InputError(f"`{name}` is {shown}, but it must be at most {most}")
     return number
 
 

@@ -126,8 +126,16 @@ def _run(options: Any) -> int:
         print(f"refsnn: {_in_flags(str(error), options)}", file=sys.stderr)
     except OSError as error:
         print(f"refsnn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-    except MemoryError:
-        print("refsnn: there is not enough memory for this; take fewer or shorter examples at a time", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        # NumPy and Python raise what the system refused: memory, or another thread.
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            raise
+        what = "not enough memory" if isinstance(error, MemoryError) else "no room for another thread"
+        print(
+            f"refsnn: there is {what} for this; take fewer or shorter examples at a time, or raise the limit. What is "
+            "written is whole: run the same command again to resume",
+            file=sys.stderr,
+        )
     except KeyboardInterrupt:
         status = 130  # said below, when the exception is gone and has let go of progress bars, which then end
     if status == 130:

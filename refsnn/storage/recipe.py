@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
 from ..data.tasks import TASKS, Task
-from ..errors import InputError
+from ..errors import InputError, one_of, whole
 from ..model.neurons import Neuron
 from ..readings.simulate import Rule
 from ..schema import checked
@@ -67,8 +67,21 @@ class Stage:
     schedule: Literal["linear", "constant"] = "linear"
 
 
-#: Fields of a recipe that are 1 at least.
-COUNTS = ("encoders", "batch_size", "t_conv", "hidden_size", "intermediate_size")
+#: The least and the most of the fields that are whole numbers. The greatest are far beyond what anybody trains, and
+#: keep a slip of the finger from asking for more memory than there is.
+RANGES = {
+    "encoders": (1, 1000),
+    "seed": (0, 10**18),
+    "max_length": (3, 2**20),
+    "batch_size": (1, 10**6),
+    "t_conv": (1, 10**6),
+    "hidden_size": (1, 2**20),
+    "intermediate_size": (1, 2**20),
+    "epochs_teacher": (0, 10**6),
+    "epochs_general": (0, 10**6),
+    "epochs_internal": (0, 10**6),
+    "epochs_prediction": (0, 10**6),
+}
 
 
 @dataclass(frozen=True)
@@ -162,24 +175,26 @@ class Recipe:
                 f"the task is {self.task!r}, but refsnn knows {', '.join(TASKS)}; "
                 "say what a task of your own is by its labels"
             )
-        for name in NUMBERS:
+        for name, (least, most) in RANGES.items():
+            if (value := getattr(self, name)) is not None:
+                whole(name, value, least, most)
+        for name in ("schedule_internal", "targets", "mode", "rule", "init"):
+            one_of(name, getattr(self, name), get_args(get_type_hints(Recipe)[name]))
+        for name in REALS:
             value = getattr(self, name)
-            least = {"max_length": 3}.get(name, 1 if name in COUNTS else None)
-            if name.startswith("epochs_"):
-                least = 0
-            if least is not None and value is not None and value < least:
-                raise InputError(f"{name} is {value}, but it must be at least {least}")
+            if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
+                raise InputError(f"`{name}` is {value!r}, but a number was expected")
             if name.startswith("dropout_") and not 0 <= value < 1:
-                raise InputError(f"{name} is {value}, but a probability of dropout lies in [0, 1)")
+                raise InputError(f"`{name}` is {value}, but a probability of dropout lies in [0, 1)")
             if name == "attention_weight" and not (value >= 0 and math.isfinite(value)):
-                raise InputError(f"attention_weight is {value}, but a weight is 0 or a positive number")
+                raise InputError(f"`attention_weight` is {value}, but a weight is 0 or a positive number")
             if name == "feedback" and not (value >= 0 and math.isfinite(value)):
-                raise InputError(f"feedback is {value}, but a spectral norm is 0 (no feedback) or a positive number")
+                raise InputError(f"`feedback` is {value}, but a spectral norm is 0 (no feedback) or a positive number")
             if (name.startswith("lr_") or name == "temperature") and not (value > 0 and math.isfinite(value)):
-                raise InputError(f"{name} is {value}, but it must be a positive number")
+                raise InputError(f"`{name}` is {value}, but it must be a positive number")
         self.neuron  # noqa: B018 - refuses constants out of their range
         if self.mode == "quantised" and self.leak != 1:
-            raise InputError(f"leak is {self.leak}, but only the rates of IF neurons (leak 1) can be quantised")
+            raise InputError(f"`leak` is {self.leak}, but only the rates of IF neurons (`leak` 1) can be quantised")
 
     @property
     def definition(self) -> Task:
@@ -252,6 +267,6 @@ class Recipe:
         return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
 
 
-#: Fields of a recipe that are numbers, and fields of a task of one's own.
-NUMBERS = [field.name for field in fields(Recipe) if "int" in str(field.type) or "float" in str(field.type)]
+#: Fields of a recipe that are real numbers, and fields of a task of one's own.
+REALS = [field.name for field in fields(Recipe) if "float" in str(field.type)]
 OWN = {"name": str, "labels": list[str], "pair": bool}
