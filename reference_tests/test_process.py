@@ -80,3 +80,12 @@ def test_peak_memory_is_what_arrays_take():
     script = "import numpy as np; from refsnn.process import peak_memory; a = np.ones(1 << 26); print(peak_memory())"
     peak = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
     assert 2**29 < peak < 1.5 * 2**29
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
+def test_other_c_libraries_are_left_alone(error, monkeypatch):
+    def missing(_):
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    process.prepare()

@@ -227,7 +227,7 @@ def test_run_without_results_says_to_evaluate(run):
 
 def test_results_of_another_format_say_to_evaluate_again(run):
     edit(run / "results-inst.json", lambda values: values.pop("example"))
-    with pytest.raises(InputError, match=r"lack example; run `refsnn evaluate .* again"):
+    with pytest.raises(InputError, match=r"example is missing, but a table was expected; evaluate the run again"):
         report.write_report(run)
 
 

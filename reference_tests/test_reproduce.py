@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,20 @@ def test_a_finished_plan_is_left_alone(given, whole, monkeypatch):
         reproduce(**arguments(given, whole) | {"config": changed})
 
 
+def test_a_finished_plan_notices_that_its_data_changed(given, whole, tmp_path):
+    out, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(whole, out)
+    shutil.copytree(given["folder"], data)
+    for path in out.rglob("run.json"):
+        said = path.read_text().replace(f'"data": "{given["folder"]}"', f'"data": "{data}"')
+        path.write_text(said.replace(f'"general": "{whole}', f'"general": "{out}'))
+    reproduce(**arguments(given, out) | {"data": data})  # a copy is as good
+    train = data / "SST-2" / "train.tsv"
+    train.write_text(train.read_text(encoding="utf-8").replace("\t1\n", "\t0\n", 1), encoding="utf-8")
+    with pytest.raises(InputError, match=f"the data, {data}, is not what it was"):
+        reproduce(**arguments(given, out) | {"data": data})
+
+
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(given, whole, tmp_path):
     out, rng = tmp_path / "run", random.Random(time.time_ns())
     for target in ("general/stages", "sst2/seed-0/stages/internal.safetensors", "rte/seed-0/results-running.json"):
@@ -290,7 +305,7 @@ def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
         ("max_length = 16", 'mode = "simulate"', r"mode in \[general\] is 'simulate', but one of 'equilibrium'"),
         ("[task.rte]", "[task.rtf]", r"'rtf' in \[task\] is not known"),
         ("[task.rte]", "[tasks.rte]", "not valid TOML"),
-        ("epochs_prediction = 2", "lr_internal = -1", "task rte: lr_internal is -1"),
+        ("epochs_prediction = 2", "lr_internal = -1", "task rte: `lr_internal` is -1"),
         ("t_conv = [4, 2]", "", r"\[evaluation\] has no t_conv"),
         ("t_conv = [4, 2]", "t_conv = [0]", r"t_conv in \[evaluation\] is \[0\]"),
         ('rules = ["inst", "running"]', 'rules = ["exact"]', r"rules in \[evaluation\] is \['exact'\], but a list"),
@@ -310,11 +325,12 @@ def test_a_plan_that_cannot_be_used_is_one_sentence_with_file_and_key(tmp_path, 
 def test_what_a_plan_leaves_open_must_be_given(tmp_path, given):
     with pytest.raises(InputError, match=r"nowhere\.toml; name .* paper\.toml, small\.toml, tiny\.toml"):
         read_plan(tmp_path / "nowhere.toml")
-    with pytest.raises(InputError, match="give --teacher, --corpus too"):
+    with pytest.raises(InputError, match="give `teacher`, `corpus` too"):
         reproduce(given["folder"] / "plan.toml", tmp_path / "run", data=given["folder"])
     with pytest.raises(InputError, match=r"QNLI.* has train.tsv"):
         reproduce(**arguments(given, tmp_path / "run") | {"tasks": ["sst2", "qnli"]})
-    assert not list((tmp_path / "run").iterdir()), "a task that is not there is said before anything is trained"
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {".lock"}, "a task that is not there is said before anything is trained"
 
 
 def test_the_estimate_is_what_like_stages_took():

@@ -248,3 +248,28 @@ def test_lines_of_a_log_that_are_none_are_left_out(tmp_path):
     assert run.log() == {"internal": [{"step": 1.0, "loss": 2.0}]}
     run.forget_log_after("internal", 0)
     assert run.log() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"spikes": [{"t": "4"}]}, "t in .spikes. is '4'"),
+        ({"spikes": None}, "spikes is None, but a list"),
+        ({"metric": 3}, "metric is 3"),
+        ({"ordinary": {}}, "picojoules in .ordinary. is missing"),
+        ({"others": [{}]}, "split in .others. is missing"),
+        ({"example": {"text": "a"}}, "label in .example. is missing"),
+    ],
+)
+def test_results_are_checked(folder, change, said):
+    from refsnn.evaluation.evaluate import evaluate_run
+    from refsnn.pages.report import write_report
+
+    results = evaluate_run(folder, None, [4], "inst")
+    path = Run(folder).results_file("inst")
+    assert Run(folder).results("inst") == json.loads(path.read_text())
+    write_json(path, results | change)
+    for read in (lambda: Run(folder).results("inst"), lambda: write_report(folder)):
+        with pytest.raises(InputError, match=rf"results-inst.json: {said}.*evaluate the run again by rule inst"):
+            read()
+    path.unlink()

@@ -78,9 +78,9 @@ def words(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return words(next(one for one in get_args(kind) if one is not type(None)))
     if origin is list:
-        return f"a list, each entry {words(get_args(kind)[0])},"
+        return f"a list, each entry {words(get_args(kind)[0]).rstrip(',')},"
     if origin is dict:
-        return f"a table, each value {words(get_args(kind)[1])},"
+        return f"a table, each value {words(get_args(kind)[1]).rstrip(',')},"
     known = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false", dict: "a table"}
     return known.get(kind, str(kind))
 

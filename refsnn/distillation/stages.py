@@ -51,6 +51,7 @@ from .teacher import classify, encode
 from .training import Objective, finished, train
 
 __all__ = [
+    "data_digest",
     "distill",
     "distill_general",
     "run_digests",
@@ -126,7 +127,9 @@ def distill(
     with run.held():
         run.begin(
             run_settings(recipe, data, teacher, corpus, columns, general),
-            run_digests(train_text, given.config, given.pretrained if given.earlier else None, given.folder, corpus),
+            run_digests(
+                train_text, given.config, given.pretrained if given.earlier else None, given.folder, corpus, general
+            ),
         )
         dev = None if measured is None else _dev_examples(run, data, given.tokenizer)
 
@@ -275,8 +278,27 @@ def distill_general(
         save_model(run.folder, student.to_dict(), params, given.folder)
 
 
+def data_digest(train: Any) -> str:
+    """Fingerprint a train split.
+
+    Parameters
+    ----------
+    train : datasets.Dataset
+
+    Returns
+    -------
+    digest : str
+    """
+    return table_digest({name: train[name] for name in train.column_names})
+
+
 def run_digests(
-    train: Any, config: BertConfig, teacher: Params | None, tokenizer: Path, corpus: Sequence[str | os.PathLike]
+    train: Any,
+    config: BertConfig,
+    teacher: Params | None,
+    tokenizer: Path,
+    corpus: Sequence[str | os.PathLike] = (),
+    general: str | os.PathLike | None = None,
 ) -> dict[str, str]:
     """Fingerprint what a run's settings name.
 
@@ -290,6 +312,8 @@ def run_digests(
         Folder of its files.
     corpus : sequence of path or str
         Unlabelled text; that of the hub is left out.
+    general : path, optional
+        The general student.
 
     Returns
     -------
@@ -298,11 +322,13 @@ def run_digests(
     files = {name: file_digest(tokenizer / name) for name in TOKENIZER if (tokenizer / name).exists()}
     digests = {"vocabulary": array_digest([], files)}
     if train is not None:
-        digests["data"] = table_digest({name: train[name] for name in train.column_names})
+        digests["data"] = data_digest(train)
     if teacher is not None:
         digests["teacher"] = array_digest((teacher[name] for name in sorted(teacher)), config.to_dict())
     if found := [file_digest(Path(source)) for source in corpus if not str(source).startswith(f"{HUB}:")]:
         digests["corpus"] = array_digest([], found)
+    if general is not None:
+        digests["general"] = file_digest(Path(general) / "model.safetensors")
     return digests
 
 

@@ -28,6 +28,7 @@ from ..model.neurons import Neuron
 from ..model.parameters import Params
 from ..model.student import StudentConfig
 from ..readings.simulate import Rule
+from ..schema import checked
 from ..storage.digests import array_digest
 from ..storage.run import Run, versions
 from .anytime import confidences, curve
@@ -242,10 +243,28 @@ def _simulate(
 def _entries(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    entries = read_json(path).get("entries")
-    if not isinstance(entries, list):
-        raise InputError(f"{path} was not written by `refsnn sweep`; move it away")
+    try:
+        entries = checked(path, read_json(path), {"entries": list[dict]}, required=["entries"])["entries"]
+        for entry in entries:
+            checked(path, entry, {"inputs": dict, "found": dict}, "entries", ("inputs", "found"))
+            checked(path, entry["inputs"], {"weights": str}, "inputs", ["weights"], closed=False)
+            if "rule" in entry["inputs"]:
+                _checked_setting(path, entry["found"])
+            else:
+                checked(path, entry["found"], dict.fromkeys(entry["found"], float | None), "found")
+    except InputError as error:
+        raise InputError(f"{error}; it was not written by `refsnn sweep`, or damaged: move it away") from None
     return entries
+
+
+def _checked_setting(path: Path, found: Any) -> None:
+    """Make sure that what was found for a setting is what `_simulate` gives."""
+    metrics = dict[str, float | None]
+    kinds = {"rate": metrics | None, "rows": list[dict], "early": dict[str, list[dict[str, float | None]]]}
+    checked(path, found, kinds | {"seconds": float}, "found", kinds)
+    row = {"t": int, "metrics": metrics, "agreement": float | None, "firing_rate": float}
+    for one in found["rows"]:
+        checked(path, one, row | {"firing_rates": dict[str, float]}, "rows", row)
 
 
 def _once(path: Path, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +23,14 @@ from ..data.corpora.writing import paragraphs, train_vocabulary, write_corpus, w
 from ..data.examples import Examples
 from ..data.reading import read_task
 from ..data.tasks import TASKS, splits
-from ..distillation.stages import Announce, distill, distill_general
+from ..distillation.stages import Announce, data_digest, distill, distill_general, run_digests
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate_run
 from ..files import new_folder, write_json, write_text
 from ..model.shapes import BertConfig
 from ..pages.report import write_report
 from ..readings.simulate import Rule
-from ..storage.checkpoints import bert_folder
+from ..storage.checkpoints import bert_folder, load_bert
 from ..storage.recipe import Recipe, Stage
 from ..storage.run import Run, run_settings
 from .plan import MADE, Evaluation, Made, Plan, read_plan
@@ -79,12 +80,17 @@ def reproduce(
     made = None if data or teacher or corpus else plan.made
     if made is None:
         needed = {"data": data, "teacher": teacher, "corpus": corpus or not plan.general.epochs_general}
-        if missing := [f"--{what}" for what, given in needed.items() if not given]:
+        if missing := [f"`{what}`" for what, given in needed.items() if not given]:
             raise InputError(f"{plan.source} does not say everything that is needed; give {', '.join(missing)} too")
         bert_folder(str(teacher))
-        run = new_folder(out)
-    else:
-        run = new_folder(out)
+    with Run(out).held():
+        return _reproduce(plan, Path(out), data, teacher, corpus, made, save_every)
+
+
+def _reproduce(
+    plan: Plan, run: Path, data: Any, teacher: Any, corpus: list[Any], made: Made | None, save_every: float
+) -> dict[str, Any]:
+    if made is not None:
         data, teacher, corpus = run / "made", run / "pretrained" / "teacher", [run / "made" / "corpus.txt"]
         _make_text(made, plan, run / "made")
     data, teacher = str(data), str(teacher)
@@ -106,11 +112,17 @@ def reproduce(
     if plan.general.epochs_general:
         general = run / "general"
         distill_general(plan.general, teacher, corpus, general, save_every, announce(general))
+
+    @cache
+    def shared() -> dict[str, str]:
+        return run_digests(None, *load_bert(teacher), bert_folder(teacher))
+
     for name, recipe in plan.tasks.items():
         for seed in plan.seeds:
             folder = new_folder(run / name / f"seed-{seed}")
             own = replace(recipe, seed=seed, epochs_general=plan.general.epochs_general)
             if _finished(Run(folder), run_settings(own, data, teacher, general=general), plan.evaluation):
+                Run(folder).check_digests(shared() | {"data": sizes[name].digest})
                 continue
             distill(own, data, teacher, folder, save_every=save_every, general=general, announce=announce(folder))
             _evaluate(Run(folder), data, plan.evaluation, f"made-up {TASKS[name].folder}" if made else None, progress)
@@ -169,10 +181,11 @@ def _pretraining(made: Made, plan: Plan) -> Recipe:
 
 
 class Size(NamedTuple):
-    """Rows and words of a task's train split, and words of its dev split."""
+    """Rows and words of a task's train split and its fingerprint, and words of its dev split."""
 
     rows: int
     words: int
+    digest: str
     dev: int
 
 
@@ -180,11 +193,12 @@ def _sizes(data: Any, name: str, plan: Plan) -> Size:
     """Read a task once before anything is trained, so that what is wrong with it is said now."""
     task = TASKS[name]
 
-    def words(part: str) -> tuple[int, int]:
-        dataset = read_task(data, task, part)
-        return len(dataset), sum(len(text.split()) for column in task.sentences for text in dataset[column])
+    def words(dataset: Any) -> int:
+        return sum(len(text.split()) for column in task.sentences for text in dataset[column])
 
-    return Size(*words("train"), sum(words(part)[1] for part in splits(task, data, "dev")))
+    train = read_task(data, task, "train")
+    dev = sum(words(read_task(data, task, part)) for part in splits(task, data, "dev"))
+    return Size(len(train), words(train), data_digest(train), dev)
 
 
 def _steps(plan: Plan, run: Path, sizes: Mapping[str, Size], made: Made | None) -> list[Step]:

@@ -38,6 +38,7 @@ from ..readings.simulate import Rule
 from ..schema import checked, fits
 from .checkpoints import load_student, load_teacher
 from .recipe import Recipe
+from .results import checked_results
 
 __all__ = ["Run", "run_settings", "versions"]
 
@@ -482,12 +483,18 @@ class Run:
         results : dict or None
             As `refsnn.evaluation.evaluate.evaluate_run` wrote them; None where the run was not evaluated by that rule.
         """
+        if (path := self._results_path(rule)) is None:
+            return None
+        try:
+            return checked_results(path, read_json(path))
+        except InputError as error:
+            raise InputError(f"{error}; evaluate the run again by rule {rule} to write it anew") from None
+
+    def _results_path(self, rule: str) -> Path | None:
         if (path := self.results_file(rule)).exists():
-            return read_json(path)
+            return path
         old = self.folder / "results.json"  # the only results that refsnn 0.1 kept
-        if old.exists() and (results := read_json(old)).get("rule") == rule:
-            return results
-        return None
+        return old if old.exists() and read_json(old).get("rule") == rule else None
 
     def evaluated(self) -> list[Rule]:
         """List the integration rules that the run was evaluated by.
@@ -496,7 +503,7 @@ class Run:
         -------
         rules : list of str
         """
-        return [rule for rule in get_args(Rule) if self.results(rule) is not None]
+        return [rule for rule in get_args(Rule) if self._results_path(rule) is not None]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
