@@ -227,8 +227,8 @@ class Run:
         try:
             write_text(holder, f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             yield
-            holder.unlink(missing_ok=True)
         finally:
+            holder.unlink(missing_ok=True)
             lock.release()
 
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
