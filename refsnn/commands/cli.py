@@ -47,7 +47,9 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         "refsnn", description="\n".join(lines), epilog=EPILOG, formatter_class=formatter, usage="refsnn COMMAND ..."
     )
     top.add_argument("--version", action="version", version=f"refsnn {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True, title="commands", help=argparse.SUPPRESS)
+    commands = top.add_subparsers(
+        prog="refsnn", metavar="COMMAND", required=True, title="commands", help=argparse.SUPPRESS
+    )
     for command in (command for found in GROUPS.values() for command in found):
         one = commands.add_parser(command.name, description=command.description, epilog=command.epilog)
         one.set_defaults(run=command.run)

@@ -146,7 +146,8 @@ def sweep_run(
     -------
     results : dict
         The run's settings, the teacher's metrics (None for a run without), and for each setting the metrics of its
-        rate map, of the spikes after each T with agreement and firing rates, and early stopping.
+        rate map (None, with the reason in ``"unsolved"``, where no equilibrium was found), of the spikes after each T
+        with agreement and firing rates, and early stopping.
 
     Raises
     ------
@@ -208,10 +209,11 @@ def _simulate(
     config = config.varied(setting.vth, setting.leak, setting.u0)
     populations = config.network.populations
     neurons = sum(population.width for population in populations)
+    rates, unsolved = None, None
     try:
         rates = predict_rates(config, params, examples)
-    except NotConverged:  # with feedback, another threshold may leave no equilibrium to be found
-        rates = None
+    except NotConverged as error:  # with feedback, another threshold may leave no equilibrium to be found
+        unsolved = str(error)
     spikes = predict_spikes(config, params, examples, times, setting.rule)
     rows = []
     for t, result in spikes.items():
@@ -234,6 +236,7 @@ def _simulate(
     }
     return {
         "rate": None if rates is None else task_metrics(task, rates, examples.labels),
+        "unsolved": unsolved,
         "rows": rows,
         "early": early,
         "seconds": round(time.monotonic() - started, 1),
@@ -261,7 +264,7 @@ def _checked_setting(path: Path, found: Any) -> None:
     """Make sure that what was found for a setting is what `_simulate` gives."""
     metrics = dict[str, float | None]
     kinds = {"rate": metrics | None, "rows": list[dict], "early": dict[str, list[dict[str, float | None]]]}
-    checked(path, found, kinds | {"seconds": float}, "found", kinds)
+    checked(path, found, kinds | {"seconds": float, "unsolved": str | None}, "found", kinds)
     row = {"t": int, "metrics": metrics, "agreement": float | None, "firing_rate": float}
     for one in found["rows"]:
         checked(path, one, row | {"firing_rates": dict[str, float]}, "rows", row)

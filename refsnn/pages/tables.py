@@ -26,6 +26,7 @@ __all__ = [
     "shown_times",
     "solvers_table",
     "sweep_table",
+    "unsolved",
     "verdict_table",
 ]
 
@@ -255,6 +256,7 @@ def sweep_table(result: Mapping[str, Any]) -> str:
             cells = "".join(f"{cell(row):>7}" for row in setting["rows"] if row["t"] in times)
             rate = hundredfold((setting["rate"] or {}).get(metric)) if last else ""
             lines.append(f"{setting_title(setting, own):28}{cells}{rate:>10}".rstrip())
+    lines += unsolved(found, own)
     lines += ["", f"{'early stopping':28}{'level':>9}{'mean T':>9}{metric_name(metric):>10}{'fixed T':>10}"]
     for setting in filter(None, (own_setting(result, rule) for rule in ("inst", "running"))):
         for name, points in setting["early"].items():
@@ -270,6 +272,28 @@ def sweep_table(result: Mapping[str, Any]) -> str:
         "T, with the same mean. Shares and correlations are times 100.",
     ]
     return "\n".join(lines)
+
+
+def unsolved(found: Sequence[Mapping[str, Any]], own: Mapping[str, Any]) -> list[str]:
+    """Explain why settings of a sweep have no rate map.
+
+    Parameters
+    ----------
+    found : sequence of dict
+        The ``"settings"`` of `refsnn.evaluation.sweep.sweep_run`.
+    own : dict
+        The first, with the constants of the run.
+
+    Returns
+    -------
+    lines : list of str
+        Empty where every setting has one.
+    """
+    return [
+        f"no rate map with {setting_title(setting, own)}: {setting['unsolved']}"
+        for setting in found
+        if setting.get("unsolved")
+    ]
 
 
 def comparison_table(results: Sequence[Mapping[str, Any]]) -> str:
