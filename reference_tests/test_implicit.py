@@ -13,8 +13,8 @@ from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
-from refsnn.readings.adjoint import Solve, solve_adjoint, spectral_radius
-from refsnn.readings.equilibrium import Search, equilibrium
+from refsnn.readings.adjoint import SOLVERS, Solve, solve_adjoint, spectral_radius
+from refsnn.readings.equilibrium import Search, _residual, equilibrium
 from refsnn.readings.implicit import (
     adjoint,
     contraction_bound,
@@ -24,6 +24,7 @@ from refsnn.readings.implicit import (
 )
 from refsnn.readings.rate_map import rate_map, sweep
 from refsnn.readings.simulate import simulate
+from refsnn.readings.solution import Vectors
 
 KRYLOV = ("gmres", "lgmres", "gcrotmk", "bicgstab", "tfqmr")
 NETWORK = spiking_bert(SMALL, feedback=True)
@@ -229,6 +230,109 @@ def test_the_solution_scales_with_the_cotangent(scale, method):
     scaled = solve_adjoint(transpose, {"x": scale * g}, Solve(method))
     np.testing.assert_allclose(scaled.state["x"] / scale, one, rtol=1e-9)
     assert scaled.converged
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("method", [*KRYLOV, "neumann", "dense"])
+def test_no_cotangent_is_too_small_or_too_large_for_a_norm(method, per_sample, dtype):
+    """Squares of such numbers vanish or overflow; λ is a power of two times that of ordinary ones, bit for bit."""
+    _, transpose, g = affine(2)
+    g, low = g.astype(dtype), lambda v: {"x": transpose(v)["x"].astype(dtype)}
+    one = solve_adjoint(low, {"x": g}, Solve(method, per_sample=per_sample))
+    limit = np.finfo(dtype).maxexp
+    exponents = np.array([[-0.9 * limit], [0.9 * limit], [-0.55 * limit]]).astype(int)  # in one batch
+    powers = np.ldexp(dtype(1), exponents)
+    found = solve_adjoint(low, {"x": g * powers}, Solve(method, per_sample=per_sample))
+    assert one.converged and found.converged and found.state["x"].dtype == dtype
+    assert np.abs(found.state["x"]).min(axis=1).all()
+    np.testing.assert_array_equal(found.state["x"] / powers, one.state["x"])
+    np.testing.assert_array_equal(found.residual, one.residual)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_gradients_of_tiny_and_huge_losses_are_solved_for_in_single_precision(solved, scale):
+    params, batch, _, g = solved
+    low = equilibrium(NETWORK, {k: v.astype(np.float32) for k, v in params.items()}, batch).linearisation
+    g = {name: value.astype(np.float32) for name, value in g.items()}
+    one, _, plain = adjoint(low, g)
+    for whole in (False, True):
+        lambda_, dparams, solution = adjoint(low, {k: v * np.float32(scale) for k, v in g.items()}, whole=whole)
+        assert solution.converged and 0 < solution.residual.max() < 1e-5
+        for name in one:
+            assert np.abs(lambda_[name] / scale - one[name]).max() < 1e-4 * np.abs(one[name]).max()
+        assert all(np.isfinite(value).all() for value in dparams.values())
+    assert plain.residual.max() > 0
+
+
+def test_residuals_of_an_equilibrium_of_hardly_any_rates_are_true():
+    z, image = {"x": np.full((1, 3), 3e-30, np.float32)}, {"x": np.full((1, 3), 2e-30, np.float32)}
+    assert _residual(z, image) == pytest.approx(0.5, rel=1e-6)
+    assert _residual(image, image) == 0
+    assert _residual(z, {"x": 0 * z["x"]}) == np.inf  # nothing is near silence but silence
+    big = {"x": np.full((2, 3), 3e300)}
+    assert Vectors.norms(big) == pytest.approx(3e300 * np.sqrt(3), rel=1e-15)
+    assert Vectors.norms({"x": np.full((1, 4), 3e-300j)}) == pytest.approx(6e-300, rel=1e-15)
+
+
+def test_an_adjoint_state_beyond_the_largest_number_is_refused():
+    _, transpose, g = affine(2, radius=0.99)
+    with pytest.raises(InputError, match="too large for float64"):
+        solve_adjoint(transpose, {"x": g / np.abs(g).max() * 1.7e308})
+
+
+def test_integer_cotangents_are_numbers_and_others_are_refused():
+    _, transpose, _ = affine(2)
+    whole = np.array([[1, 0, 2, -3, 0, 0, 5]])
+    expected = solve_adjoint(transpose, {"x": whole.astype(float)}).state["x"]
+    for numbers in (whole, whole.tolist()):
+        for per_sample in (False, True):
+            found = solve_adjoint(transpose, {"x": numbers}, Solve(per_sample=per_sample))
+            np.testing.assert_array_equal(found.state["x"], expected)
+    for bad in (whole > 0, whole.astype(str), whole.astype(object)):
+        with pytest.raises(InputError, match=r"the cotangent g.* numbers were expected"):
+            solve_adjoint(transpose, {"x": bad})
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_a_start_near_the_solution_is_only_corrected(scale):
+    A, transpose, g = affine(5, size=40, radius=0.95)
+    exact = np.linalg.solve(np.eye(40) - A, g.T).T
+    noise = np.random.default_rng(1).normal(size=g.shape)
+    start = {"x": scale * (exact + 1e-9 * noise)}
+    cold = solve_adjoint(transpose, {"x": scale * g}, Solve("neumann", max_evaluations=2000))
+    warm = solve_adjoint(transpose, {"x": scale * g}, Solve("neumann", max_evaluations=2000), start)
+    assert warm.converged and 1 < warm.evaluations < 0.5 * cold.evaluations
+    np.testing.assert_allclose(warm.state["x"] / scale, exact, rtol=1e-9)
+    for method in (*KRYLOV, "dense"):
+        assert solve_adjoint(transpose, {"x": scale * g}, Solve(method), start).converged
+    done = solve_adjoint(transpose, {"x": scale * g}, Solve("neumann"), {"x": scale * exact})
+    assert done.evaluations == 1  # the product that shows that nothing is left to do
+
+
+def test_a_second_pass_corrects_the_samples_that_the_first_one_neglects():
+    """What a solver left over in one sample alone, a small part of the whole, is solved for again."""
+    rng = np.random.default_rng(0)
+    A = 0.5 * np.linalg.qr(rng.normal(size=(7, 7)))[0]
+    passes = []
+
+    def careless(operator, b, tolerance):
+        passes.append(np.linalg.norm(b.reshape(3, 7), axis=1))
+        return np.linalg.solve(np.eye(21) - np.kron(np.eye(3), A), b) * np.repeat([1, 1 - 1e-8, 1], 7)
+
+    g = rng.normal(size=(3, 7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SOLVERS, "gmres", careless)
+        solution = solve_adjoint(lambda v: {"x": v["x"] @ A.T}, {"x": g})
+    assert len(passes) == 2 and solution.converged and solution.evaluations == 2
+    np.testing.assert_allclose(passes[1][1], 1)  # scaled up again: the solver sees an error of ordinary size
+    np.testing.assert_allclose(solution.state["x"], np.linalg.solve(np.eye(7) - A, g.T).T, rtol=1e-12)
+
+
+def test_spectral_radius_of_the_smallest_equations():
+    assert spectral_radius(lambda v: {"x": -0.7 * v["x"]}, {"x": np.ones((1, 1))}) == pytest.approx(0.7)
+    assert spectral_radius(lambda v: v, {"x": np.ones((0, 1))}) == 0
+    assert spectral_radius(lambda v: v, {}) == 0
 
 
 def test_a_zero_cotangent_gives_zero_without_any_product():

@@ -17,7 +17,17 @@ import numpy as np
 from ..errors import InputError
 from ..ops import Array
 from .rate_map import Rates
-from .solution import OnFailure, Solution, Vectors, check_limits, count_samples, fail, usual_tolerance
+from .solution import (
+    OnFailure,
+    Solution,
+    Vectors,
+    check_limits,
+    count_samples,
+    exponents,
+    fail,
+    shifted,
+    usual_tolerance,
+)
 
 __all__ = [
     "AdjointMethod",
@@ -107,25 +117,40 @@ def solve_adjoint(
     -----
     jaxopt's implicit differentiation returns a zero gradient, silently, where its backward solve fails (its issue 466).
     """
+    g = {name: _real(f"g[{name!r}]", value) for name, value in g.items()}
     if solve.per_sample:
         return _sample_by_sample(transpose, g, replace(solve, per_sample=False), start, preconditioner)
     vectors = Vectors(g)
-    if not np.isfinite(vectors.flat(g)).all():
-        raise InputError("the cotangent g holds NaN or infinite values, so there is nothing to solve for")
     tolerance = usual_tolerance(vectors.dtype, solve.tolerance)
+    power = exponents(g)
+    g = shifted(g, -power)  # exact, and no square in a norm vanishes or overflows
     norms = Vectors.norms(g)
     scale = np.where(norms > 0, norms, 1).astype(vectors.dtype)
     operator = _Operator(transpose, vectors, solve, preconditioner)
     unit = vectors.flat(_scaled(g, 1 / scale))
-    x = None if start is None else vectors.flat(_scaled(start, 1 / scale))
+    x = None if start is None else vectors.flat(_scaled(shifted(start, -power), 1 / scale))
     x, residual = _corrected(operator, unit, x, solve.method, tolerance)
     converged = bool((residual <= tolerance).all())
     trace = operator.trace or [float(residual.max(initial=0))]
-    state = _scaled(vectors.dict(x), scale)
+    state = shifted(_scaled(vectors.dict(x), scale), power)
     solution = Solution(state, residual, trace, operator.evaluations, converged, solve.method)
+    if not all(np.isfinite(value).all() for value in state.values()):
+        raise InputError(f"the adjoint state is too large for {vectors.dtype}; scale the loss down")
     if not converged and solve.method != "one-step":
         fail(solution, _complaint(solution, tolerance, spectral_radius(transpose, g)), solve.on_failure)
     return solution
+
+
+def _real(name: str, value: Array) -> Array:
+    """Return a cotangent in floating point, integers as float64, or say what it is."""
+    array = np.asarray(value)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "fc":
+        raise InputError(f"the cotangent {name} is of type {array.dtype}, but numbers were expected")
+    if not np.isfinite(array).all():
+        raise InputError(f"the cotangent {name} holds NaN or infinite values, so there is nothing to solve for")
+    return array
 
 
 def _complaint(solution: Solution, tolerance: float, radius: float) -> str:
@@ -345,6 +370,8 @@ def spectral_radius(transpose: Transpose, like: Mapping[str, Array], seed: int =
     vectors = Vectors(like)
     size = vectors.flat(like).size
     dtype = vectors.dtype
+    if not size:
+        return 0.0
 
     def product(v: Array) -> Array:
         return vectors.flat(transpose(vectors.dict(v.reshape(-1).astype(dtype, copy=False)))).astype(float)

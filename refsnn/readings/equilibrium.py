@@ -145,10 +145,7 @@ def equilibrium(
 
 def _residual(z: Rates, image: Mapping[str, Array]) -> Array:
     """Return the true relative residual ``‖z − G(z)‖/‖G(z)‖`` of every sample."""
-    size = Vectors.norms({name: image[name] for name in z})
-    error = Vectors.norms({name: z[name] - image[name] for name in z})
-    relative: Array = error / np.maximum(size, np.finfo(size.dtype).tiny)
-    return relative
+    return Vectors.relative({name: z[name] - image[name] for name in z}, {name: image[name] for name in z})
 
 
 class _Sweeps:

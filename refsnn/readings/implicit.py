@@ -81,9 +81,8 @@ def adjoint(
         accumulate(total, name, w)
     lambda_, returned, dparams = linearisation.substitute(total)
     # The residual of the whole equation is Uᵀλ − w, relative to ‖g‖.
-    error = Vectors.norms({name: returned[name] - w for name, w in solution.state.items()})
-    size = Vectors.norms(g)
-    return lambda_, dparams, replace(solution, residual=error / np.where(size > 0, size, 1.0))
+    residual = Vectors.relative({name: returned[name] - w for name, w in solution.state.items()}, g)
+    return lambda_, dparams, replace(solution, residual=residual)
 
 
 def _whole(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Params, Solution]:

@@ -17,6 +17,8 @@ from .rate_map import Rates
 __all__ = [
     "Solution",
     "count_samples",
+    "exponents",
+    "shifted",
 ]
 
 
@@ -70,9 +72,48 @@ class Vectors:
 
     @staticmethod
     def norms(state: Mapping[str, Array]) -> Array:
-        """Euclidean norm of every sample, over all populations."""
-        squares: Array = sum((np.abs(v.reshape(len(v), -1)) ** 2).sum(axis=1) for v in state.values())
-        return np.sqrt(squares)
+        """Euclidean norm of every sample, over all populations; neither the smallest nor the largest are lost."""
+        size, exponent = _sizes(state)
+        with np.errstate(over="ignore", under="ignore"):
+            norms: Array = np.ldexp(size, exponent)
+        return norms
+
+    @staticmethod
+    def relative(error: Mapping[str, Array], to: Mapping[str, Array]) -> Array:
+        """Norm of every sample's error relative to that of another state; infinite where that is 0 and this is not."""
+        (above, above_exponent), (below, exponent) = _sizes(error), _sizes(to)
+        with np.errstate(over="ignore", under="ignore"):
+            ratio: Array = np.ldexp(above / np.where(below > 0, below, 1), above_exponent - exponent)
+        relative: Array = np.where((below == 0) & (above > 0), ratio.dtype.type(np.inf), ratio)
+        return relative
+
+
+def exponents(state: Mapping[str, Array]) -> Array:
+    """Exponent e of every sample: its largest entry, over all populations, lies in [2^(e − 1), 2^e)."""
+    tops = [np.abs(value.reshape(len(value), -1)).max(axis=1, initial=0) for value in state.values()]
+    return np.asarray(np.frexp(np.max(tops, axis=0, initial=0))[1])
+
+
+def shifted(state: Mapping[str, Array], by: Array) -> Rates:
+    """Multiply every sample by its power of two, which rounds nothing."""
+
+    def one(value: Array) -> Array:
+        power = by.reshape(-1, *[1] * (value.ndim - 1))
+        if np.iscomplexobj(value):
+            return np.asarray(np.ldexp(value.real, power) + 1j * np.ldexp(value.imag, power))
+        return np.asarray(np.ldexp(value, power))
+
+    with np.errstate(over="ignore", under="ignore"):
+        return {name: one(value) for name, value in state.items()}
+
+
+def _sizes(state: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Norm of every sample as a number and a power of two: squares of its entries neither vanish nor overflow."""
+    if not state:
+        return np.zeros(()), np.zeros((), int)
+    by = exponents(state)
+    squares: Array = sum((np.abs(v.reshape(len(v), -1)) ** 2).sum(axis=1) for v in shifted(state, -by).values())
+    return np.sqrt(squares), by
 
 
 class Limits(Protocol):
