@@ -1,10 +1,12 @@
 """The errors that are meant for people, and the checks that many functions share."""
 
+import math
 import operator
 from collections.abc import Collection
+from numbers import Real
 from typing import Any
 
-__all__ = ["InputError", "NotConverged", "one_of", "whole"]
+__all__ = ["InputError", "NotConverged", "is_number", "number", "one_of", "whole"]
 
 
 class InputError(ValueError):
@@ -26,6 +28,10 @@ class NotConverged(InputError):  # noqa: N818
     def __init__(self, message: str, solution: Any) -> None:
         super().__init__(message)
         self.solution = solution
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle both arguments: an exception's own way knows of the message alone."""
+        return type(self), (str(self), self.solution)
 
 
 def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -64,6 +70,58 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
         shown = number if number < 10**20 else "far greater"
         raise InputError(f"`{name}` is {shown}, but it must be at most {most}")
     return number
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number, Python's or NumPy's; true and false are none.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    yes : bool
+
+    Examples
+    --------
+    >>> is_number(0.5), is_number(True), is_number(float("nan")), is_number("1")
+    (True, False, False, False)
+    """
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest floating-point number
+        return False
+
+
+def number(name: str, value: Any, least: float, most: float) -> float:
+    """Return a number within bounds, both included.
+
+    Parameters
+    ----------
+    name : str
+        The argument's, for the message.
+    value : object
+    least, most : float
+
+    Returns
+    -------
+    value : float
+
+    Raises
+    ------
+    InputError
+        It is none, or outside.
+
+    Examples
+    --------
+    >>> number("edge_derivative", 2, 0, 1)
+    Traceback (most recent call last):
+    refsnn.errors.InputError: `edge_derivative` is 2, but it must be a number between 0 and 1
+    """
+    if not (is_number(value) and least <= value <= most):
+        raise InputError(f"`{name}` is {value!r}, but it must be a number between {least} and {most}")
+    return float(value)
 
 
 def one_of(name: str, value: Any, choices: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from .shapes import BertConfig
 __all__ = [
     "Batch",
     "attention_mask",
+    "check_batch",
     "checked_batch",
     "map_shares",
 ]
@@ -110,6 +111,33 @@ def attention_mask(batch: Batch, dtype: np.dtype) -> Array:
     return ((1 - batch.attention_mask[:, None, None, :]) * -10000.0).astype(dtype)
 
 
+def check_batch(batch: Batch) -> None:
+    """Make sure that a batch is one: three arrays of integers of one shape, and a mask of 0 and 1.
+
+    Parameters
+    ----------
+    batch : Batch
+
+    Raises
+    ------
+    InputError
+        It is not.
+    """
+    if not isinstance(batch, Batch):
+        raise InputError(
+            f"the batch is a {type(batch).__name__}, but a Batch was expected; `Batch.of` makes one of lists"
+        )
+    for name, ids in zip(Batch._fields, batch, strict=True):
+        if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
+            kind = f"of type {ids.dtype}" if isinstance(ids, np.ndarray) else f"a {type(ids).__name__}"
+            raise InputError(f"{name} must hold integers in an array, but it is {kind}; `Batch.of` makes one of lists")
+    if len({a.shape for a in batch}) != 1 or batch.input_ids.ndim != 2:
+        raise InputError(f"input_ids, token_type_ids and attention_mask have shapes {[a.shape for a in batch]}, "
+                         "but one shape (batch, positions) was expected")  # fmt: skip
+    if not ((batch.attention_mask == 0) | (batch.attention_mask == 1)).all():
+        raise InputError("attention_mask holds other values than 1, on tokens, and 0, on padding")
+
+
 def checked_batch(batch: Batch, config: BertConfig) -> Batch:
     """Return a batch whose shapes and ids fit a configuration, or say what does not.
 
@@ -127,12 +155,12 @@ def checked_batch(batch: Batch, config: BertConfig) -> Batch:
     InputError
         They do not.
     """
-    if len({a.shape for a in batch}) != 1 or batch.input_ids.ndim != 2 or not batch.input_ids.size:
-        raise InputError(f"input_ids, token_type_ids and attention_mask have shapes {[a.shape for a in batch]}, "
-                         "but one shape (batch, positions) was expected")  # fmt: skip
+    check_batch(batch)
+    if not batch.input_ids.size:
+        raise InputError(f"the batch has shape {batch.input_ids.shape}, but at least one token was expected")
     limits = (config.vocab_size, config.type_vocab_size, 2)
     for name, ids, limit in zip(Batch._fields, batch, limits, strict=True):
-        if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= limit:
+        if ids.min() < 0 or ids.max() >= limit:
             raise InputError(f"{name} must hold integers in [0, {limit}), but it holds {ids.min()} … {ids.max()}")
     if batch.input_ids.shape[1] > config.max_position_embeddings:
         raise InputError(f"there are {batch.input_ids.shape[1]} positions, but only "

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..errors import InputError
 from .neurons import Neuron
 from .projections import Embeddings, FirstPosition, Projection
 
@@ -105,8 +106,21 @@ class Network:
     readouts: tuple[str, ...]
     contexts: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        names = [population.name for population in self.populations]
+        if not names or len(set(names)) < len(names) or INPUT in names:
+            raise InputError(f"the populations are called {names}, but each needs a name of its own, and not {INPUT!r}")
+        for population in self.populations:
+            if unknown := [read for read in population.reads if read not in (*names, INPUT)]:
+                raise InputError(f"population {population.name} reads {unknown[0]!r}, but there are {', '.join(names)}")
+        if unknown := [name for name in (*self.readouts, *self.contexts) if name not in names]:
+            raise InputError(f"population {unknown[0]!r} is to be observed, but there are {', '.join(names)}")
+
     def __getitem__(self, name: str) -> Population:
-        return next(population for population in self.populations if population.name == name)
+        for population in self.populations:
+            if population.name == name:
+                return population
+        raise InputError(f"there is no population {name!r}; there are {', '.join(p.name for p in self.populations)}")
 
     @property
     def fed_back(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, is_number
 from ..ops import Array, clip
 
 __all__ = ["Neuron", "asr", "fire", "fire_loop", "membrane_potential", "rate"]
@@ -61,14 +61,14 @@ class Neuron:
     tie: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.vth > 0 and np.isfinite(self.vth)):
-            raise InputError(f"vth is {self.vth}, but a threshold is a positive number")
-        if not 0 < self.leak <= 1:
-            raise InputError(f"leak is {self.leak}, but a leak lies in (0, 1]: 1 for IF neurons, less for LIF")
-        if not 0 <= self.u0 < 1:
-            raise InputError(f"u0 is {self.u0}, but the initial potential lies in [0, 1), in units of vth")
-        if self.tie is not None and not 0 <= self.tie < 0.1:
-            raise InputError(f"tie is {self.tie}, but the tie rule's δ is a small number in [0, 0.1)")
+        if not (is_number(self.vth) and self.vth > 0):
+            raise InputError(f"vth is {self.vth!r}, but a threshold is a positive number")
+        if not (is_number(self.leak) and 0 < self.leak <= 1):
+            raise InputError(f"leak is {self.leak!r}, but a leak lies in (0, 1]: 1 for IF neurons, less for LIF")
+        if not (is_number(self.u0) and 0 <= self.u0 < 1):
+            raise InputError(f"u0 is {self.u0!r}, but the initial potential lies in [0, 1), in units of vth")
+        if self.tie is not None and not (is_number(self.tie) and 0 <= self.tie < 0.1):
+            raise InputError(f"tie is {self.tie!r}, but the tie rule's δ is a small number in [0, 0.1)")
 
     def delta(self, precision: str) -> float:
         """δ of the tie rule in a precision, by its name; half precisions take float32's."""
@@ -79,6 +79,7 @@ class Neuron:
         return self.vth * (1 - self.delta(np.dtype(dtype).name))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[Array, Array]:
     """Spikes of a whole current record, all neurons of a step at once.
 
@@ -96,12 +97,19 @@ def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[A
     charge : (...) array
         u[T] − V_th·s[T], to hand to the next block: blocks of any length give the spikes of one long call.
 
+    Raises
+    ------
+    InputError
+        `current` or `charge` are not real numbers, or the potentials they lead to are none.
+
     Examples
     --------
     >>> spikes, charge = fire(np.full((5, 1), 0.4), Neuron())
     >>> spikes[:, 0], charge.round(9)
     (array([0., 0., 1., 0., 1.]), array([0.]))
     """
+    current = _current(current)
+    charge = _charge(charge, current)
     level = neuron.firing_level(current.dtype)
     v = np.full(current.shape[1:], neuron.u0 * neuron.vth, dtype=current.dtype) if charge is None else charge.copy()
     spikes = np.empty(current.shape, current.dtype)
@@ -113,9 +121,38 @@ def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[A
         v += drive  # u[t]
         np.greater_equal(v, level, out=s, casting="unsafe")
         v -= s if neuron.vth == 1 else np.multiply(s, neuron.vth, out=reset)
+    _check_potential(v)
     return spikes, v
 
 
+def _check_potential(charge: Array) -> None:
+    """Refuse what is left after the last step where it is no number: it stays none, and the neuron would be silent."""
+    if not np.isfinite(charge).all():
+        raise InputError("the currents hold NaN or infinite values, or overflow, so their neurons have no potential")
+
+
+def _current(current: Array) -> Array:
+    """Return currents over time as an array of real numbers, integers as float64, or say what they are."""
+    current = np.asarray(current)
+    if current.dtype.kind in "iu":
+        current = current.astype(np.float64)
+    if current.dtype.kind != "f" or not current.ndim:
+        raise InputError(f"the current is {current.dtype} {current.shape}, but real numbers over time were expected")
+    return current
+
+
+def _charge(charge: Array | None, current: Array) -> Array | None:
+    """Return the charge left by an earlier block in the currents' precision, or say that it is another's."""
+    if charge is None:
+        return None
+    charge = np.asarray(charge)
+    if charge.dtype.kind not in "fiu" or charge.shape != current.shape[1:]:
+        kind = f"{charge.dtype} {charge.shape}"
+        raise InputError(f"the charge is {kind}, but one real number for each of {current.shape[1:]} was expected")
+    return charge.astype(current.dtype, copy=False)
+
+
+@np.errstate(over="ignore", invalid="ignore")
 def fire_loop(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[Array, Array]:
     """`fire`, written neuron by neuron and step by step, as the equations stand: its plain twin, for tests and readers.
 
@@ -135,6 +172,8 @@ def fire_loop(current: Array, neuron: Neuron, charge: Array | None = None) -> tu
     >>> all(np.array_equal(a, b) for a, b in zip(fire(current, Neuron()), fire_loop(current, Neuron())))
     True
     """
+    current = _current(current)
+    charge = _charge(charge, current)
     scalar = current.dtype.type
     spikes = np.zeros_like(current)
     final = np.empty(current.shape[1:], dtype=current.dtype)
@@ -146,6 +185,7 @@ def fire_loop(current: Array, neuron: Neuron, charge: Array | None = None) -> tu
                 spikes[(t, *place)] = 1
             left = u - scalar(neuron.vth) * spikes[(t, *place)]
         final[place] = left
+    _check_potential(final)
     return spikes, final
 
 

@@ -39,6 +39,9 @@ Arriving = tuple[float | None, ...]
 Cotangents = tuple[tuple[Array, ...], Params]
 Pullback = Callable[[Array], Cotangents]
 
+#: Parameter name -> shape; None is a length that the network leaves open.
+Shapes = dict[str, tuple[int | None, ...]]
+
 #: Scalar operations: what they are for, their kind (a field of `refsnn.readings.energy.Energies`), how many.
 Operations = list[tuple[str, str, float]]
 
@@ -64,6 +67,9 @@ class Projection(Protocol):
 
     def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         """Return the current and its pullback."""
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        """Names and shapes of the parameters, from the widths of what is read and the population's own."""
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         """Bounds of the spectral norm of the derivative with respect to each read, at these reads."""
@@ -134,6 +140,9 @@ class Drive:
 
         return reads[0] + y, drive_pullback
 
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        return {} if self.feedback is None else {self.feedback: (width, widths[1])}
+
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return (1.0,) if self.feedback is None else (1.0, _spectral_norm(params[self.feedback]))
 
@@ -167,6 +176,9 @@ class Linear:
             return (da,), {f"{self.name}.weight": dweight, f"{self.name}.bias": dbias}
 
         return y, linear_pullback
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        return {f"{self.name}.weight": (width, widths[0]), f"{self.name}.bias": (width,)}
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return (_spectral_norm(params[f"{self.name}.weight"]),)
@@ -227,6 +239,9 @@ class Attention:
             return (dh, dkey, dvalue), dparams
 
         return y, pullback
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        return Linear(self.query).shapes(widths, widths[1])  # queries are compared with keys
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         h, key, value = reads
@@ -290,6 +305,10 @@ class AddNorm:
 
         return y, pullback
 
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        norm: Shapes = {f"{self.norm}.weight": (width,), f"{self.norm}.bias": (width,)}
+        return Linear(self.dense).shapes(widths, width) | norm
+
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         a, residual = reads
         weight = params[f"{self.dense}.weight"]
@@ -328,6 +347,9 @@ class Gelu:
         linear, linear_pullback = Linear(self.name)(params, reads, mask)
         y, gelu_pullback = ops.gelu(linear)
         return y, lambda dy: linear_pullback(gelu_pullback(dy))
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        return Linear(self.name).shapes(widths, width)
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return (1.13 * _spectral_norm(params[f"{self.name}.weight"]),)  # the largest slope of GELU is 1.129
@@ -373,6 +395,12 @@ class Embeddings:
             }
 
         return kept, pullback
+
+    def shapes(self, width: int) -> Shapes:
+        """Names and shapes of the parameters; how many rows the tables have is not the network's business."""
+        *tables, gamma, beta = EMBEDDINGS
+        rows: Shapes = dict.fromkeys(tables, (None, width))
+        return rows | {gamma: (width,), beta: (width,)}
 
     def operations(self, width: int) -> Operations:
         """All scalar operations of one token: three rows of tables, the words' in the large memory, are normalised."""
@@ -429,6 +457,9 @@ class FirstPosition:
             return dreads, dparams
 
         return y, pullback
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        return self.projection.shapes(widths, width)
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         return self.projection.norms(params, self._cut(reads), mask)

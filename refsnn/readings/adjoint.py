@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..ops import Array
+from .inputs import real_array
 from .rate_map import Rates
 from .solution import (
     OnFailure,
@@ -117,7 +118,9 @@ def solve_adjoint(
     -----
     jaxopt's implicit differentiation returns a zero gradient, silently, where its backward solve fails (its issue 466).
     """
-    g = {name: _real(f"g[{name!r}]", value) for name, value in g.items()}
+    if not isinstance(solve, Solve):
+        raise InputError(f"`solve` is {solve!r}, but a Solve was expected, such as Solve({solve!r})")
+    g = {name: real_array(f"the cotangent g of {name}", value) for name, value in g.items()}
     if solve.per_sample:
         return _sample_by_sample(transpose, g, replace(solve, per_sample=False), start, preconditioner)
     vectors = Vectors(g)
@@ -139,18 +142,6 @@ def solve_adjoint(
     if not converged and solve.method != "one-step":
         fail(solution, _complaint(solution, tolerance, spectral_radius(transpose, g)), solve.on_failure)
     return solution
-
-
-def _real(name: str, value: Array) -> Array:
-    """Return a cotangent in floating point, integers as float64, or say what it is."""
-    array = np.asarray(value)
-    if array.dtype.kind in "iu":
-        array = array.astype(np.float64)
-    if array.dtype.kind not in "fc":
-        raise InputError(f"the cotangent {name} is of type {array.dtype}, but numbers were expected")
-    if not np.isfinite(array).all():
-        raise InputError(f"the cotangent {name} holds NaN or infinite values, so there is nothing to solve for")
-    return array
 
 
 def _complaint(solution: Solution, tolerance: float, radius: float) -> str:

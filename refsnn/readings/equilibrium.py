@@ -16,11 +16,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, is_number, number, whole
 from ..model.batch import Batch
-from ..model.network import Network
+from ..model.network import INPUT, Network
 from ..ops import Array
-from .rate_map import Linearisation, Rates, sweep
+from .inputs import check_inputs, check_known, real_array
+from .rate_map import Linearisation, Rates, finite, one_sweep
 from .solution import OnFailure, Solution, Vectors, check_limits, fail, usual_tolerance
 
 __all__ = [
@@ -57,8 +58,8 @@ class Search:
 
     def __post_init__(self) -> None:
         check_limits(self, get_args(ForwardMethod))
-        if not 0 < self.damping < 2:
-            raise InputError(f"`damping` is {self.damping}, but the damped iteration takes a number between 0 and 2")
+        if not (is_number(self.damping) and 0 < self.damping < 2):
+            raise InputError(f"`damping` is {self.damping!r}, but the damped iteration takes a number between 0 and 2")
 
 
 @dataclass(frozen=True)
@@ -116,19 +117,24 @@ def equilibrium(
     ----------
     SpikingBERT, section on implicit differentiation; Bai, Kolter & Koltun, *Deep Equilibrium Models*, NeurIPS 2019.
     """
+    check_inputs(network, params, batch)
+    number("edge_derivative", edge_derivative, 0, 1)
+    t_conv = None if t_conv is None else whole("t_conv", t_conv)
+    if not isinstance(search, Search):
+        raise InputError(f"`search` is {search!r}, but a Search was expected, such as Search({search!r})")
 
     def evaluate(z: Rates) -> tuple[Rates, Linearisation]:
-        return sweep(network, params, batch, z, edge_derivative=edge_derivative, t_conv=t_conv)
+        return one_sweep(network, params, batch, z, edge_derivative=edge_derivative, t_conv=t_conv)
 
     x, _ = network.drive(params, batch)
-    state = {name: np.zeros((*x.shape[:-1], network[name].width), x.dtype) for name in network.fed_back}
-    state |= {name: np.asarray(value) for name, value in (start or {}).items() if name in state}
+    state = _start(network, x, start or {})
     sweeps = _Sweeps(evaluate, usual_tolerance(x.dtype, search.tolerance), search.max_evaluations)
     if state:
         with suppress(_Enough):
             _iterate(sweeps, state, search)
         state = sweeps.best
     rates, linearisation = sweeps.found or evaluate(state)
+    finite(rates, "the rate of")
     residual = _residual(state, rates) if state else np.zeros(len(x))
     converged = bool((residual <= sweeps.tolerance).all())
     solution = Solution(state, residual, sweeps.trace, len(sweeps.trace), converged, search.method)
@@ -141,6 +147,18 @@ def equilibrium(
             search.on_failure,
         )
     return Equilibrium(rates, linearisation, solution)
+
+
+def _start(network: Network, x: Array, start: Mapping[str, Array]) -> Rates:
+    """Rates of the fed-back populations to start from: those given, 0 otherwise."""
+    check_known("the rate to start from", start, [INPUT, *(population.name for population in network.populations)])
+    state = {name: np.zeros((*x.shape[:-1], network[name].width), x.dtype) for name in network.fed_back}
+    for name in state.keys() & start.keys():
+        value = real_array(f"the rate of {name} to start from", start[name], x.dtype)
+        if value.shape != state[name].shape:
+            raise InputError(f"the rate of {name} to start from has shape {value.shape}, not {state[name].shape}")
+        state[name] = value
+    return state
 
 
 def _residual(z: Rates, image: Mapping[str, Array]) -> Array:

@@ -18,12 +18,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..errors import InputError, whole
 from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network
 from ..model.parameters import Params, accumulate
 from ..ops import Array
 from .adjoint import Solve, solve_adjoint
-from .rate_map import Linearisation, Rates, sweep
+from .inputs import check_inputs, checked_cotangents
+from .rate_map import Linearisation, Rates, finite, one_sweep
 from .solution import Solution, Vectors, count_samples
 
 __all__ = [
@@ -64,8 +66,17 @@ def adjoint(
     solution : Solution
         Its residuals are those of ``(I − Jᵀ)λ = g``, relative to ‖g‖ sample by sample.
     """
-    if whole:
-        return _whole(linearisation, g, solve)
+    if not isinstance(solve, Solve):
+        raise InputError(f"`solve` is {solve!r}, but a Solve was expected, such as Solve({solve!r})")
+    g = checked_cotangents(g, linearisation.layout)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lambda_, dparams, solution = (_whole if whole else _fed_back)(linearisation, g, solve)
+    finite(lambda_ | dparams, "the gradient of")
+    return lambda_, dparams, solution
+
+
+def _fed_back(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Params, Solution]:
+    """Solve for what returns through the feedback alone."""
     lambda_, fed, dparams = linearisation.substitute(g)
     if not fed:
         samples = count_samples(g)
@@ -86,14 +97,12 @@ def adjoint(
 
 
 def _whole(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Params, Solution]:
-    samples, positions, _ = next(iter(g.values())).shape
-    dtype = np.result_type(*g.values())
-    full = {
-        population.name: np.asarray(g.get(population.name, np.zeros((samples, positions, population.width), dtype)))
-        for population, _ in linearisation.tape
-    }
+    """Solve for every population at once."""
+    names = [population.name for population, _ in linearisation.tape]
+    dtype = np.result_type(*g.values()) if g else float
+    full = {name: g[name] if name in g else np.zeros(linearisation.layout[name][0], dtype) for name in names}
     solution = solve_adjoint(linearisation.transpose, full, solve)
-    dparams: Params = {}
+    dparams = dict(linearisation.drive_pullback(g[INPUT])) if INPUT in g else {}
     for population, pull in linearisation.tape:
         dreads, dlocal = pull(solution.state[population.name])
         for name, gradient in dlocal.items():
@@ -146,15 +155,16 @@ def unrolled_gradient(
     -------
     dparams : dict
     """
+    check_inputs(network, params, batch)
     x, _ = network.drive(params, batch)
     z = {name: np.zeros((*x.shape[:-1], network[name].width), x.dtype) for name in network.fed_back}
     tape = []
-    for _ in range(sweeps):
-        rates, linearisation = sweep(network, params, batch, z)
+    for _ in range(whole("sweeps", sweeps)):
+        rates, linearisation = one_sweep(network, params, batch, z)
         z = {name: rates[name] for name in z}
         tape.append(linearisation)
     dparams: Params = {}
-    cotangent = dict(g)
+    cotangent: Rates = checked_cotangents(g, tape[-1].layout)
     for linearisation in reversed(tape):
         _, cotangent, dlocal = linearisation.substitute(cotangent)
         for name, gradient in dlocal.items():
@@ -181,6 +191,7 @@ def contraction_bound(network: Network, params: Mapping[str, Array], batch: Batc
     bound : float
         0 without feedback.
     """
+    check_inputs(network, params, batch)
     mask = attention_mask(batch, rates[INPUT].dtype)
     reach = dict.fromkeys(network.fed_back, 1.0)  # bound of the derivative of each population with respect to z
     after: dict[str, float] = {}

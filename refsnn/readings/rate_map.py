@@ -12,18 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, number
 from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import rate
 from ..model.parameters import Params, accumulate
 from ..model.projections import Attention
 from ..ops import Array
+from .inputs import Layout, check_inputs, checked_cotangents
 
 __all__ = [
     "Linearisation",
     "Rates",
     "activity",
+    "finite",
+    "one_sweep",
     "rate_map",
     "scores",
     "sweep",
@@ -84,11 +87,14 @@ class Linearisation:
         Populations that an earlier one reads.
     drive_pullback : callable
         From the cotangent of the embedding current to the embeddings' parameters.
+    layout : mapping
+        Name -> shape and precision of every rate.
     """
 
     tape: tuple[tuple[Population, LocalPullback], ...]
     fed_back: tuple[str, ...]
     drive_pullback: Callable[[Array], Params]
+    layout: Layout
 
     def transpose(self, v: Mapping[str, Array]) -> Rates:
         """Whole-state product ``Jᵀ v``, every population at once.
@@ -179,6 +185,36 @@ def sweep(
         Population name -> (B, N, width) array; ``"input"`` -> the embedding current.
     linearisation : Linearisation
     """
+    check_inputs(network, params, batch)
+    number("edge_derivative", edge_derivative, 0, 1)
+    given, wanted = (fed_back or {}, network.fed_back) if at is None else (at, network.last_readers)
+    if missing := [name for name in wanted if name not in given and name != INPUT]:
+        raise InputError(f"the rates of {missing[0]} are missing; a population reads them before they are evaluated")
+    return one_sweep(network, params, batch, fed_back, at, edge_derivative, t_conv)
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `finite` says so in words
+def one_sweep(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    fed_back: Mapping[str, Array] | None = None,
+    at: Mapping[str, Array] | None = None,
+    edge_derivative: float = 0.0,
+    t_conv: int | None = None,
+) -> tuple[Rates, Linearisation]:
+    """`sweep` without its checks, for those who have made them once and sweep often.
+
+    Parameters
+    ----------
+    network, params, batch, fed_back, at, edge_derivative, t_conv
+        As in `sweep`.
+
+    Returns
+    -------
+    rates, linearisation
+        As in `sweep`.
+    """
     x, drive_pullback = network.drive(params, batch)
     mask = attention_mask(batch, x.real.dtype)
     rates: Rates = {INPUT: x}
@@ -188,7 +224,27 @@ def sweep(
         reads = tuple(known[name] for name in population.reads)
         rates[population.name], pull = activity(population, params, reads, mask, edge_derivative, t_conv)
         tape.append((population, pull))
-    return rates, Linearisation(tuple(tape), network.fed_back, drive_pullback)
+    layout = {name: (a.shape, a.dtype) for name, a in rates.items()}
+    return rates, Linearisation(tuple(tape), network.fed_back, drive_pullback, layout)
+
+
+def finite(values: Mapping[str, Array], what: str) -> None:
+    """Make sure that what was computed are numbers: finite parameters may still be too large for their precision.
+
+    Parameters
+    ----------
+    values : mapping
+    what : str
+        For the message.
+
+    Raises
+    ------
+    InputError
+        They are not.
+    """
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise InputError(f"{what} {name} overflows {value.dtype}; the numbers it is computed from are too large")
 
 
 def rate_map(
@@ -217,10 +273,20 @@ def rate_map(
     InputError
         The network has feedback: its rates are the solution of an equation, not of a sweep.
     """
+    check_inputs(network, params, batch)
+    number("edge_derivative", edge_derivative, 0, 1)
     if network.fed_back:
         raise InputError("the network has feedback, so one sweep does not give its rates; solve for the equilibrium")
-    rates, linearisation = sweep(network, params, batch, edge_derivative=edge_derivative)
-    return rates, lambda drates: linearisation.substitute(drates)[2]
+    rates, linearisation = one_sweep(network, params, batch, edge_derivative=edge_derivative)
+    finite(rates, "the rate of")
+
+    def pullback(drates: Mapping[str, Array]) -> Params:
+        with np.errstate(over="ignore", invalid="ignore"):
+            dparams = linearisation.substitute(checked_cotangents(drates, linearisation.layout))[2]
+        finite(dparams, "the gradient of")
+        return dparams
+
+    return rates, pullback
 
 
 def scores(

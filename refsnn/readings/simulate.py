@@ -10,15 +10,16 @@ Two integration rules turn a projection f and the spikes s it reads into input c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, is_number, one_of, whole
 from ..model.batch import Batch, attention_mask, map_shares
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import Neuron, fire
 from ..ops import Array
+from .inputs import check_inputs, check_known, dropout_shapes
 from .rate_map import Rates
 
 __all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
@@ -72,10 +73,22 @@ def spike_stream(
     InputError
         `t_conv` or `block` is not positive, the rule is unknown, or some units do not spike.
     """
-    if t_conv < 1 or block < 1:
-        raise InputError(f"t_conv is {t_conv} and block {block}, but a simulation takes at least one step of each")
-    if rule not in ("inst", "running"):
-        raise InputError(f"the integration rule is {rule!r}, but it must be 'inst' or 'running'")
+    t_conv, block = _steps("t_conv", t_conv), _steps("block", block)
+    one_of("rule", rule, get_args(Rule))
+    check_inputs(network, params, batch)
+    yield from _stream(network, params, batch, t_conv, rule, block, stops)
+
+
+def _stream(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    t_conv: int,
+    rule: Rule,
+    block: int,
+    stops: Sequence[int],
+) -> Iterator[tuple[int, str, Array]]:
+    """`spike_stream` without its checks."""
     x, _ = network.drive(params, batch)
     mask = attention_mask(batch, x.dtype)
     fed_back, last_readers = network.fed_back, network.last_readers
@@ -250,6 +263,25 @@ def spike_steps(
             yield t, spikes, {name: count / t for name, count in counts.items()}
 
 
+def _times(t_conv: int | Sequence[int]) -> list[int]:
+    """Return one or several numbers of timesteps in order, each once."""
+    try:
+        given: list[Any] = [t_conv] if isinstance(t_conv, str) else list(t_conv)  # type: ignore[arg-type]
+    except TypeError:
+        given = [t_conv]
+    if not given:
+        raise InputError(f"`t_conv` is {t_conv!r}, but rates are read after one step or more")
+    return sorted({_steps("t_conv", t) for t in given})
+
+
+def _steps(name: str, given: object) -> int:
+    """Return a number of timesteps, or say that it is none."""
+    try:
+        return whole(name, given)
+    except InputError:
+        raise InputError(f"`{name}` is {given!r}, but a simulation takes a whole number, at least one step") from None
+
+
 def simulate(
     network: Network,
     params: Mapping[str, Array],
@@ -293,19 +325,28 @@ def simulate(
     InputError
         `t_conv` names no time or one below 1; and as in `spike_stream`.
     """
-    times = sorted({t_conv} if isinstance(t_conv, int) else set(t_conv))
-    if not times or times[0] < 1:
-        raise InputError(f"t_conv is {t_conv!r}, but rates are read after one step or more")
-    names = [p.name for p in network.populations] if keep is None else list(keep)
+    times = _times(t_conv)
+    one_of("rule", rule, get_args(Rule))
+    if not (is_number(leak) and 0 < leak <= 1):
+        raise InputError(f"`leak` is {leak!r}, but the leak of an average lies in (0, 1]")
+    check_inputs(network, params, batch)
+    everything = [p.name for p in network.populations]
+    names = everything if keep is None else list(keep)
+    check_known("population", names, everything)
     sequences, positions = batch.input_ids.shape
     shares = max(min(-(-batch.input_ids.size // SHARE), sequences), 1)
-    if block is None:
+    if block is not None:
+        block = _steps("block", block)
+    else:
         block = max(ROWS // max(-(-sequences // shares) * positions, 1), 1)
 
-    def alone(share: Batch, _: Array) -> dict[int, Rates]:
+    masks = dropout_shapes(network, batch)
+
+    def alone(share: Batch, rows: Array) -> dict[int, Rates]:
+        own = {name: value[rows] if name in masks else value for name, value in params.items()}
         rates: dict[int, Rates] = {t: {} for t in times}
         sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
-        for t, name, spikes in spike_stream(network, params, share, times[-1], rule, block, stops=times):
+        for t, name, spikes in _stream(network, own, share, times[-1], rule, block, times):
             if name not in names:
                 continue
             if name not in sums:
@@ -321,7 +362,7 @@ def simulate(
                 del sums[name]
         return rates
 
-    found = map_shares(alone, batch, shares, threads)
+    found = map_shares(alone, batch, shares, whole("threads", threads))
 
     def joined(t: int, name: str) -> Array:
         parts = [part[t].pop(name) for part in found]
