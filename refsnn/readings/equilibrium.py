@@ -79,6 +79,7 @@ class Equilibrium:
     solution: Solution
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # `finite` says so in words
 def equilibrium(
     network: Network,
     params: Mapping[str, Array],

@@ -89,7 +89,8 @@ def _stream(
     stops: Sequence[int],
 ) -> Iterator[tuple[int, str, Array]]:
     """`spike_stream` without its checks."""
-    x, _ = network.drive(params, batch)
+    with np.errstate(over="ignore", invalid="ignore"):  # `fire` says so in words
+        x, _ = network.drive(params, batch)
     mask = attention_mask(batch, x.dtype)
     fed_back, last_readers = network.fed_back, network.last_readers
     # s[0] = 0: what a population that reads a later one sees at the first step.
@@ -98,6 +99,7 @@ def _stream(
     means = _RunningMeans()
     integrals: dict[str, Array] = {}  # t·f(ā[t]) of each population at the end of the last block
 
+    @np.errstate(over="ignore", invalid="ignore")
     def current(population: Population, times: Array) -> Array:
         if rule == "inst" or population.projection.affine:
             reads = tuple(x if read == INPUT else spikes[read] for read in population.reads)
