@@ -24,6 +24,7 @@ from refsnn.model import projections
 from refsnn.model.batch import attention_mask
 from refsnn.model.families import bert, spiking_bert
 from refsnn.model.network import INPUT
+from refsnn.model import neurons
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
 from refsnn.model.student import StudentConfig
@@ -594,6 +595,13 @@ SPOILED = {
     "parameter's shape": (lambda c, t: t.update({WEIGHT: t[WEIGHT].T}), None, "shape (20, 12)"),
     "parameter is NaN": (lambda c, t: t.update({WEIGHT: t[WEIGHT] * np.nan}), None, "NaN"),
     "integer parameter": (lambda c, t: t.update({WEIGHT: t[WEIGHT].astype(int)}), None, "floating-point"),
+    "spikes of an unknown population": (lambda c, t: t.update({"spikes/encoder.2.key": t[KEY]}), None, "encoder.2.key"),
+    "an unknown tensor": (lambda c, t: t.update({"spike/encoder.0.key": t[KEY]}), None, "spike/encoder.0.key"),
+    "a mask": (lambda c, t: t.update({"param/embeddings.dropout": np.ones((2, 5, 12))}), None, "embeddings.dropout"),
+    "an unknown key": (None, lambda c: said(c, acumulate="float64"), "the key 'acumulate' is not known"),
+    "a rule of numbers": (None, lambda c: said(c, rule=1), "rule is 1"),
+    "a near constant": (None, lambda c: said(c, config=c.config.to_dict() | {"leek": 0.9}), "'leek'"),
+    "a huge number": (None, lambda c: said(c, config=c.config.to_dict() | {"vth": 10**400}), "vth is 1"),
     "unknown rule": (None, lambda c: said(c, rule="instant"), "'instant'"),
     "unknown dtype": (None, lambda c: said(c, dtype="float8"), "'float8'"),
     "unknown sums": (None, lambda c: said(c, accumulate="double"), "'double'"),
@@ -658,13 +666,19 @@ def test_files_that_are_no_records_are_refused_in_one_sentence(case, capsys, tmp
         case.path.write_bytes(whole[:length])
         assert "may be truncated" in complaint(capsys, case.path)
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors_of(case).items()}
-    for metadata in (None, {"refsnn": "{"}, {"other": "{}"}):
+    for metadata in (
+        None,
+        {"refsnn": "{"},
+        {"other": "{}"},
+        {"refsnn": "[" * 10**5},
+        {"refsnn": '{"config": {"vth": ' + "9" * 5000 + "}}"},
+    ):
         safetensors.numpy.save_file(tensors, case.path, metadata)
         assert "metadata" in complaint(capsys, case.path)
     assert "nowhere" in complaint(capsys, tmp_path / "nowhere")
     case.write(case.spikes)
     assert "nowhere" in complaint(capsys, case.path, "--params", tmp_path / "nowhere")
-    assert "block is -1" in complaint(capsys, case.path, "--block", "-1")
+    assert "--block is -1" in complaint(capsys, case.path, "--block", "-1")
 
 
 def test_certificates_refuse_what_they_cannot_judge(case):
@@ -676,10 +690,50 @@ def test_certificates_refuse_what_they_cannot_judge(case):
         certify(*arguments, {})
     with pytest.raises(InputError, match="analogue"):
         certify(bert(SMALL), *arguments[1:], case.spikes)
+    bias = "encoder.layer.0.attention.self.key.bias"
+    with pytest.raises(InputError, match=f"{bias} holds NaN"):
+        certify(case.model, case.params | {bias: np.full(12, np.nan)}, case.batch, case.spikes)
     # Potentials that are not numbers are never consistent with anything.
-    params = case.params | {"encoder.layer.0.attention.self.key.bias": np.full(12, np.nan)}
+    params = case.params | {bias: np.full(12, 1.7e308)}
     verdict = certify(case.model, params, case.batch, case.spikes)["encoder.0.key"]
-    assert verdict.wrong == verdict.decisions
+    assert verdict.wrong >= verdict.decisions * 16 // 17  # beyond the first step the sums overflow
+    for spikes, said in (
+        ([*case.spikes.values()], "the spikes are a list"),
+        (case.spikes | {"encoder.2.key": case.spikes["embeddings"]}, r"'encoder\.2\.key' is not known; there are emb"),
+        (case.spikes | {"embeddings": case.spikes["embeddings"] * 2}, "other values than 0 and 1"),
+        (case.spikes | {"embeddings": -1.0 * case.spikes["embeddings"]}, "other values than 0 and 1"),
+        (case.spikes | {"embeddings": case.spikes["embeddings"].astype(str)}, "other values than 0 and 1"),
+        (case.spikes | {"embeddings": 1}, r"have shape \(\)"),
+    ):
+        with pytest.raises(InputError, match=said):
+            certify(*arguments, spikes)
+    lists = {name: train.tolist() for name, train in case.spikes.items()}
+    assert not any(verdict.wrong for verdict in certify(*arguments, lists, case.rule).values())
+
+
+def test_neurons_are_certified_by_numbers_and_spikes_alone():
+    current = np.random.default_rng(0).integers(-1, 3, (20, 3))
+    neuron = Neuron(vth=1.5, leak=0.5)
+    spikes, _ = neurons.fire(current, neuron)
+    for ours in (current, current.astype(float), current.tolist()):
+        for train in (spikes, spikes.astype(bool), spikes.astype(np.int8), spikes.tolist()):
+            assert certify_neurons(ours, train, neuron).wrong == 0
+    assert certify_neurons(current, 1 - spikes, neuron).wrong == 60
+    for bad, said in (
+        (current > 0, "of type bool"),
+        (np.where(current > 0, np.nan, 0), "NaN"),
+        (current + 0j, "complex128"),
+        (current[1:], "of one shape"),
+        (current[:0], "of one shape"),
+        ("currents", "of type"),
+    ):
+        with pytest.raises(InputError, match=said):
+            certify_neurons(bad, spikes[:0] if np.shape(bad) == (0, 3) else spikes, neuron)
+    for train in (np.where(spikes > 0, np.nan, 0), spikes - 1, spikes * 2, spikes / 2, spikes.astype(str)):
+        with pytest.raises(InputError, match="other values than 0 and 1"):
+            certify_neurons(current, train, neuron)
+    with pytest.raises(InputError, match="precision is 'float8'"):
+        certify_neurons(current, spikes, neuron, "float8")
 
 
 def test_bfloat16_parameters_are_read_and_bfloat16_spikes_refused_with_a_sentence(tmp_path):

@@ -6,14 +6,46 @@ A type is what Python's annotations call it: ``int``, ``float``, ``str``, ``bool
 
 from __future__ import annotations
 
-import math
+import json
 import types
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
-from .errors import InputError
+from .errors import InputError, is_number
 
-__all__ = ["checked", "fits", "words"]
+__all__ = ["checked", "fits", "parsed", "words"]
+
+
+def parsed(source: object, text: str) -> Any:
+    """Read JSON that somebody else wrote.
+
+    Parameters
+    ----------
+    source : object
+        Where it was, for the message.
+    text : str
+
+    Returns
+    -------
+    value : object
+
+    Raises
+    ------
+    InputError
+        It is no JSON, nested too deeply, or has a number of thousands of digits.
+
+    Examples
+    --------
+    >>> parsed("a.json", "[" * 10**6)
+    Traceback (most recent call last):
+    refsnn.errors.InputError: a.json is nested too deeply to be what it should
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InputError(f"{source} is nested too deeply to be what it should") from None
+    except ValueError as error:  # JSONDecodeError, and what Python says of very long numbers
+        raise InputError(f"{source} is not valid JSON ({error})") from None
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -51,9 +83,11 @@ def fits(value: Any, kind: Any) -> bool:
         return value is None
     if isinstance(value, bool):
         return kind is bool
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    return isinstance(value, int | float if kind is float else kind)
+    if isinstance(value, int | float) and not is_number(value):
+        return False  # NaN, infinity, or beyond the largest floating-point number
+    if kind is float:
+        return is_number(value)
+    return isinstance(value, kind)
 
 
 def words(kind: Any) -> str:

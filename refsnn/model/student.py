@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 from ..errors import InputError
@@ -124,7 +125,10 @@ class StudentConfig:
         InputError
             Something is missing, of another type, or out of its range.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"{source} is a {type(values).__name__}, but a table was expected")
         values = checked(source, dict(values), SCHEMA, closed=False)
+        _refuse_near_misses(source, values)
         nested = checked(source, values.get("neuron", {}), CONSTANTS, "neuron")
         neuron = Neuron(**{name: value for name, value in (values | nested).items() if name in CONSTANTS})
         own: dict[str, dict[str, Any]] = {}
@@ -144,6 +148,13 @@ class StudentConfig:
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
         return config
+
+
+def _refuse_near_misses(source: object, values: Mapping[str, Any]) -> None:
+    """Other keys are a BERT's and may be there, but none that is a constant of a student all but one letter."""
+    for key in values:
+        if key not in SCHEMA and (meant := get_close_matches(str(key), SCHEMA, 1, 0.65)):
+            raise InputError(f"{source}: the key {key!r} is not known; {meant[0]!r} is")
 
 
 #: A neuron's constants, and what else a student's configuration has of its own, with their types.

@@ -23,16 +23,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, one_of, whole
 from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import Neuron, membrane_potential
 from ..ops import Array
 from ..ops.rounding import OWN, Enclosed, Precision
+from .inputs import check_inputs, check_known, real_array
 from .simulate import Rule
 
 __all__ = ["DECADES", "STRUCTURAL_TIE", "Verdict", "WrongDecision", "certify", "certify_neurons"]
@@ -110,6 +111,7 @@ class Verdict:
     margins: Array = field(default_factory=lambda: np.zeros(len(DECADES), int))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a potential that is no number is wrong, and counted so
 def certify(
     network: Network,
     params: Mapping[str, Array],
@@ -146,18 +148,16 @@ def certify(
     Raises
     ------
     InputError
-        A population is missing, a record has the wrong shape or other values than 0 and 1.
+        A population is missing or unknown, a record has the wrong shape or other values than 0 and 1.
 
     References
     ----------
     ``docs/certificates.md`` derives the bounds.
     """
-    if rule not in ("inst", "running"):
-        raise InputError(f"the integration rule is {rule!r}, but it must be 'inst' or 'running'")
-    if block < 1:
-        raise InputError(f"block is {block}, but a certificate is taken over blocks of one timestep or more")
-    if isinstance(precision, str):
-        precision = Precision.named(precision)
+    one_of("rule", rule, get_args(Rule))
+    block = whole("block", block)
+    precision = _precision(precision)
+    check_inputs(network, params, batch)
     exact = {name: np.asarray(value, np.float64) for name, value in params.items()}
     x = network.drive.enclose(exact, batch, precision)
     steps = _steps(network, batch, spikes)
@@ -195,15 +195,36 @@ def certify_neurons(current: Array, spikes: Array, neuron: Neuron, precision: Pr
     >>> print(certify_neurons(current, np.array([[0.0], [1], [0], [0], [1]]), Neuron(tie=0)).first_wrong)
     at t = 2, index (0,), the neuron fired at u = 0.8 with V_th = 1; rounding explains 3.1e-15, the margin is 2.0e-01
     """
-    membrane = _Membrane(neuron, Precision.named(precision) if isinstance(precision, str) else precision)
+    current = real_array("the current", current)
+    train = _train("the spikes", spikes)
+    if np.iscomplexobj(current) or not current.size or train.shape != current.shape:
+        kinds = f"{current.dtype} {current.shape} and {train.shape}"
+        raise InputError(f"currents and spikes are {kinds}, but real numbers and spikes of one shape, over time, count")
+    membrane = _Membrane(neuron, _precision(precision))
     times = np.arange(1.0, len(current) + 1)
     none = np.zeros(1)
-    membrane.advance(times, np.asarray(current, np.float64), none, none, np.asarray(spikes, np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        membrane.advance(times, current.astype(np.float64), none, none, train)
     return membrane.verdict
+
+
+def _precision(given: Precision | str) -> Precision:
+    return given if isinstance(given, Precision) else Precision.named(given)
+
+
+def _train(what: str, spikes: Any) -> Array:
+    """Return spikes as float64, or say that they are none."""
+    train = np.asarray(spikes)
+    if train.dtype.kind not in "biuf" or not ((train == 0) | (train == 1)).all():
+        raise InputError(f"{what} hold other values than 0 and 1, so they are no spike record")
+    return train.astype(np.float64)
 
 
 def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
     """Give the number of timesteps that all populations' records share."""
+    if not isinstance(spikes, Mapping):
+        raise InputError(f"the spikes are a {type(spikes).__name__}, but a dict of arrays by population was expected")
+    check_known("spikes of population", spikes, [population.name for population in network.populations])
     lengths = set()
     for population in network.populations:
         if population.name not in spikes:
@@ -219,7 +240,8 @@ def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
 
 
 def _shape(train: Any) -> tuple[int, ...]:
-    return tuple(train.shape if hasattr(train, "shape") else train.get_shape())
+    """Shape of a record in memory or in a file."""
+    return tuple(train.get_shape() if hasattr(train, "get_shape") else np.shape(train))
 
 
 class _Trains:
@@ -239,10 +261,8 @@ class _Trains:
 
     def spikes(self, name: str, delayed: bool = False) -> Array:
         if name not in self.block:
-            train = np.asarray(self.record[name][self.start : self.start + len(self.times)])
-            if not ((train == 0) | (train == 1)).all():
-                raise InputError(f"the spikes of {name} hold other values than 0 and 1, so they are no spike record")
-            self.block[name] = train.astype(np.float64)
+            train = self.record[name][self.start : self.start + len(self.times)]
+            self.block[name] = _train(f"the spikes of {name}", train)
         train = self.block[name]
         if not delayed:
             return train

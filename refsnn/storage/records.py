@@ -8,12 +8,11 @@ key ``refsnn`` holds a JSON object: ``config`` (see `refsnn.model.student.Studen
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from ..ops import Array
 from ..ops.rounding import Precision
 from ..readings.certify import DECADES, Verdict, certify
 from ..readings.simulate import Rule, spike_blocks
+from ..schema import checked, parsed
 
 __all__ = [
     "Record",
@@ -109,19 +109,32 @@ class Record:
     precision: Precision
 
 
-def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: str | None) -> Record:
-    keys = set(file.keys())
-    try:
-        said = json.loads((file.metadata() or {}).get(METADATA, "null"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: the metadata {METADATA!r} are not valid JSON ({error})") from None
+Precisions = Literal["float64", "float32", "float16", "bfloat16"]
+
+#: What the metadata of a record say.
+METADATA_KINDS = {"config": dict, "rule": Rule, "dtype": Precisions, "accumulate": Precisions | None}
+
+
+def _said(file, path) -> dict[str, Any]:
+    """Read a record's metadata."""
+    said = parsed(f"{path}: the metadata {METADATA!r}", (file.metadata() or {}).get(METADATA, "null"))
     if not isinstance(said, dict) or not isinstance(said.get("config"), dict) or "rule" not in said:
         raise InputError(
             f"{path} is no spike record: its metadata key {METADATA!r} must hold a JSON object with config, rule and "
             "dtype; docs/certificates.md describes the format"
         )
+    return checked(path, said, METADATA_KINDS, "", ("config", "rule", "dtype"))
+
+
+def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: str | None) -> Record:
+    keys = set(file.keys())
+    said = _said(file, path)
     if missing := [name for name in Batch._fields if name not in keys]:
         raise InputError(f"{path} lacks {', '.join(missing)}, the tokens that the spikes answer to")
+    if unknown := sorted(k for k in keys - set(Batch._fields) if not k.startswith(("spikes/", "param/"))):
+        raise InputError(
+            f"{path} holds {unknown[0]}, but a record has spikes/…, param/… and {', '.join(Batch._fields)}"
+        )
     config = StudentConfig.from_dict(said["config"], path).body
     batch = checked_batch(Batch(*(file.get_tensor(name) for name in Batch._fields)), config.bert)
     if parameters is None:
@@ -129,8 +142,10 @@ def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: 
         if not parameters:
             raise InputError(f"{path} holds no parameters (param/NAME); name the file that does with `params`")
     shapes = config.shapes
+    if masks := sorted(name for name in parameters if name.endswith(".dropout")):
+        raise InputError(f"{path}: there is a dropout mask {masks[0]}, but records are made without dropout")
     params = check_parameters({k: v for k, v in parameters.items() if k in shapes}, shapes, str(path))
-    precision = Precision.named(dtype or str(said.get("dtype")), accumulate or said.get("accumulate"))
+    precision = Precision.named(dtype or said["dtype"], accumulate or said.get("accumulate"))
     return Record(config.network, params, batch, said["rule"], precision)
 
 
@@ -175,10 +190,11 @@ def certify_record(
             raise InputError(f"{path} cannot be read as safetensors ({error}); it may be truncated") from None
         found = _read(file, path, given, dtype, accumulate)
         spikes = {}
-        for population in found.network.populations:
-            with suppress(safetensors.SafetensorError):  # `certify` says what is missing
-                spikes[population.name] = file.get_slice(f"spikes/{population.name}")
-                if spikes[population.name].get_dtype() == "BF16":
+        for key in file.keys():
+            if key.startswith("spikes/"):  # `certify` says what is missing, and what is too much
+                name = key.removeprefix("spikes/")
+                spikes[name] = file.get_slice(key)
+                if spikes[name].get_dtype() == "BF16":
                     raise InputError(f"{path}: the spikes are bfloat16, which NumPy lacks; write them as bytes (uint8)")
         widest = found.batch.input_ids.size * max(p.width for p in found.network.populations)
         steps = max(1, BLOCK_ELEMENTS // widest) if block is None else block
