@@ -754,13 +754,31 @@ def test_bfloat16_parameters_are_read_and_bfloat16_spikes_refused_with_a_sentenc
     shorten(tmp_path / "a", tmp_path / "b", "param/")
     assert not any(v.wrong for v in certify_record(tmp_path / "b")[1].values())
     shorten(tmp_path / "a", tmp_path / "c", "spikes/")
-    with pytest.raises(InputError, match="bytes"):
+    with pytest.raises(InputError, match=r"are BF16, .*bytes"):
         certify_record(tmp_path / "c")
+    relabel(tmp_path / "a", tmp_path / "d", "spikes/", "F8_E4M3")
+    with pytest.raises(InputError, match=r"are F8_E4M3, .*bytes"):
+        certify_record(tmp_path / "d")
+    relabel(tmp_path / "b", tmp_path / "e", "param/embeddings.word", "F8_E5M2", half=True)
+    with pytest.raises(InputError, match=r"word_embeddings.weight is of type F8_E5M2"):
+        certify_record(tmp_path / "e")
 
 
 def half(x):
     """Round down to bfloat16."""
     return (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
+
+
+def relabel(source, target, prefix, kind, half=False):
+    """Copy a safetensors file, the tensors under a prefix said to be of another type, perhaps twice as many numbers."""
+    data = source.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    for name, entry in header.items():
+        if name.startswith(prefix):
+            entry |= {"dtype": kind, "shape": [*entry["shape"][:-1], entry["shape"][-1] * (2 if half else 1)]}
+    text = json.dumps(header).encode()
+    target.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
 
 
 def shorten(source, target, prefix):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ __all__ = [
     "json_lines",
     "load_tensors",
     "new_folder",
+    "not_a_pointer",
     "read_json",
     "require",
     "save_tensors",
@@ -32,6 +35,12 @@ __all__ = [
 
 #: The one metadata key of our safetensors files. The format's writer does not keep the order of several.
 METADATA = "refsnn"
+
+#: How a Git LFS pointer begins.
+POINTER = b"version https://git-lfs"
+
+#: Types of safetensors files that NumPy has; bfloat16 is read, too, by `tensor`.
+NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 
 
 def require(module: str):
@@ -48,17 +57,19 @@ def require(module: str):
     Raises
     ------
     InputError
-        The package is not installed.
+        The package is not installed, or importing it fails.
     """
     import importlib
 
+    package = module.partition(".")[0]
     try:
         return importlib.import_module(module)
-    except ImportError:
-        package = module.partition(".")[0]
-        raise InputError(
-            f"this needs the package {package}, which is not installed; install it with: pip install 'refsnn[all]'"
-        ) from None
+    except (Exception, SystemExit) as error:  # a package may do anything when it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            said = "is not installed; install it with: pip install 'refsnn[all]'"
+        else:
+            said = f"is installed but cannot be imported ({type(error).__name__}: {_first(error)}); install it anew"
+        raise InputError(f"this needs the package {package}, which {said}") from None
 
 
 def existing(path: str | os.PathLike, what: str) -> Path:
@@ -79,6 +90,8 @@ def existing(path: str | os.PathLike, what: str) -> Path:
     InputError
         It does not.
     """
+    if not os.fspath(path):
+        raise InputError(f'the name of {what} is empty (""); name an existing one')
     if not (path := Path(path)).exists():
         raise InputError(f"{what} {path} does not exist; name an existing one")
     return path
@@ -98,22 +111,31 @@ def new_folder(path: str | os.PathLike) -> Path:
     Raises
     ------
     InputError
-        The folder cannot be made, or not be written into.
+        It has no name, cannot be made, or cannot be written into.
     """
-    path = Path(path)
+    path = _named(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with atomic(path / ".writable") as probe:
-            probe.touch()
-        (path / ".writable").unlink()
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise InputError(f"cannot write into {path} ({error.strerror}); name a folder that can be written") from None
     return path
 
 
+def _named(path: str | os.PathLike) -> Path:
+    """Refuse the empty name, which `Path` takes for the current folder."""
+    if not os.fspath(path):
+        raise InputError('the name of what is to be written is empty (""); name a file or folder')
+    return Path(path)
+
+
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file completely or not at all: yields a temporary path beside it and renames at the end.
+
+    A symbolic link is followed, so that its target becomes new and the link stays; a file that is replaced keeps its
+    permissions.
 
     Parameters
     ----------
@@ -124,16 +146,47 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     temporary : Path
         Write here; it is gone if the block raises. A process killed in between leaves the old file as it was, and its
         temporary file to the next one that writes this path.
+
+    Raises
+    ------
+    InputError
+        There is something that must not be replaced (a folder, a device, a pipe, a read-only file), or the file cannot
+        be written, because the disk is full, say.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
+    target = Path(os.path.realpath(_named(path)))
+    temporary = target.with_name(f".{target.name}.part")
+    mode = _replaceable(path, target)
     try:
+        temporary.unlink(missing_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if mode is not None:
+            temporary.chmod(mode)
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):  # of another file, which the block reads
+            raise
+        raise InputError(f"cannot write {path} ({error.strerror or error}); what was there before is kept") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _replaceable(path: str | os.PathLike, target: Path) -> int | None:
+    """Permissions of the file that is replaced, None where there is none yet; anything but a file is refused."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); name another file") from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise InputError(f"cannot write {path}: it is {what}, but an ordinary file was expected; name another")
+    if not (mode & 0o222 and os.access(target, os.W_OK)):
+        raise InputError(f"cannot write {path}: it is read-only; name another file, or make it writable")
+    return stat.S_IMODE(mode)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -176,13 +229,37 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         There is no such file, it is not JSON, or it holds something else than an object.
     """
     path = existing(path, "the file")
+    not_a_pointer(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); it may be truncated") from None
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise InputError(f"{path} is not valid JSON: it is nested too deeply") from None
+    except ValueError as error:  # of UTF-8, of JSON, or of a number with thousands of digits
+        raise InputError(f"{path} is not valid JSON ({_first(error)}); it may be truncated") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a JSON {type(value).__name__}, but an object with named fields was expected")
     return value
+
+
+def not_a_pointer(path: str | os.PathLike) -> None:
+    """Refuse what Git LFS leaves in place of a large file that was not fetched: a few lines of text.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    InputError
+        It is such a pointer.
+    """
+    if not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise InputError(f"{path} is a Git LFS pointer and not the file itself, which `git lfs pull` fetches")
 
 
 def json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -203,7 +280,7 @@ def json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             entries.append(entry)
@@ -246,15 +323,25 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
     """
     safetensors = require("safetensors")
     path = existing(path, "the checkpoint")
+    not_a_pointer(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             tensors = {name: tensor(file, path, name) for name in sorted(file.keys())}
             metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-    except (safetensors.SafetensorError, json.JSONDecodeError, TypeError, OSError) as error:
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are no JSON object")
+    except InputError:
+        raise
+    except (safetensors.SafetensorError, ValueError, RecursionError, TypeError, OSError) as error:
         raise InputError(
-            f"{path} cannot be read as safetensors ({error}); it may be truncated, or not a safetensors file"
+            f"{path} cannot be read as safetensors ({_first(error)}); it may be truncated, or not a safetensors file"
         ) from None
     return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in tensors.items()}, metadata
+
+
+def _first(error: BaseException) -> str:
+    """First line of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def tensor(file: Any, path: str | os.PathLike, name: str) -> np.ndarray:
@@ -271,9 +358,20 @@ def tensor(file: Any, path: str | os.PathLike, name: str) -> np.ndarray:
     Returns
     -------
     tensor : array
+
+    Raises
+    ------
+    InputError
+        It is of a type that NumPy lacks, such as float8.
     """
-    if file.get_slice(name).get_dtype() != "BF16":
+    kind = file.get_slice(name).get_dtype()
+    if kind in NUMPY_TYPES:
         return file.get_tensor(name)
+    if kind != "BF16":
+        raise InputError(
+            f"{path}: {name} is of type {kind}, but floating-point types from 16 bits on and integers can be read; "
+            "convert it to float32 first"
+        )
     with open(path, "rb") as raw:
         size = int.from_bytes(raw.read(8), "little")
         entry = json.loads(raw.read(size))[name]

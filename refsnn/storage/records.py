@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError
-from ..files import METADATA, existing, load_tensors, require, save_tensors, tensor
+from ..files import METADATA, NUMPY_TYPES, existing, load_tensors, require, save_tensors, tensor
 from ..model.batch import Batch, checked_batch
 from ..model.network import Network
 from ..model.parameters import Params, check_parameters
@@ -194,8 +194,8 @@ def certify_record(
             if key.startswith("spikes/"):  # `certify` says what is missing, and what is too much
                 name = key.removeprefix("spikes/")
                 spikes[name] = file.get_slice(key)
-                if spikes[name].get_dtype() == "BF16":
-                    raise InputError(f"{path}: the spikes are bfloat16, which NumPy lacks; write them as bytes (uint8)")
+                if (kind := spikes[name].get_dtype()) not in NUMPY_TYPES:
+                    raise InputError(f"{path}: the spikes are {kind}, which NumPy lacks; write them as bytes (uint8)")
         widest = found.batch.input_ids.size * max(p.width for p in found.network.populations)
         steps = max(1, BLOCK_ELEMENTS // widest) if block is None else block
         return found, certify(found.network, found.params, found.batch, spikes, found.rule, found.precision, steps)
