@@ -19,6 +19,7 @@ from tokenizers import BertWordPieceTokenizer
 
 from refsnn.data import corpora
 from refsnn.data.corpora import claims, drawing, reviews, writing
+from refsnn.errors import InputError
 
 PRAISE = """
     charming clever delightful elegant enjoyable engaging entertaining fresh graceful gripping impressive inspired
@@ -506,7 +507,7 @@ def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path: Path, monkeypatc
         raise OSError("the disk is full")
 
     monkeypatch.setattr(writing.os, "replace", fail)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(InputError, match="the disk is full"):
         corpora.write_corpus(tmp_path / "corpus.txt", 3, seed=0)
     assert (tmp_path / "corpus.txt").read_bytes() == before
 

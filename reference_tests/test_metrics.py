@@ -8,7 +8,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refsnn.data.metrics import METRICS, measure
+from refsnn.data.metrics import METRICS, agreement, answer, decide, measure, task_metrics
+from refsnn.data.tasks import TASKS
 from refsnn.errors import InputError
 
 CLASSES = st.integers(2, 4).flatmap(
@@ -87,6 +88,32 @@ def test_correlations_at_extremes():
     assert METRICS["pearson"](x, -1e300 * x) == pytest.approx(-1)
     assert -1 <= METRICS["pearson"](np.linspace(0, 1, 7), np.linspace(5, 0, 7)) <= 1  # never beyond by rounding
     assert METRICS["spearman"](np.array([1, 2, 3], np.float32), [10.0, np.inf, 5.0]) == -0.5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_class_scores_that_say_nothing_have_no_answer(value, classes):
+    logits = np.ones((5, classes))
+    logits[1, 0] = logits[4, -1] = value
+    other, labels = np.zeros((5, classes)), np.zeros(5, int)
+    task = TASKS[{1: "stsb", 2: "sst2", 3: "mnli"}[classes]]
+    for use in (
+        lambda: decide(logits),
+        lambda: answer(logits),
+        lambda: task_metrics(task, logits, labels),
+        lambda: agreement(logits, other),
+        lambda: agreement(other, logits),
+    ):
+        with pytest.raises(InputError, match=r"^2 of 5 examples have class scores that are NaN or infinite"):
+            use()
+
+
+def test_correlations_of_almost_constant_scores_say_nothing_aside():
+    almost = 1 + np.array([0.0, 1e-15, 3e-15])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert METRICS["pearson"](almost, [1.0, 2.0, 3.0]) > 0.8
+        assert METRICS["spearman"](almost, [1.0, 2.0, 3.0]) == pytest.approx(1)
 
 
 def test_large_counts_do_not_overflow(sklearn):

@@ -7,6 +7,7 @@ the usual programs: F1 and Matthews' correlation are 0, as in scikit-learn, and 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -150,15 +151,16 @@ def pearson(predicted: Array, truth: Array) -> float:
     >>> pearson([2.5, 2.5], [1.0, 3.0])
     nan
     """
+    from scipy import stats  # here, because most tasks need no correlation and it takes half a second
+
     units = []
     for scores in _pair(predicted, truth):
         x = scores.astype(np.float64)
         if (x == x[0]).all() or not np.isfinite(x).all():  # rounding of the mean would make noise of a constant
             return float("nan")
-        deviation = x / np.abs(x).max()
-        deviation = deviation - deviation.mean()
-        units.append(deviation / np.linalg.norm(deviation))
-    return float(np.clip(units[0] @ units[1], -1, 1))
+        units.append(x / np.abs(x).max())  # so that no square overflows
+    with warnings.catch_warnings(action="ignore", category=stats.NearConstantInputWarning):
+        return float(stats.pearsonr(*units).statistic)
 
 
 def spearman(predicted: Array, truth: Array) -> float:
@@ -181,13 +183,12 @@ def spearman(predicted: Array, truth: Array) -> float:
     >>> round(spearman([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]), 4)
     0.866
     """
-    ranks = []
-    for scores in _pair(predicted, truth):
-        if np.isnan(scores).any():
-            return float("nan")
-        _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(count) - (count - 1) / 2)[place])
-    return pearson(*ranks)
+    from scipy import stats
+
+    predicted, truth = _pair(predicted, truth)
+    if np.isnan(predicted).any() or np.isnan(truth).any():
+        return float("nan")
+    return pearson(stats.rankdata(predicted), stats.rankdata(truth))
 
 
 #: The metrics by their names in tasks and results.
@@ -322,12 +323,28 @@ def decide(logits: Array) -> Array:
     -------
     predictions : (n,) array
 
+    Raises
+    ------
+    InputError
+        A score is NaN or infinite.
+
     Examples
     --------
     >>> decide(np.array([[1.0, 2.0], [3.0, 0.0]])), decide(np.array([[2.5], [4.0]]))
     (array([1, 0]), array([2.5, 4. ]))
     """
+    logits = _finite(logits)
     return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=-1)
+
+
+def _finite(logits: Array) -> Array:
+    """Refuse class scores that say nothing: of NaN, the largest is in no class."""
+    if not (sound := np.isfinite(logits)).all():
+        raise InputError(
+            f"{(~sound).any(axis=-1).sum()} of {len(logits)} examples have class scores that are NaN or infinite, so "
+            "they have no answer; the model's parameters, or its precision, are not fit to compute with"
+        )
+    return logits
 
 
 def answer(logits: Array) -> Array:
@@ -348,6 +365,7 @@ def answer(logits: Array) -> Array:
            [0.5 , 0.5 ]]), array([[2.5],
            [4. ]]))
     """
+    logits = _finite(logits)
     return logits if logits.shape[-1] == 1 else ops.softmax(logits)[0]
 
 

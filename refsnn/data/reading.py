@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import os
+import re
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import existing, require
+from .tables import ENDINGS, Rows, dataset_rows, kind_of, reason, table_rows
 from .tasks import HUB, Task
 
 __all__ = [
@@ -27,9 +28,9 @@ def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[
     Parameters
     ----------
     data : path
-        The task's folder, or the one above it that holds all tasks, with a file named after the split; a file; or
-        `HUB`. TSV files are read as GLUE's, whose quotes are part of the text; CSV, JSON, JSON lines and Parquet as
-        `datasets` does.
+        The task's folder, or the one above it that holds all tasks, with a file named after the split, as GLUE's
+        archive or as the hub calls it; a file; or `HUB`. TSV files are read as GLUE's, whose quotes are part of the
+        text.
     task : Task
     split : str
         ``"train"``, or of `splits`.
@@ -46,33 +47,24 @@ def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[
     InputError
         No such file or no network, a missing column, a malformed row or unknown label (with its line), or no rows.
     """
-    source, unit, rows = _open(data, task, split)
+    source, rows = _open(data, task, split)
     test = split.startswith("test")
-    header = next(rows, (0, ()))[1]
-    places = _places(header, task, columns or {})
-    missing = [name for name in (*task.sentences, "label") if name not in places and not (test and name == "label")]
-    if missing:
-        raise InputError(
-            f"{source} has the columns {list(header)}, but {', '.join(missing)} was expected; "
-            f"say which is meant with `columns` {missing[0]}=COLUMN"
-        )
+    header = next(rows, ("", ()))[1]
+    places = _places(source, header, task, columns or {}, test)
     found: dict[str, list] = {name: [] for name in (*task.sentences, "index" if test else "label")}
     left_out = 0
-    for number, row in rows:
-        where = f"{source}, {unit} {number}"
+    for where, row in rows:
         whole = len(row) == len(header)
         label = row[places["label"]] if whole and not test else None
         if not test and ("" if label is None else label) in task.unlabelled:
             left_out += 1
             continue
         if not whole:
-            raise InputError(f"{where}: {len(row)} fields, but the header has {len(header)}")
+            raise InputError(f"{where} has {len(row)} fields, but the header has {len(header)}")
         for name in task.sentences:
-            if not isinstance(text := row[places[name]], str):
-                raise InputError(f"{where}: {name} is {text!r}, but text was expected")
-            found[name].append(text)
+            found[name].append(checked_text(where, name, row[places[name]]))
         if test:
-            found["index"].append(str(row[places["index"]] if "index" in places else len(found["index"])))
+            found["index"].append(_index(where, row[places["index"]] if "index" in places else len(found["index"])))
         else:
             found["label"].append(_target(label, task, where))
     if left_out:
@@ -82,45 +74,122 @@ def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[
     return require("datasets").Dataset.from_dict(found)
 
 
-#: Rows of a table, each with its number; the first is the header.
-Rows = Iterator[tuple[int, Sequence[Any]]]
+def checked_text(where: str, name: str, text: Any) -> str:
+    """Return a text that was read, or say that it is none."""
+    if not isinstance(text, str):
+        raise InputError(f"{where}: {name} is {_shown(text)}, but text was expected")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can spell it, and no file can hold it
+        raise InputError(f"{where}: {name} holds half of a surrogate pair, which is no text") from None
+    return text
 
 
-def _open(data: str | os.PathLike, task: Task, split: str) -> tuple[str, str, Rows]:
-    """Find a split: its place and what its rows are called, both for messages, and the rows."""
+def _index(where: str, index: Any) -> str:
+    if index is None:
+        raise InputError(f"{where}: index is missing, which other rows have")
+    return str(index)
+
+
+def _shown(value: Any) -> str:
+    """Write a value out, long ones cut."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _open(data: str | os.PathLike, task: Task, split: str) -> tuple[str, Rows]:
+    """Find a split: its place, for messages, and its rows."""
     if str(data) == HUB:
-        return f"the hub's {task.name}", "row", _hub_rows(task, split)
-    path = _split_file(existing(data, "the data folder"), task, split)
-    if path.suffix == ".tsv":
-        return str(path), "line", _tsv_rows(path, task)
-    return str(path), "row", _file_rows(path, task)
+        return (source := f"the hub's {task.name}"), _hub_rows(source, task, split)
+    paths = _split_files(existing(data, "the data folder"), task, split)
+    rows = _together([_named_rows(path, task) for path in paths])
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} others", rows
 
 
-def _split_file(data: Path, task: Task, split: str) -> Path:
-    endings = (".tsv", ".csv", ".json", ".jsonl", ".parquet")
+def _split_files(data: Path, task: Task, split: str) -> list[Path]:
+    """Find the file that holds a split; the hub cuts large ones in pieces, of which all must be there."""
     if data.is_file():
-        if data.suffix not in endings:
-            raise InputError(f"{data} ends in {data.suffix!r}, but one of {', '.join(endings)} was expected")
-        return data
-    for folder in (data / task.folder, data):
-        for ending in endings:
-            if (path := folder / f"{split}{ending}").exists():
-                return path
+        if data.suffix.lower() not in ENDINGS:
+            raise InputError(f"{data} ends in {data.suffix!r}, but one of {', '.join(ENDINGS)} was expected")
+        return [data]
+    names = dict.fromkeys((split, split.replace("dev", "validation")))
+    for folder in (data / task.folder, data / task.name, data):
+        for name in names:
+            for ending in ENDINGS:
+                if (path := folder / f"{name}{ending}").exists():
+                    return [path]
+            if pieces := _pieces(folder, name):
+                return pieces
     raise InputError(
-        f"neither {data} nor {data / task.folder} has {split}.tsv (or {split}.csv, .json, .jsonl, .parquet); "
-        "name the folder that has, or a file"
+        f"neither {data} nor {data / task.folder} has {split}.tsv (or {split}.csv, .json, .jsonl, .parquet"
+        f"{''.join(f', or {name}-00000-of-00001.parquet' for name in names)}); name the folder that has, or a file"
     )
 
 
-def _places(header: Sequence[str], task: Task, columns: Mapping[str, str]) -> dict[str, int]:
-    """Where each of the task's columns is, as far as it is there."""
+def _pieces(folder: Path, name: str) -> list[Path]:
+    """Files ``NAME-00000-of-00002.parquet`` and so on, as the hub calls them."""
+    listed = sorted(os.listdir(folder)) if folder.is_dir() else []
+    found = [file for file in listed if re.fullmatch(rf"{re.escape(name)}-\d{{5}}-of-\d{{5}}\.parquet", file)]
+    if not found:
+        return []
+    count = int(found[0][-13:-8])
+    wanted = [f"{name}-{i:05d}-of-{count:05d}.parquet" for i in range(count)]
+    if found != wanted:
+        missing = next((file for file in wanted if file not in found), found[-1])
+        raise InputError(f"{folder} has {len(found)} of the {count} pieces of {name}; {missing} does not fit")
+    return [folder / file for file in found]
+
+
+def _together(tables: Sequence[Rows]) -> Rows:
+    """Put tables one after the other; their columns must be the same."""
+    header = None
+    for rows in tables:
+        where, names = next(rows, ("", ()))
+        if header is None:
+            yield where, names
+        elif list(names) != list(header):
+            raise InputError(f"{where} has the columns {list(names)}, but the piece before it has {list(header)}")
+        header = names
+        yield from rows
+
+
+def _named_rows(path: Path, task: Task) -> Rows:
+    """Rows of a file; CoLA's official ones have no header, but labels where it would be."""
+    rows = table_rows(path)
+    first = next(rows, None)
+    if first is None:
+        return
+    row = first[1]
+    if kind_of(path) == "tsv" and len(row) == len(task.header) and row[1] in task.labels:
+        yield str(path), task.header
+    yield from itertools.chain([first], rows)
+
+
+def _places(source: str, header: Sequence[str], task: Task, columns: Mapping[str, str], test: bool) -> dict[str, int]:
+    """Where each of the task's columns is; all must be there, but for the label of a test split and the index."""
     places: dict[str, int] = {}
-    for name in (*task.sentences, "label", "index"):
+    wanted = (*task.sentences, "index" if test else "label")
+    for name in wanted:
         usual = [name, task.aliases.get(name, name), "idx" if name == "index" else name]
         for known in [columns[name]] if name in columns else usual:
             if known in header:
                 places.setdefault(name, header.index(known))
+        if name in places and header.count(header[places[name]]) > 1:
+            raise InputError(f"{source} has two columns called {header[places[name]]!r}; which one counts is unclear")
+    missing = [name for name in wanted if name not in places and (name != "index" or name in columns)]
+    if missing:
+        asked = [f"{name}={columns[name]}" for name in missing if name in columns]
+        told = f" (`columns` said {' '.join(asked)}, now or when the run was made)" if asked else ""
+        raise InputError(
+            f"{source} has the columns {_listed(header)}, but {', '.join(missing)} was expected{told}; "
+            f"say which is meant with `columns` {missing[0]}=COLUMN"
+        )
     return places
+
+
+def _listed(header: Sequence[str]) -> str:
+    shown = ", ".join(map(_shown, header[:20]))
+    return f"[{shown}]" if len(header) <= 20 else f"[{shown}, … {len(header)} in all]"
 
 
 #: Scores beyond this are nobody's: their squares would overflow.
@@ -128,85 +197,30 @@ LARGEST = 1e15
 
 
 def _target(label: Any, task: Task, where: str) -> int | float:
-    """Class index or score; a class may be spelled as its index, too."""
+    """Class index or score; a class may be spelled as the hub calls it, or as its index, too."""
     if task.labels:
         if isinstance(label, bool) or (isinstance(label, float) and label.is_integer()):
             label = int(label)
-        classes = {name: i for i, name in enumerate(task.labels)}
+        classes = {name: i for i, name in enumerate(task.names)} | {name: i for i, name in enumerate(task.labels)}
         if not any(name.isdigit() for name in task.labels):
             classes |= {str(i): i for i in range(len(task.labels))}
-        if str(label) not in classes:
-            raise InputError(f"{where}: label {label!r} is none of {list(task.labels)}")
-        return classes[str(label)]
+        spelled = label if isinstance(label, str) else _shown(label)
+        if spelled not in classes:
+            called = f", nor of {list(task.names)}" if task.names and task.names != task.labels else ""
+            raise InputError(f"{where}: label {_shown(label)} is none of {list(task.labels)}{called}")
+        return classes[spelled]
     try:
         score = float(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = np.nan
     least, greatest = task.scale or (-LARGEST, LARGEST)
     if not least <= score <= greatest:
         wanted = "a number" if task.scale is None else f"a number from {least:g} to {greatest:g}"
-        raise InputError(f"{where}: score {label!r} is not {wanted}")
+        raise InputError(f"{where}: score {_shown(label)} is not {wanted}")
     return score
 
 
-def _tsv_rows(path: Path, task: Task) -> Rows:
-    """Rows of an official file, as they stand: quotes are part of the text, and there may be a byte order mark."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        try:
-            for row in rows:
-                if rows.line_num == 1 and len(row) == len(task.header) and row[1] in task.labels:
-                    yield 0, task.header
-                if row:
-                    yield rows.line_num, row
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-        except csv.Error as error:
-            raise InputError(f"{path}, line {rows.line_num}: {error}; it is not a TSV file") from None
-
-
-def _dataset_rows(dataset: Any, task: Task) -> Rows:
-    """Rows of a `datasets.Dataset`; classes go by their names where it has the task's, perhaps in another order."""
-    named = {
-        name: feature
-        for name, feature in dataset.features.items()
-        if task.labels and set(getattr(feature, "names", ())) == set(task.labels)
-    }
-
-    def rows() -> Iterator[Sequence[Any]]:
-        for batch in dataset.iter(1000):
-            for name, feature in named.items():
-                batch[name] = [i if i is None or i < 0 else feature.int2str(i) for i in batch[name]]
-            yield from zip(*batch.values(), strict=True)
-
-    yield 0, dataset.column_names
-    yield from enumerate(rows(), 1)
-
-
-def _file_rows(path: Path, task: Task) -> Rows:
-    """Rows of a CSV, JSON, JSON lines or Parquet file, read by `datasets`."""
-    datasets = require("datasets")
-    kind = path.suffix[1:]
-    try:
-        options = csv_options(path) if kind == "csv" else {}
-        read = getattr(datasets.Dataset, "from_" + kind.removesuffix("l"))
-        with tempfile.TemporaryDirectory() as cache:  # no copy that stays behind, or is older than the file
-            dataset = read(str(path), keep_in_memory=True, cache_dir=cache, **options)
-    except Exception as error:  # pandas', pyarrow's, and bare ones
-        raise InputError(f"{path} cannot be read as {kind} with named columns and rows ({reason(error)})") from None
-    return _dataset_rows(dataset, task)
-
-
-def csv_options(path: str | os.PathLike) -> dict[str, Any]:
-    """Have `datasets` read all columns as they stand: a review may be "1984", or "NA"."""
-    datasets = require("datasets")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
-    strings = datasets.Features({name: datasets.Value("string") for name in header})
-    return {"names": header, "header": 0, "features": strings, "keep_default_na": False}
-
-
-def _hub_rows(task: Task, split: str) -> Rows:
+def _hub_rows(source: str, task: Task, split: str) -> Rows:
     datasets = require("datasets")
     try:
         dataset = datasets.load_dataset("nyu-mll/glue", task.name, split=split.replace("dev", "validation"))
@@ -215,9 +229,4 @@ def _hub_rows(task: Task, split: str) -> Rows:
             f"GLUE's {task.name} can neither be fetched from the Hugging Face hub nor found in its cache "
             f"({reason(error)}); connect to the network once, or name a folder with `data`"
         ) from None
-    return _dataset_rows(dataset, task)
-
-
-def reason(error: Exception) -> str:
-    """First line of what a library says of a failure."""
-    return (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+    return dataset_rows(source, dataset)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import existing, require
-from .reading import csv_options, reason
+from ..files import existing, not_a_pointer, require
+from .reading import checked_text
+from .tables import ENDINGS, json_objects, kind_of, parquet_column, reason, table_rows
 from .tasks import HUB
 
 __all__ = [
@@ -23,9 +24,9 @@ def read_corpus(sources: Sequence[str | os.PathLike]) -> Iterator[str]:
     Parameters
     ----------
     sources : sequence of path or str
-        Text files, whose documents are the paragraphs between blank lines; files ``.csv``, ``.json``, ``.jsonl`` or
-        ``.parquet``, whose documents are the rows of the column ``text``; or ``hub:NAME`` or ``hub:NAME:CONFIG``, the
-        train split of a data set of the Hugging Face hub, likewise.
+        Text files, whose documents are the paragraphs between blank lines; files ``.tsv``, ``.csv``, ``.json``,
+        ``.jsonl`` or ``.parquet``, whose documents are the rows of the column ``text``; or ``hub:NAME`` or
+        ``hub:NAME:CONFIG``, the train split of a data set of the Hugging Face hub, likewise.
 
     Yields
     ------
@@ -56,11 +57,12 @@ def _documents(sources: Sequence[str | os.PathLike]) -> Iterator[str]:
 
 
 def _is_table(source: str | os.PathLike) -> bool:
-    return Path(source).suffix in (".csv", ".json", ".jsonl", ".parquet")
+    return Path(source).suffix.lower() in ENDINGS
 
 
 def _paragraphs(source: str | os.PathLike) -> Iterator[str]:
     lines: list[str] = []
+    not_a_pointer(source)
     try:
         with open(source, encoding="utf-8-sig") as file:
             for line in file:
@@ -71,20 +73,29 @@ def _paragraphs(source: str | os.PathLike) -> Iterator[str]:
                     lines = []
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror})") from None
     yield "".join(lines)
 
 
 def _texts(source: str | os.PathLike) -> Iterator[str]:
     """Rows of a table's column ``text``, without a copy of the table in memory or elsewhere."""
-    kind = Path(source).suffix[1:].removesuffix("l")
-    try:
-        options = csv_options(source) if kind == "csv" else {}
-        rows = require("datasets").load_dataset(kind, data_files=str(source), split="train", streaming=True, **options)
-        yield from _column(rows, source)
-    except InputError:
-        raise
-    except Exception as error:  # pandas', pyarrow's, and bare ones
-        raise InputError(f"{source} cannot be read as {kind} with a column text ({reason(error)})") from None
+    path = Path(source)
+    if (kind := kind_of(path)) == "parquet":
+        yield from _column(parquet_column(path, "text"))
+    elif kind in ("json", "jsonl"):
+        not_a_pointer(path)
+        yield from _column(json_objects(path))
+    else:
+        rows = table_rows(path)
+        _, header = next(rows, ("", ()))
+        if header.count("text") != 1:
+            raise InputError(f"{path} has the columns {list(header)}, but one column text was expected")
+        place = header.index("text")
+        for where, row in rows:
+            if len(row) != len(header):
+                raise InputError(f"{where} has {len(row)} fields, but the header has {len(header)}")
+            yield checked_text(where, "text", row[place])
 
 
 def _hub_texts(source: str | os.PathLike) -> Iterator[str]:
@@ -96,12 +107,11 @@ def _hub_texts(source: str | os.PathLike) -> Iterator[str]:
             f"the corpus {source} can neither be fetched from the Hugging Face hub nor found in its cache "
             f"({reason(error)}); connect to the network once, or name a file"
         ) from None
-    yield from _column(rows, source)
+    yield from _column((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _column(rows: Any, source: str | os.PathLike) -> Iterator[str]:
-    for number, row in enumerate(rows, 1):
-        if not isinstance(text := row.get("text"), str):
-            what = f"text is {text!r}" if "text" in row else f"there are the columns {list(row)}"
-            raise InputError(f"{source}, row {number}: {what}, but text in a column of this name was expected")
-        yield text
+def _column(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    for where, row in rows:
+        if "text" not in row:
+            raise InputError(f"{where}: there are the columns {list(row)}, but text in a column text was expected")
+        yield checked_text(where, "text", row["text"])
