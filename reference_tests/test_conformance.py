@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +15,8 @@ import pytest
 from refsnn.commands.cli import main
 from refsnn.conformance import reference
 from refsnn.conformance.cases import SUITES, call, cases, eight_bits
-from refsnn.conformance.judge import Exemption, conform, expectation, judge, read_exemptions
-from refsnn.conformance.report import stale, status_counts
+from refsnn.conformance.judge import Exemption, Result, conform, expectation, judge, read_exemptions
+from refsnn.conformance.report import stale, status_counts, write_html_report
 from refsnn.conformance.requirements import REQUIREMENTS
 from refsnn.errors import InputError
 
@@ -249,6 +251,23 @@ def test_conform_command_writes_both_reports(tmp_path, capsys, monkeypatch):
     assert failed == {"neurons/ties"} and report["backend"] == "mine <1>"
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "mine &lt;1&gt;" in page and "u &gt; V_th" in page and "mine <1>" not in page
+
+
+def test_page_is_whole_hides_nothing_and_greys_out_what_is_not_supported(tmp_path):
+    odd = "<script>alert(1)</script>\n\"'{{ 7 * 7 }}"
+    results = [
+        Result("neurons/<ties>", "float64", "S-2", "failed", odd, 3.0, "neuron"),
+        Result("neurons/random", "float64", "S-1", "passed", "", 0.5, "neuron"),
+        Result("op/gelu", "float64", "S-7", "unsupported", "", 0.0, "op"),
+        Result("op/gelu", "float32", "S-7", "skipped", odd, 0.0, "op"),
+    ]
+    write_html_report(tmp_path / "page.html", odd, results, [odd], {"suite": odd})
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script" not in page and unescape(page).count(odd) == 5  # title, heading, warning, suite, finding
+    rows = re.findall(r'<tr( class="without")?><th scope="row">(S-\d+)</th>.*?</tr>', page, re.DOTALL)
+    assert rows == [("", "S-1"), ("", "S-2"), (' class="without"', "S-7")]
+    assert "0.50 of the tolerance" in page and page.count("not supported") == 1
+    assert "1 of 4 cases passed" in page and not re.search(r'(href|src)="[^#]', page)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from base64 import b64decode
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,7 +26,6 @@ from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.pages import inspect as inspection
-from refsnn.pages.document import document, live
 from refsnn.pages.inspect import inspect_run
 from refsnn.pages.words import population_title
 from refsnn.readings.equilibrium import equilibrium
@@ -226,16 +225,29 @@ def test_tables_and_boxes_hold_the_same_numbers(page, outline):
 def test_words_say_who_agrees_and_since_when():
     answers = np.array([[0.6, 0.4], [0.4, 0.6], [0.7, 0.3], [0.8, 0.2]])
     sentence = Sentence(("a",), ["a"], [1], [0], 0, 1)
+    seen = SimpleNamespace(answers=answers, teacher=np.array([0.1, 0.9]), limit=np.array([0.8, 0.2]))
+    found = inspection._verdict(TASKS["sst2"], sentence, seen, ["negative", "positive"])
+    assert found == {"answers": ["positive", "negative", "negative"], "since": 3, "truth": "positive"}
 
-    def words(teacher, limit):
-        seen = SimpleNamespace(answers=answers, teacher=np.array(teacher), limit=np.array(limit))
-        return inspection._verdict(TASKS["sst2"], sentence, seen, ["negative", "positive"])
 
-    same = words([0.9, 0.1], [0.8, 0.2])
-    assert "All three answer <i>negative</i>." in same
-    assert "the same from step 3 on" in same and "The label is <i>positive</i>" in same
-    other = words([0.1, 0.9], [0.8, 0.2])
-    assert "<i>positive</i> by the teacher, <i>negative</i> by the rate map, <i>negative</i> by the spikes" in other
+def test_page_says_in_words_who_agrees(run, tmp_path, monkeypatch):
+    def words(teacher):
+        observe = inspection.observe
+
+        def other(*arguments):
+            seen = observe(*arguments)
+            return replace(seen, teacher=seen.answers[-1] if teacher == "as spikes" else 1 - seen.answers[-1])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(inspection, "observe", other)
+            path, _ = inspect_run(run, "a film", t_conv=T, out=tmp_path / "page.html")
+        return " ".join(path.read_text(encoding="utf-8").split())
+
+    same, differ = words("as spikes"), words("otherwise")
+    assert re.search(r"All three answer <i>(\w+)</i>\. The spikes’ answer is the same from step \d+ on\.", same)
+    found = re.search(r"differ: <i>(\w+)</i> by the teacher, <i>(\w+)</i> by the rate map, <i>(\w+)</i> by", differ)
+    assert found and found[1] != found[3]
+    assert "The label is" not in same
 
 
 def test_teacher_answers_as_hugging_faces_bert_does(run, outline):
@@ -261,8 +273,6 @@ def test_text_of_the_user_and_of_the_run_is_escaped(page, outline):
     assert HOSTILE in outline.text and "a<b>&run" in outline.text
     assert HOSTILE not in page and HOSTILE in unescape(page)
     assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in outline.seen}
-    tokens = inspection._tokens(Sentence(("",), ["<b>", "&amp;"], [1, 1], [0, 0], 0, None))  # a vocabulary may have any
-    assert "<b>" not in tokens and "&lt;b&gt;" in tokens and "&amp;amp;" in tokens
 
 
 def test_page_needs_nothing_else(page, outline):
@@ -310,10 +320,19 @@ def test_a_single_step_and_a_single_head_position(run, tmp_path):
     assert data["steps"] == 1 and len(data["tokens"]) == 3
 
 
-def test_data_cannot_end_its_element():
-    text = "</script><!-- & \u2028 \u00e9"
-    found = Outline(live(document("title", "", {}), "", [text], "1;"))
-    assert json.loads(found.scripts[0]) == [text]
+def test_tokens_cannot_end_their_element(run, tmp_path, monkeypatch):
+    odd = ["</script><!-- & \u2028 é", "<b>", "&amp;", "\"'\n{{ x }}", "]]>"]  # a vocabulary may have any
+    read = inspection.read_sentence
+
+    def other(*arguments):
+        task, sentence = read(*arguments)
+        return task, replace(sentence, tokens=odd, texts=("\n".join(odd),))
+
+    monkeypatch.setattr(inspection, "read_sentence", other)
+    path, _ = inspect_run(run, "a film is", t_conv=T, out=tmp_path / "page.html")
+    found = Outline(path.read_text(encoding="utf-8"))
+    assert json.loads(found.scripts[0])["tokens"] == odd and len(found.scripts) == 2
+    assert "\n".join(odd) in found.text and "<b>" in found.text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -356,7 +375,9 @@ def test_text_that_is_too_long_is_cut_and_the_page_says_so(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "cut to the 5 tokens that the run was trained with; 2 are left out" in said and "inspect.html" in said
     page = (run / "inspect.html").read_text(encoding="utf-8")
-    assert "longer than the 5 tokens that the run was trained with: 2 tokens at the end are left out" in page
+    assert "longer than the 5 tokens that the run was trained with: 2 tokens at the end are left out" in " ".join(
+        page.split()
+    )
     assert numbers(page)["tokens"] == ["[CLS]", "a", "film", "is", "[SEP]"]
 
 

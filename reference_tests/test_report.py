@@ -176,14 +176,15 @@ def test_page_has_title_language_sections_and_figures(page, outline):
 def test_table_holds_the_numbers_of_the_results(evaluated, outline):
     results = json.loads((evaluated / "results-inst.json").read_text(encoding="utf-8"))
     head, teacher, rates, *spikes = outline.tables[0]
-    assert [cell.removesuffix("%") for cell in head[1:3]] == ["accuracy", "agrees"]
+    assert [cell.removesuffix(" %") for cell in head[1:3]] == ["accuracy", "agrees"]
     assert teacher[1] == f"{100 * results['teacher_accuracy']:.1f}"
     assert rates[1] == f"{100 * results['rate_accuracy']:.1f}"
     assert [row[0] for row in spikes] == [f"student, T = {t}" for t in TIMES]
     for cells, row in zip(spikes, results["spikes"], strict=True):
         shown = [float(cell.rstrip("×")) for cell in cells[1:]]
         true = [100 * row["accuracy"], 100 * row["agreement"], row["firing_rate"], row["norm_ops"], row["energy_gain"]]
-        decimals = [1, 1, 3, 2, 2]
+        true.append(row["full"]["gain"])
+        decimals = [1, 1, 3, 2, 2, 2]
         assert shown == [float(f"{value:.{places}f}") for value, places in zip(true, decimals, strict=True)]
 
 
@@ -212,6 +213,74 @@ def test_classes_go_by_their_names(evaluated, page):
     answer = page[page.index('<figure id="probabilities">') : page.index('<figure id="energy">')]
     assert f">{true} (true)</text>" in answer and f">{other}</text>" in answer
     assert f"the label is <i>{true}</i>." in answer and "class 0" not in page and "class 1" not in page
+
+
+def test_headline_is_the_best_of_the_times_that_save_energy(run):
+    def said(gains, values):
+        def change(results):
+            for row, gain, value in zip(results["spikes"], gains, values, strict=True):
+                row["energy_gain"], row["metrics"]["accuracy"] = gain, value
+
+        edit(run / "results-inst.json", change)
+        page = report.write_report(run).read_text(encoding="utf-8")
+        cards = page[page.index('<dl class="numbers"') :]
+        return " ".join(cards[: cards.index("</dl>")].split())
+
+    best = said([4.0, 1.5], [0.5, 0.75])
+    assert (
+        "T = 8</dt><dd>75.0" in best and "the best T that saves energy by the paper’s count (energy gain 1.50×)" in best
+    )
+    assert "by the full count the gain is" in best
+    assert "T = 2</dt><dd>50.0" in said([4.0, 0.5], [0.5, 0.75])  # more steps are better, and cost more
+    assert "T = 2</dt><dd>75.0" in said([4.0, 1.5], [0.75, 0.75])  # as good, and cheaper
+    assert "no evaluated T saves energy by the paper’s count (energy gain 0.25×)" in said([0.5, 0.25], [0.5, 0.75])
+
+
+def test_text_that_looks_like_part_of_a_drawing_is_left_alone():
+    odd = 'id="x" href="#y" url(#z)'
+    with figure_style():
+        figure = new_figure(1.0)
+        figure.text(0, 0, odd)
+        drawn = svg(figure)
+    assert odd in unescape(drawn) and 'id="name-figure_1"' in drawn
+
+
+@pytest.mark.usefixtures("plain")
+def test_hostile_names_stay_text_everywhere(run):
+    odd = "<script>alert(1)</script>\n\"'&amp;{{ 7 * 7 }}</td>"
+    edit(run / "run.json", lambda values: values["settings"].update(corpus=odd, teacher=odd, data=odd))
+    edit(run / "run.json", lambda values: values.update(versions={odd: odd}))
+    edit(run / "results-inst.json", lambda values: values.update(task=odd, split=odd, energies={odd: 1.0}))
+    edit(run / "results-inst.json", lambda values: values["example"].update(text=odd))
+    page = report.write_report(run).read_text(encoding="utf-8")
+    outline = Outline(page)
+    assert outline.open == [] and not {"script"} & {tag for tag, _ in outline.seen}
+    assert unescape(page).count(odd) >= 8 and "49" not in re.sub(r"<[^>]*>", "", page[: page.index("</h1>")])
+
+
+def test_page_reads_on_a_telephone_in_the_dark_and_on_paper(page):
+    """Colours are the style sheet's variables, which the dark has values for; what is wide scrolls by itself."""
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "prefers-color-scheme: dark" in style and "@media print" in style
+    light, dark = re.findall(r":root \{([^}]*)\}", style)
+    names = [set(re.findall(r"(--[\w-]+):", part)) for part in (light, dark)]
+    assert names[0] - names[1] == {"--plain"} and names[1] < names[0]
+    assert set(re.findall(r"var\((--[\w-]+)\)", style)) <= names[0]
+    assert page.count("<table") == page.count('<div class="scroll"><table')
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+
+
+def test_long_tables_are_folded(page):
+    recipe = page[page.index("<summary>Recipe</summary>") :]
+    assert recipe.index("batch_size") < recipe.index("</details>")
+    assert "<summary>Stages" not in page
+
+
+def test_a_page_that_lacks_a_value_is_not_written():
+    import jinja2
+
+    with pytest.raises(jinja2.UndefinedError):
+        pages.render("report.html", results={"task": "x"})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -284,7 +353,7 @@ def trace(steps, encoders, tokens):
 
 
 def svg(figure):
-    return pages.svg(figure, "name", "label")
+    return pages.svg(figure, "name").parts
 
 
 @pytest.mark.filterwarnings("error")

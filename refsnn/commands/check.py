@@ -79,7 +79,10 @@ def _conform(options: Any) -> int:
     from ..conformance.judge import conform, load_adapter, read_exemptions
     from ..conformance.report import stale, text_report, write_html_report, write_json_report
     from ..errors import InputError
+    from ..files import require
 
+    if options.html:
+        require("jinja2")  # before the cases run, not after
     sys.path.insert(0, os.getcwd())  # an adapter in the folder one works in, as `python -m` would find it
     adapter = load_adapter(options.adapter)
     skips, xfails = read_exemptions(options.skips), read_exemptions(options.xfails)

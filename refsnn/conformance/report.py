@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import textwrap
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 
 from .._version import __version__
 from ..files import write_json, write_text
+from ..pages.document import render
 from .judge import Exemption, Result
 from .requirements import REQUIREMENTS
 
@@ -104,22 +104,6 @@ def write_json_report(
     write_json(path, about | {"cases": len(results), "warnings": list(warnings), "results": rows})
 
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-weight: 600; margin-bottom: 0; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
-p.sub { color: #555; margin-top: 0; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem; vertical-align: top; }
-th { border-bottom: 2px solid #ccc; font-weight: 600; } tr + tr td { border-top: 1px solid #eee; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } code { font-size: .9em; white-space: nowrap; }
-.s { display: inline-block; min-width: 6.2rem; padding: 0 .5rem; border-radius: .3rem; font-size: .85rem;
-  text-align: center; }
-.passed { background: #d7ebf7; } .failed, .xpassed { background: #f7d9c4; font-weight: 600; }
-.xfailed { background: #f6e7c8; } .skipped, .unsupported { background: #eee; color: #555; }
-details { margin: .3rem 0; } summary { cursor: pointer; }
-"""
-
-
 def write_html_report(
     path: str | os.PathLike, name: str, results: Sequence[Result], warnings: Sequence[str], settings: Mapping[str, Any]
 ) -> None:
@@ -131,45 +115,27 @@ def write_html_report(
     name, results, warnings, settings
         As in `write_json_report`.
     """
-    e = html.escape
-    passed = sum(r.status == "passed" for r in results)
-    about = ", ".join(f"{key} {value}" for key, value in settings.items())
-    page = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
-        f"<title>{e(name)}: conformance</title><style>{STYLE}</style><h1>{e(name)}</h1>",
-        f"<p class=sub>{passed} of {len(results)} cases passed · refsnn {__version__} · {e(about)}</p>",
-    ]
-    page += [f"<p>⚠ {e(warning)}</p>" for warning in warnings]
-    shown = [status for status in STATUSES if any(r.status == status for r in results)]
-    page.append("<table><tr><th>level" + "".join(f"<th class=n>{status}" for status in shown))
-    for level, counts in status_counts(results).items():
-        if any(counts.values()):
-            page.append(f"<tr><td>{level}" + "".join(f"<td class=n>{counts[status] or '·'}" for status in shown))
-    page.append("</table>")
-    failures = [r for r in results if r.status in ("failed", "xfailed", "xpassed")]
-    if failures:
-        page.append("<h2>What failed</h2><table><tr><th>case<th>precision<th>outcome<th>what was found")
-        page += [
-            f"<tr><td><code>{e(r.case)}</code><td>{r.dtype}<td>{_mark(r.status)}<td>{e(r.message)}" for r in failures
-        ]
-        page.append("</table>")
-    page.append("<h2>Requirements</h2><table><tr><th>id<th>requirement<th class=n>passed<th>cases")
+    statuses = [status for status in STATUSES if any(r.status == status for r in results)]
+    requirements = []
     for requirement in REQUIREMENTS.values():
-        own = [r for r in results if r.requirement == requirement.id]
-        if own:
-            cases = "".join(
-                f"<div>{_mark(r.status)} <code>{e(r.id)}</code> "
-                f"{'' if r.status != 'passed' else f'{r.worst:.2f} of the tolerance' if r.worst else ''}</div>"
-                for r in own
-            )
-            good = sum(r.status == "passed" for r in own)
-            page.append(
-                f"<tr><td>{requirement.id}<td>{e(requirement.title)}<td class=n>{good} of {len(own)}"
-                f"<td><details><summary>{len(own)} cases</summary>{cases}</details>"
-            )
-    page.append("</table></html>")
-    write_text(path, "\n".join(page))
-
-
-def _mark(status: str) -> str:
-    return f"<span class='s {status}'>{status}</span>"
+        if own := [r for r in results if r.requirement == requirement.id]:
+            without = all(r.status in ("unsupported", "skipped") for r in own)
+            requirements.append((requirement, own, sum(r.status == "passed" for r in own), without))
+    page = render(
+        "conformance.html",
+        name=name,
+        version=__version__,
+        settings=settings,
+        warnings=warnings,
+        cases=len(results),
+        passed=sum(r.status == "passed" for r in results),
+        statuses=statuses,
+        levels=[
+            [level, *(str(counts[status] or "·") for status in statuses)]
+            for level, counts in status_counts(results).items()
+            if any(counts.values())
+        ],
+        failures=[r for r in results if r.status in ("failed", "xfailed", "xpassed")],
+        requirements=requirements,
+    )
+    write_text(path, page)

@@ -1,204 +1,116 @@
-"""Pages of HTML that need nothing else: no network, every figure inline SVG."""
+"""Pages of HTML that need nothing else: templates that escape all they are given, one style, figures as inline SVG."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import resources
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..files import require
+from . import words
 from .figures.style import PIXELS_PER_INCH, figure_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CSS", "document", "html_table", "live", "picture", "svg"]
+__all__ = ["Drawing", "drawings", "render", "svg"]
 
-CSS = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fdfdfb; color: #222; font: 17px/1.6 Charter, "Bitstream Charter", "Source Serif 4",
-  Georgia, "DejaVu Serif", serif; }
-main { max-width: 66rem; margin: 0 auto; padding: 2.5rem 2rem 4rem; }
-h1, h2, nav, table, figcaption b, .numbers { font-family: system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
-h1 { font-size: 2rem; line-height: 1.25; margin: 0 0 .4em; text-wrap: balance; }
-h2 { font-size: 1.35rem; line-height: 1.3; margin: 3.2rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #d9d9d2; }
-p, figcaption, blockquote, .note { max-width: 46rem; }
-p { margin: 0 0 1em; }
-a { color: #00598a; }
-nav { font-size: .88rem; margin: 1.6rem 0 0; }
-nav a { margin-right: 1.4em; white-space: nowrap; }
-.numbers { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.6rem 0; }
-.numbers div { flex: 1 1 11rem; padding: .8rem 1.1rem; border: 1px solid #d9d9d2; border-radius: 6px;
-  background: #fff; }
-.numbers dt { font-size: .88rem; color: #555; }
-.numbers dd { margin: 0; font-size: 1.9rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; line-height: 1.4; margin: .6rem 0 1.4rem;
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .5em; color: #555; }
-th, td { padding: .38em .9em; text-align: right; border-bottom: 1px solid #e4e4de; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { border-bottom: 1.5px solid #555; vertical-align: bottom; }
-tbody th { font-weight: 400; }
-thead small { display: block; font-weight: 400; color: #555; }
-table.words td { text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
-.tables { display: flex; flex-wrap: wrap; column-gap: 4rem; align-items: flex-start; }
-.tables > * { max-width: 100%; }
-figure { margin: 1.4rem 0 2.2rem; break-inside: avoid; }
-figure svg { display: block; width: 100%; height: auto; }
-figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
-figcaption { margin-top: .6rem; font-size: .93rem; line-height: 1.5; color: #333; }
-blockquote { margin: 1rem 0 1.4rem; padding: .2rem 0 .2rem 1.1rem; border-left: 3px solid #56b4e9;
-  overflow-wrap: anywhere; }
-.note { font-size: .93rem; color: #444; }
-code { font-size: .9em; }
-@media (max-width: 900px) { main { padding: 1.5rem 1.2rem 3rem; } }
-@media print {
-  @page { margin: 16mm; }
-  body { background: #fff; font-size: 10.5pt; }
-  main { max-width: none; padding: 0; }
-  nav { display: none; }
-  h2, h2 + p, blockquote { break-after: avoid; }
-  h2 { margin-top: 1.6rem; }
-  table, tr, .numbers { break-inside: avoid; }
-}
-""".strip()
+#: Functions of `refsnn.pages.words` that templates write numbers with.
+FILTERS = ("duration", "grouped", "listed", "percent", "plural", "population_title", "times")
 
 
-def svg(figure: Figure, name: str, label: str) -> str:
-    """Turn a figure into SVG that can stand inside a page among others.
+class Drawing(NamedTuple):
+    """A figure as SVG that can stand inside a page among others; the page's template adds what it shows, in words.
+
+    Attributes
+    ----------
+    box : str
+        Its view box.
+    parts : markupsafe.Markup
+        What stands between ``<svg>`` and ``</svg>``.
+    """
+
+    box: str
+    parts: str
+
+
+def svg(figure: Figure, name: str) -> Drawing:
+    """Turn a figure into SVG.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     name : str
-        Its id in the page.
-    label : str
-        What it shows, for readers who do not see it.
+        Its id in the page. Names of parts are global to a page, so each figure's get this as a prefix.
 
     Returns
     -------
-    svg : str
+    drawing : Drawing
     """
     file = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(file, format="svg", dpi=PIXELS_PER_INCH, metadata=nothing, transparent=True)
     drawn = file.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
-    # Names of parts are global to a page, so each figure's get a prefix of their own.
-    drawn = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', drawn)
-    drawn = re.sub(r'href="#([^"]*)"', rf'href="#{name}-\1"', drawn)
-    drawn = drawn.replace("url(#", f"url(#{name}-")
-    box = re.search(r'viewBox="[^"]*"', drawn)
-    assert box is not None
-    return re.sub(r"<svg[^>]*>", f'<svg role="img" aria-label="{escape(label)}" {box[0]}>', drawn, count=1).strip()
+    found = re.search(r'<svg[^>]*viewBox="([^"]*)"[^>]*>(.*)</svg>', drawn, re.DOTALL)
+    assert found is not None
+
+    def renamed(tag: re.Match[str]) -> str:
+        inside = re.sub(r'\bid="', f'id="{name}-', tag[0])
+        return re.sub(r'(href="|url\()#', rf"\1#{name}-", inside)
+
+    # Inside tags only: a token or a class may be called id="x".
+    return Drawing(found[1], require("markupsafe").Markup(re.sub(r"<[^>]*>", renamed, found[2].strip())))
 
 
-def picture(number: int | str, name: str, label: str, caption: str, draw: Callable[[], Figure]) -> str:
-    """Draw a figure and put it with its caption; `label` is plain text, `caption` HTML.
+def drawings(figures: Mapping[str, Callable[[], Figure]]) -> dict[str, Drawing]:
+    """Draw figures in the pages' style.
 
     Parameters
     ----------
-    number : int or str
-    name : str
-        Its id in the page.
-    label : str
-        What it shows, for readers who do not see it.
-    caption : str
-    draw : callable
-        Returns the figure.
+    figures : mapping
+        Id in the page -> function that draws.
 
     Returns
     -------
-    html : str
+    drawings : dict
     """
     with figure_style():
-        drawn = svg(draw(), name, label)
-    return f'<figure id="{name}">\n{drawn}\n<figcaption><b>Figure {number}.</b> {caption}</figcaption>\n</figure>'
+        return {name: svg(draw(), name) for name, draw in figures.items()}
 
 
-def html_table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "figures") -> str:
-    """Lay out a table; all arguments are HTML. The first cell of a row is its heading.
-
-    Parameters
-    ----------
-    caption : str
-    head : sequence of str
-        Empty for none.
-    rows : iterable of sequences of str
-    kind : str
-        Its class.
-
-    Returns
-    -------
-    html : str
-    """
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
-    )
-    return (
-        f'<div class="scroll"><table class="{kind}">\n<caption>{caption}</caption>\n'
-        + (f"<thead><tr>{top}</tr></thead>\n" if head else "")
-        + f"<tbody>\n{body}\n</tbody>\n</table></div>"
-    )
-
-
-def document(title: str, header: str, sections: Mapping[str, str]) -> str:
-    """Compose a page; all arguments are HTML.
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of ``refsnn/pages/templates``. What is not `Markup` is text, and stays text in the page.
 
     Parameters
     ----------
-    title : str
-        The page's title and first heading.
-    header : str
-        What follows it.
-    sections : mapping
-        Heading -> content; links to them stand below the header.
+    template : str
+    **values : Any
+        Everything that the template names; a name that is missing is an error.
 
     Returns
     -------
     page : str
     """
-    links = "\n".join(f'<a href="#section-{i}">{heading}</a>' for i, heading in enumerate(sections, 1))
-    body = "\n".join(
-        f'<section aria-labelledby="section-{i}">\n<h2 id="section-{i}">{heading}</h2>\n{content}\n</section>'
-        for i, (heading, content) in enumerate(sections.items(), 1)
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Any:
+    jinja2 = require("jinja2")
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("refsnn.pages", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{CSS}\n</style>\n</head>\n<body>\n<main>\n"
-        f"<header>\n<h1>{title}</h1>\n{header}\n"
-        f'<nav aria-label="sections">\n{links}\n</nav>\n</header>\n{body}\n</main>\n</body>\n</html>\n'
-    )
-
-
-def live(page: str, style: str, data: Any, program: str) -> str:
-    """Let a page move: add a style, data and a program to a document, which must be readable without them.
-
-    Parameters
-    ----------
-    page : str
-        As from `document`.
-    style : str
-        CSS.
-    data : JSON-serialisable
-        Becomes the contents of the element ``data``.
-    program : str
-        JavaScript, run after the page was read.
-
-    Returns
-    -------
-    page : str
-    """
-    # Without this character the data cannot end their element; as JSON's escape it means the same.
-    values = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    scripts = f'<script type="application/json" id="data">{values}</script>\n<script>\n{program.strip()}\n</script>'
-    head, middle, tail = page.partition("\n</style>")
-    body, end, rest = tail.rpartition("\n</body>")
-    return f"{head}\n{style.strip()}{middle}{body}\n{scripts}{end}{rest}"
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    made.filters |= {name: getattr(words, name) for name in FILTERS}
+    files = resources.files("refsnn.pages")
+    made.globals["file"] = lambda name: require("markupsafe").Markup((files / name).read_text(encoding="utf-8").strip())
+    return made

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.metrics import Spread
 from ..evaluation.sweep import group, own_setting, spreads
 from ..files import atomic, write_text
-from .document import document, html_table, picture
+from .document import drawings, render
 from .figures.accuracy import Curve, Panel, lines_figure
 from .figures.style import figure_style
 from .tables import setting_title, shown_times
-from .words import metric_sign, metric_title, metric_value, percent, population_title
+from .words import metric_sign, metric_title, metric_value, percent, plural, population_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +36,20 @@ def write_sweep(result: Mapping[str, Any]) -> Path:
     -------
     path : Path
     """
-    path = Path(result["run"]) / "sweep.html"
-    return _write(path, f"Sweep of a spiking student on {result['task']}", _summary(result), _sections(result))
+    metric, own = result["metric"], result["settings"][0]
+    values = {
+        "teacher (BERT)": (result["teacher"] or {}).get(metric),
+        "student, rate map": (own["rate"] or {}).get(metric),
+        f"spikes, {own['rule']}, T = {own['rows'][-1]['t']}": own["rows"][-1]["metrics"][metric],
+    }
+    return _write(
+        Path(result["run"]) / "sweep.html",
+        _sections(result),
+        result=result,
+        run=Path(result["run"]).resolve().name,
+        metric=metric_title(metric),
+        numbers=[(name, "–" if v is None else metric_value(v, metric), "") for name, v in values.items()],
+    )
 
 
 def write_comparison(results: Sequence[Mapping[str, Any]]) -> Path:
@@ -54,33 +65,53 @@ def write_comparison(results: Sequence[Mapping[str, Any]]) -> Path:
     path : Path
     """
     path = Path(results[0]["run"]) / "compare.html"
-    first = results[0]
-    header = (
-        f"<p>{len(results)} runs on the {escape(first['split'])} split of {escape(first['task'])}, "
-        f"{first['examples']} examples. Runs that differ by their seed alone are put together: mean, and in "
-        "parentheses or shaded the lowest and the highest.</p>"
-    )
-    return _write(path, f"Runs on {first['task']} compared", header, _comparison(results))
+    return _write(path, _comparison(results), result=results[0], runs=len(results))
 
 
-#: Heading -> paragraphs before the figure, the figure's name, label and caption and how to draw it, what follows it.
-Section = tuple[str, tuple[str, str, str, Callable[[], "Figure"]] | None, str]
+class Picture(NamedTuple):
+    """A figure of a page, drawn when the page is written.
+
+    Attributes
+    ----------
+    name : str
+        Its id in the page, and a part of the name of its file.
+    label : str
+        What it shows, for readers who do not see it.
+    caption : str
+    draw : callable
+        Returns the figure.
+    """
+
+    name: str
+    label: str
+    caption: str
+    draw: Callable[[], Figure]
 
 
-def _write(path: Path, title: str, header: str, sections: Mapping[str, Section]) -> Path:
+class Section(NamedTuple):
+    """A part of a page: a figure, tables below it, or both.
+
+    Attributes
+    ----------
+    picture : Picture or None
+    tables : sequence
+        Each with its caption, head and rows, and its kind if that is not figures.
+    note : str
+        Which of the template's remarks stands before the figure, if any.
+    """
+
+    picture: Picture | None
+    tables: Sequence[Any] = ()
+    note: str = ""
+
+
+def _write(path: Path, sections: Mapping[str, Section], **values: Any) -> Path:
     """Write a page, and its figures by themselves too."""
-    bodies: dict[str, str] = {}
-    number = 0
-    for heading, (before, drawn, after) in sections.items():
-        bodies[heading] = before
-        if drawn is not None:
-            number += 1
-            name, label, caption, draw = drawn
-            bodies[heading] += "\n" + picture(number, name, label, caption, draw)
-            with figure_style(), atomic(path.with_name(f"{path.stem}-{name}.svg")) as temporary:
-                draw().savefig(temporary, format="svg", metadata={"Date": None})
-        bodies[heading] += "\n" + after
-    write_text(path, document(escape(title), header, bodies))
+    draw = {section.picture.name: section.picture.draw for section in sections.values() if section.picture}
+    for name, figure in draw.items():
+        with figure_style(), atomic(path.with_name(f"{path.stem}-{name}.svg")) as temporary:
+            figure().savefig(temporary, format="svg", metadata={"Date": None})
+    write_text(path, render(path.name, parts=sections, drawn=drawings(draw), **values))
     return path
 
 
@@ -88,31 +119,8 @@ def _write(path: Path, title: str, header: str, sections: Mapping[str, Section])
 # One run
 
 
-def _summary(result: Mapping[str, Any]) -> str:
-    own = result["settings"][0]
-    steps = own["rows"][-1]["t"]
-    values = {
-        "teacher (BERT)": (result["teacher"] or {}).get(result["metric"]),
-        "student, rate map": (own["rate"] or {}).get(result["metric"]),
-        f"spikes, {own['rule']}, T = {steps}": own["rows"][-1]["metrics"][result["metric"]],
-    }
-    boxes = "\n".join(
-        f"<div><dt>{name}</dt><dd>{_value(value, result['metric'])}</dd></div>" for name, value in values.items()
-    )
-    return (
-        f"<p>The student of <code>{escape(Path(result['run']).resolve().name)}</code>, evaluated on "
-        f"{result['examples']} examples of the {escape(result['split'])} split, with integration rules and constants "
-        f"other than those it was trained with, and stopped early.</p>\n"
-        f'<dl class="numbers" aria-label="{metric_title(result["metric"])}">\n{boxes}\n</dl>'
-    )
-
-
 def _title(setting: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    return escape(setting_title(setting, own)).replace(" = ", "\u202f=\u202f")
-
-
-def _value(value: float | None, metric: str) -> str:
-    return "–" if value is None else metric_value(value, metric)
+    return setting_title(setting, own).replace(" = ", "\u202f=\u202f")
 
 
 def _sections(result: Mapping[str, Any]) -> dict[str, Section]:
@@ -133,8 +141,8 @@ def _sections(result: Mapping[str, Any]) -> dict[str, Section]:
             result, sorted(leaks, key=lambda s: -s["leak"]), "leaks", "IF neurons (leak = 1) and LIF neurons:"
         )
     sections["Stopping early"] = _stopping(result)
-    sections["Firing rates"] = ("", None, _rates_table(constant))
-    sections["Settings"] = ("", None, _settings_tables(result))
+    sections["Firing rates"] = Section(None, [_rates_table(constant)])
+    sections["Settings"] = Section(None, _settings_tables(result))
     return sections
 
 
@@ -197,7 +205,7 @@ def _against_time(result: Mapping[str, Any], shown: Sequence[Mapping[str, Any]],
         "",
         *(f"T\u202f=\u202f{t}" for t in times),
         "rate map",
-        f"firing rate<small>at T = {own['rows'][-1]['t']}</small>",
+        ("firing rate", f"at T = {own['rows'][-1]['t']}"),
     ]
     caption = (
         f"{question} Left: {metric_title(metric)} of the answers after T steps; lines: teacher and rate map. Right: "
@@ -206,7 +214,8 @@ def _against_time(result: Mapping[str, Any], shown: Sequence[Mapping[str, Any]],
     label = (
         f"{metric_title(metric)} and agreement with the rate map against the number of time steps, one line a setting."
     )
-    return "", (name, label, caption, draw), html_table(f"{metric_title(metric)} ({metric_sign(metric)})", head, rows)
+    table = (f"{metric_title(metric)} ({metric_sign(metric)})", head, rows)
+    return Section(Picture(name, label, caption, draw), [table])
 
 
 def _against_threshold(result: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> Section:
@@ -228,7 +237,7 @@ def _against_threshold(result: Mapping[str, Any], found: Sequence[Mapping[str, A
         right = Panel("Firing rate", "spikes per 100 neurons and step", curves(lambda row: row["firing_rate"]))
         return lines_figure([left, right], "threshold V_th", in_time=False)
 
-    head = ["V_th", *(f"T\u202f=\u202f{t}" for t in times), "rate map", f"firing rate<small>at T = {max(rows)}</small>"]
+    head = ["V_th", *(f"T\u202f=\u202f{t}" for t in times), "rate map", ("firing rate", f"at T = {max(rows)}")]
     body = [
         [
             f"{setting['vth']:g}",
@@ -238,17 +247,13 @@ def _against_threshold(result: Mapping[str, Any], found: Sequence[Mapping[str, A
         ]
         for setting in found
     ]
-    return (
-        "",
-        (
-            "thresholds",
-            f"{metric_title(metric)} and firing rate against the threshold, one line for each number of time steps.",
-            f"The student was trained with V_th = {own['vth']:g} and is simulated, and its rate map computed, with "
-            "others. A higher threshold means fewer spikes, and rates that the next population was not trained for.",
-            draw,
-        ),
-        html_table(f"{metric_title(metric)} ({metric_sign(metric)}), rule {own['rule']}", head, body),
+    table = (f"{metric_title(metric)} ({metric_sign(metric)}), rule {own['rule']}", head, body)
+    label = f"{metric_title(metric)} and firing rate against the threshold, one line for each number of time steps."
+    caption = (
+        f"The student was trained with V_th = {own['vth']:g} and is simulated, and its rate map computed, with others. "
+        "A higher threshold means fewer spikes, and rates that the next population was not trained for."
     )
+    return Section(Picture("thresholds", label, caption, draw), [table])
 
 
 def _stopping(result: Mapping[str, Any]) -> Section:
@@ -281,46 +286,30 @@ def _stopping(result: Mapping[str, Any]) -> Section:
         for point in points
         if point["mean_t"] <= 0.5 * setting["rows"][-1]["t"]
     ]
-    if result["regression"]:
-        means = "<b>steadiness</b>: once its score moved by no more than −θ since the check point before."
-    else:
-        means = (
-            "<b>margin</b>: once the lead of the best class, times the steps so far, reaches θ; <b>streak</b>: once "
-            "θ check points in a row gave the same answer."
-        )
-    before = (
-        f"<p>An example stops at the first T of the grid at which its answer has settled, or at the last. {means} "
-        "Every point is one θ; “fixed T” is what the same mean number of steps gives if all examples get the same "
-        "(between two T of the grid interpolated). The levels were not chosen on other data, so read the curve as a "
-        "whole, not its best point.</p>"
-    )
     label = f"{metric_title(metric)} against the mean number of steps, for early stopping and for a fixed T."
     caption = "Early stopping against a fixed T. A rule pays where its line lies above the blue one."
-    head = ["", "level θ", "mean T", f"{metric_title(metric)}<small>{metric_sign(metric)}</small>", "fixed T"]
-    return before, ("stopping", label, caption, draw), html_table("Up to half of the largest T", head, rows)
+    head = ["", "level θ", "mean T", (metric_title(metric), metric_sign(metric)), "fixed T"]
+    table = ("Up to half of the largest T", head, rows)
+    return Section(Picture("stopping", label, caption, draw), [table], "stopping")
 
 
-def _rates_table(shown: Sequence[Mapping[str, Any]]) -> str:
+def _rates_table(shown: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
     own = shown[0]
     head = ["population", *(_title(setting, own) for setting in shown)]
     rows = [
         [population_title(name), *(f"{setting['rows'][-1]['firing_rates'][name]:.3f}" for setting in shown)]
         for name in own["rows"][-1]["firing_rates"]
     ]
-    return html_table(f"Spikes per neuron and step over T = {own['rows'][-1]['t']} steps", head, rows)
+    return f"Spikes per neuron and step over T = {own['rows'][-1]['t']} steps", head, rows
 
 
-def _settings_tables(result: Mapping[str, Any]) -> str:
+def _settings_tables(result: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     trained, own = result["trained"], result["settings"][0]
-    recipe = [[f"<code>{escape(key)}</code>", escape(str(value))] for key, value in trained["recipe"].items()]
-    versions = [[escape(key), escape(str(value))] for key, value in result["versions"].items()]
-    seconds = [[_title(s, own), f"{s['seconds']:.1f} s"] for s in result["settings"]]
-    tables = [
-        html_table("Trained with", [], recipe, "words"),
-        html_table("Time of each simulation", [], seconds),
-        html_table("Versions", [], versions, "words"),
+    return [
+        ("Trained with", [], [[key, str(value)] for key, value in trained["recipe"].items()], "words keys"),
+        ("Time of each simulation", [], [[_title(s, own), f"{s['seconds']:.1f} s"] for s in result["settings"]]),
+        ("Versions", [], [[key, str(value)] for key, value in result["versions"].items()], "words"),
     ]
-    return '<div class="tables">\n' + "\n".join(tables) + "\n</div>"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -352,7 +341,7 @@ def _comparison(results: Sequence[Mapping[str, Any]]) -> dict[str, Section]:
     name = metric_title(metric)
     name = name[0].upper() + name[1:]
     runs = [
-        [escape(label), escape(Path(run["run"]).resolve().name), str(run["trained"]["recipe"].get("seed", "–"))]
+        [label, Path(run["run"]).resolve().name, str(run["trained"]["recipe"].get("seed", "–"))]
         + [percent((run["teacher"] or {}).get(metric)), percent((run["settings"][0]["rate"] or {}).get(metric))]
         + [percent(run["settings"][0]["rows"][-1]["metrics"][metric])]
         for label, of in groups.items()
@@ -360,45 +349,36 @@ def _comparison(results: Sequence[Mapping[str, Any]]) -> dict[str, Section]:
     ]
     last = results[0]["settings"][0]["rows"][-1]["t"]
     head = ["", "run", "seed", "teacher", "rate map", f"inst, T = {last}"]
+    against = Picture(
+        "runs",
+        f"{name} against the number of time steps, a line for each kind of run.",
+        f"{name} after T steps.",
+        draw,
+    )
+    agreement = Picture(
+        "agreement",
+        "Agreement with the rate map against the number of time steps.",
+        "How far the answers after T steps are those of the run’s own rate map.",
+        draw_agreement,
+    )
+    every = (f"Every run: {metric_title(metric)} ({metric_sign(metric)})", head, runs)
     return {
-        f"{name} against T": (
-            "",
-            (
-                "runs",
-                f"{name} against the number of time steps, a line for each kind of run.",
-                f"{name} after T steps.",
-                draw,
-            ),
-            _spread_table(found, groups, rules, metric),
-        ),
-        "Agreement with the rate map": (
-            "",
-            (
-                "agreement",
-                "Agreement with the rate map against the number of time steps.",
-                "How far the answers after T steps are those of the run’s own rate map.",
-                draw_agreement,
-            ),
-            "",
-        ),
-        "Runs": ("", None, html_table(f"Every run: {metric_title(metric)} ({metric_sign(metric)})", head, runs)),
+        f"{name} against T": Section(against, [_spread_table(found, groups, rules, metric)]),
+        "Agreement with the rate map": Section(agreement),
+        "Runs": Section(None, [every]),
     }
 
 
 def _spread_table(
     found: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[Any]], rules: Sequence[str], metric: str
-) -> str:
+) -> tuple[Any, ...]:
     rows = [["teacher", *(_range(spread["teacher"]) for spread in found.values())]]
     rows.append(["rate map", *(_range(spread["rate"]) for spread in found.values())])
     for rule in rules:
         for t in shown_times(list(next(iter(found.values()))["spikes"][rule])):
             rows.append([f"{rule}, T = {t}", *(_range(spread["spikes"][rule][t]) for spread in found.values())])
-    head = ["", *(f"{escape(label)}<small>{_count(groups[label])}</small>" for label in found)]
-    return html_table(f"{metric_title(metric)} ({metric_sign(metric)}): mean (lowest–highest)", head, rows)
-
-
-def _count(runs: Sequence[Any]) -> str:
-    return f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    head = ["", *((label, plural(len(groups[label]), "run")) for label in found)]
+    return f"{metric_title(metric)} ({metric_sign(metric)}): mean (lowest–highest)", head, rows
 
 
 def _range(spread: Spread) -> str:

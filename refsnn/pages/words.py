@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,20 @@ from .figures.style import COLOUR
 
 __all__ = [
     "KINDS",
+    "best_trade",
+    "duration",
+    "grouped",
     "is_regression",
     "last_row",
+    "listed",
     "main_metric",
     "metric_sign",
     "metric_title",
     "metric_value",
     "percent",
+    "plural",
     "population_title",
+    "times",
 ]
 
 #: Kinds of population, in firing order: label, colour, line style.
@@ -63,6 +69,31 @@ def last_row(results: Mapping[str, Any]) -> dict[str, Any]:
     row : dict
     """
     return results["spikes"][-1]
+
+
+def best_trade(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Results of the spikes after the T with the best metric among those that save energy, by the paper's count.
+
+    Parameters
+    ----------
+    results : mapping
+        Of `refsnn.evaluation.evaluate.evaluate_run`.
+
+    Returns
+    -------
+    row : dict or None
+        Of several that are equally good the cheapest; None where no T saves energy.
+
+    Examples
+    --------
+    >>> rows = [(4, 0.5, 8.2), (16, 0.9, 1.6), (32, 0.95, 0.8)]
+    >>> rows = [{"t": t, "metrics": {"accuracy": a}, "energy_gain": gain} for t, a, gain in rows]
+    >>> best_trade({"metric": "accuracy", "spikes": rows})["t"]
+    16
+    """
+    metric = results["metric"]
+    saving = [row for row in results["spikes"] if row["energy_gain"] > 1 and row["metrics"][metric] is not None]
+    return max(saving, key=lambda row: (row["metrics"][metric], row["energy_gain"]), default=None)
 
 
 def is_regression(results: Mapping[str, Any]) -> bool:
@@ -154,3 +185,92 @@ def metric_value(fraction: float, metric: str) -> str:
     text : str
     """
     return percent(fraction) + "\u202f%" * (metric_sign(metric) == "%")
+
+
+def times(gain: float | None) -> str:
+    """Write an energy gain, a dash where undefined.
+
+    Parameters
+    ----------
+    gain : float or None
+
+    Returns
+    -------
+    text : str
+    """
+    return "–" if gain is None else f"{gain:.2f}×"
+
+
+def plural(number: int, word: str) -> str:
+    """Write a number of things.
+
+    Parameters
+    ----------
+    number : int
+    word : str
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> plural(1, "encoder"), plural(2, "encoder")
+    ('1 encoder', '2 encoders')
+    """
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+def grouped(number: float) -> str:
+    """Write a whole number with its digits in groups of three.
+
+    Parameters
+    ----------
+    number : float
+
+    Returns
+    -------
+    text : str
+    """
+    return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def duration(seconds: float) -> str:
+    """Write a time.
+
+    Parameters
+    ----------
+    seconds : float
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> duration(3.14), duration(300), duration(9000)
+    ('3.1 s', '5 min', '2 h 30 min')
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write a list of words.
+
+    Parameters
+    ----------
+    names : sequence of str
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])

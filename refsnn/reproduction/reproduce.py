@@ -128,7 +128,7 @@ def _reproduce(
             _evaluate(Run(folder), data, plan.evaluation, f"made-up {TASKS[name].folder}" if made else None, progress)
     results = summarise(plan, run, made is not None)
     write_json(run / "results.json", results)
-    write_text(run / "report.html", plan_page(results))
+    write_text(run / "report.html", plan_page(results, run))
     return results
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..data.metrics import defined, metric_name, spread
 from ..data.tasks import TASKS
 from ..errors import InputError
 from ..evaluation.published import GLUE
-from ..pages.document import document, html_table
+from ..pages.document import render
 from ..readings.simulate import Rule
 from ..storage.recipe import Recipe
 from ..storage.run import Run, versions
@@ -173,50 +172,37 @@ def _of_seeds(results: Mapping[str, Any]) -> str:
     return ": mean, least and greatest over the seeds" if len(results["tasks"][0]["seeds"]) > 1 else ""
 
 
-def plan_page(results: Mapping[str, Any]) -> str:
-    links = {
-        row["name"]: ", ".join(
-            f'<a href="{escape(run)}/report.html">{seed}</a>'
+def plan_page(results: Mapping[str, Any], out: Path) -> str:
+    """Compose the page of a plan; it links to the pages of those runs that have one in the folder."""
+    tasks = results["tasks"]
+    seeds = {
+        row["name"]: [
+            (seed, f"{run}/report.html" if (out / run / "report.html").exists() else None)
             for run, seed in zip(row["runs"], row["seeds"], strict=True)
-        )
-        for row in results["tasks"]
-    }
-    rows = [[*line[:-2], links[line[0]], line[-1]] for line in _rows(results, "{}<br><small>{}</small>")]
-    examples = "; ".join(f"{escape(row['name'])} {row['split']}: {row['examples']}" for row in results["tasks"])
-    note = NOTE.format(seeds=_of_seeds(results), general=duration(results["general_seconds"]))
-    note += f" Examples: {examples}. Each seed links to the page of its run."
-    if _is_published(results):
-        note += " Published: the paper’s own figure for its 4 encoders of width 768 and BERT-base."
-    if results["made_up"]:
-        note += " Text and teacher are made up: these figures say that everything works, and nothing about GLUE."
-    energy = [
-        [
-            f"{escape(row['name'])}, T = {spikes['t']}, {spikes['rule']}",
-            f"{spikes['firing_rate']:.3f}",
-            f"{spikes['energy_gain']:.2f}×",
         ]
-        for row in results["tasks"]
-        for spikes in row["spikes"]
-    ]
-    recipes = [
-        [escape(name), escape(", ".join(f"{key} {value}" for key, value in recipe.items())) or "as by default"]
-        for name, recipe in results["recipes"].items()
-    ]
-    versions = [[escape(name), escape(value)] for name, value in results["versions"].items()]
-    sections = {
-        "Results": f'{html_table("Dev splits", _head(results), rows)}\n<p class="note">{note}</p>',
-        "Activity and energy": html_table("Means over the seeds", ["", "firing rate", "energy gain"], energy)
-        + '\n<p class="note">Firing rate: spikes per neuron and step. Energy gain: against the same-size network of '
-        "ordinary units, by the paper’s count; below 1× the spiking network costs more.</p>",
-        "Recipes": '<div class="tables">\n'
-        + html_table("Where they differ from the defaults of <code>refsnn distill</code>", [], recipes, "words")
-        + html_table("Versions", [], versions)
-        + "\n</div>",
+        for row in tasks
     }
-    general = results["recipes"]["general"].get("epochs_general") != 0
-    once = "a spiking student was distilled from a pretrained BERT on unlabelled text once; " if general else ""
-    about = (
-        f"<p>A reproduction of SpikingBERT by the plan <code>{escape(Path(results['plan']).name)}</code>: {once}"
-        f"for every task and seed BERT was fine-tuned; {'the' if general else 'a spiking'} student learnt of it.</p>"
+    return render(
+        "plan.html",
+        results=results,
+        plan=Path(results["plan"]).name,
+        general=results["recipes"]["general"].get("epochs_general") != 0,
+        head=_head(results),
+        rows=[(line[:-2], seeds[line[0]], line[-1]) for line in _rows(results, "{} ({})")],
+        note=NOTE.format(seeds=_of_seeds(results), general=duration(results["general_seconds"])),
+        published=_is_published(results),
+        energy=[
+            [
+                f"{row['name']}, T = {spikes['t']}, {spikes['rule']}",
+                f"{spikes['firing_rate']:.3f}",
+                f"{spikes['energy_gain']:.2f}×",
+            ]
+            for row in tasks
+            for spikes in row["spikes"]
+        ],
+        recipes=[
+            [name, ", ".join(f"{key} {value}" for key, value in recipe.items()) or "as by default"]
+            for name, recipe in results["recipes"].items()
+        ],
+        versions=[[name, value] for name, value in results["versions"].items()],
     )
-    return document("SpikingBERT, reproduced", about, sections)
