@@ -4,7 +4,11 @@ REFSNN_DATA names a folder with `glue/` and `teachers/`, REFSNN_CASES one with c
 both are looked for beside the checkout, in `../shared`. Tests that need what is not there skip and say so.
 """
 
+import json
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +69,34 @@ def random_batch(config: BertConfig, seed: int, size: int = 2, positions: int = 
     mask = (np.arange(positions) < lengths[:, None]).astype(int)
     ids = rng.integers(1, config.vocab_size, (size, positions)) * mask
     return Batch(ids, rng.integers(0, 2, (size, positions)) * mask, mask)
+
+
+@pytest.fixture
+def seen(tmp_path):
+    """A function that says how a page looks in a browser: by how much each width is too narrow, and its background."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not (browser := next(filter(None, map(shutil.which, names)), None)):
+        pytest.skip(f"no browser is installed ({', '.join(names)}); it shows the pages")
+
+    def look(page: str, dark: bool, widths=(390, 800, 1280)) -> tuple[list[int], str]:
+        text = json.dumps(page).replace("<", "\\u003c")
+        host = tmp_path / "host.html"
+        host.write_text(
+            f"<body><script>const page = {text}, said = [];"
+            f"for (const width of {list(widths)}) {{ const frame = document.createElement('iframe');"
+            "frame.style = `width:${width}px;height:900px;border:0`; frame.onload = () => {"
+            "const root = frame.contentDocument.documentElement;"
+            "said.push([width, root.scrollWidth - root.clientWidth, getComputedStyle(root.querySelector('body')).backgroundColor]);"
+            "document.title = JSON.stringify(said); };"
+            "frame.srcdoc = page; document.body.append(frame); }</script>",
+            encoding="utf-8",
+        )
+        scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", scheme]
+        command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", host.as_uri()]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        said = sorted(json.loads(re.search(r"<title>(.*?)</title>", shown)[1]))
+        assert [width for width, *_ in said] == sorted(widths)
+        return [lacking for _, lacking, _ in said], said[0][2]
+
+    return look

@@ -308,6 +308,11 @@ def test_program_is_javascript():
     subprocess.run([node, "--check", path], check=True)
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_fits_every_screen_in_a_browser(page, seen, dark):
+    assert seen(page, dark)[0] == [0, 0, 0]
+
+
 def test_same_sentence_gives_the_same_bytes(run, page, tmp_path):
     path, _ = inspect_run(run, HOSTILE, t_conv=T, out=tmp_path / "again.html")
     assert path.read_text(encoding="utf-8") == page

@@ -215,6 +215,7 @@ def test_classes_go_by_their_names(evaluated, page):
     assert f"the label is <i>{true}</i>." in answer and "class 0" not in page and "class 1" not in page
 
 
+@pytest.mark.usefixtures("plain")
 def test_headline_is_the_best_of_the_times_that_save_energy(run):
     def said(gains, values):
         def change(results):
@@ -268,6 +269,11 @@ def test_page_reads_on_a_telephone_in_the_dark_and_on_paper(page):
     assert set(re.findall(r"var\((--[\w-]+)\)", style)) <= names[0]
     assert page.count("<table") == page.count('<div class="scroll"><table')
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+
+
+@pytest.mark.parametrize(("dark", "paper"), [(False, "rgb(253, 253, 251)"), (True, "rgb(25, 26, 28)")])
+def test_page_fits_every_screen_in_a_browser(page, seen, dark, paper):
+    assert seen(page, dark) == ([0, 0, 0], paper)
 
 
 def test_long_tables_are_folded(page):
