@@ -86,7 +86,8 @@ def seen(tmp_path):
             f"for (const width of {list(widths)}) {{ const frame = document.createElement('iframe');"
             "frame.style = `width:${width}px;height:900px;border:0`; frame.onload = () => {"
             "const root = frame.contentDocument.documentElement;"
-            "said.push([width, root.scrollWidth - root.clientWidth, getComputedStyle(root.querySelector('body')).backgroundColor]);"
+            "const paper = getComputedStyle(root.querySelector('body')).backgroundColor;"
+            "said.push([width, root.scrollWidth - root.clientWidth, paper]);"
             "document.title = JSON.stringify(said); };"
             "frame.srcdoc = page; document.body.append(frame); }</script>",
             encoding="utf-8",
