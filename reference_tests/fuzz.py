@@ -259,6 +259,7 @@ DISTILL = ["distill", "--task", "sst2", "--data", "data", "--teacher", "bert", "
 RUN = ["run/run.json", "run/config.json", "run/model.safetensors", "run/vocab.txt"]
 TEACHER = ["run/teacher/config.json", "run/teacher/model.safetensors"]
 DEV = ["data/dev.tsv"]
+UNFINISHED = ["*.json*", "stages/*", "teacher/*"]
 CASES = [
     Case(["predict", "run", "the film is good", "--t-conv", "4"], RUN),
     Case(["predict", "run", "--file", "texts.txt", "--json"], ["texts.txt"]),
@@ -278,7 +279,7 @@ CASES = [
     Case(["parity", "case.npz"], ["case.npz"], (0, 1, 2)),
     Case([*DISTILL, "--out", "new"], ["data/train.tsv", "bert/*"], weight=2),
     Case([*DISTILL, "--corpus", "corpus.txt", "--out", "new"], ["corpus.txt"], weight=0.5),
-    Case([*DISTILL, "--out", "unfinished"], [f"unfinished/{p}" for p in ("*.json*", "stages/*", "teacher/*")], weight=2),
+    Case([*DISTILL, "--out", "unfinished"], [f"unfinished/{f}" for f in UNFINISHED], weight=2),
     Case(
         ["distill", "--labels", "low", "high", "--data", "own", "--columns", "sentence=text", "label=mood"]
         + ["--teacher", "bert", "--encoders", "1", *QUICK, "--out", "new"],

@@ -20,11 +20,10 @@ from test_rounding import ORDERS, VARIANCES, Program, bfloat16
 
 from refsnn.commands import cli
 from refsnn.errors import InputError
-from refsnn.model import projections
+from refsnn.model import neurons, projections
 from refsnn.model.batch import attention_mask
 from refsnn.model.families import bert, spiking_bert
 from refsnn.model.network import INPUT
-from refsnn.model import neurons
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
 from refsnn.model.student import StudentConfig
