@@ -225,6 +225,7 @@ KINDS: dict[str, list[Callable[[Path, random.Random], str]]] = {
     ".jsonl": [damage_json, damage_json, damage_bytes],
     ".safetensors": [damage_tensors, damage_tensors, damage_bytes, damage_place],
     ".npz": [damage_tensors, damage_tensors, damage_bytes, damage_place],
+    ".bin": [damage_bytes, damage_place],
 }
 OTHER = [damage_text, damage_text, damage_text, damage_bytes, damage_place]
 

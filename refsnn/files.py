@@ -231,7 +231,10 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     path = existing(path, "the file")
     not_a_pointer(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        value = json.loads(text)
+        if "\\u" in text:  # half a surrogate is JSON, but no text that could be written again
+            json.dumps(value, ensure_ascii=False).encode()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except RecursionError:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from .._version import __version__
 from ..errors import InputError
@@ -43,7 +43,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     for group, found in GROUPS.items():
         lines += ["", f"{group}:", *(f"  {command.name:<12}{command.line}" for command in found)]
     formatter = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
+    top = _Parser(
         "refsnn", description="\n".join(lines), epilog=EPILOG, formatter_class=formatter, usage="refsnn COMMAND ..."
     )
     top.add_argument("--version", action="version", version=f"refsnn {__version__}")
@@ -58,13 +58,25 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     return top
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in a sentence of bearable length what is wrong with the words that were given."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_shortened(message))
+
+
+def _shortened(sentence: str) -> str:
+    """Cut what nobody reads out of very long words: a number of a thousand digits, a name that is a whole text."""
+    return re.sub(r"\S{300,}", lambda found: f"{found[0][:100]}[…]{found[0][-40:]}", sentence)
+
+
 def _in_flags(sentence: str, options: argparse.Namespace) -> str:
     """Name options as the command line does: the library, which speaks of its arguments, writes `t_conv`."""
 
     def flag(found: re.Match[str]) -> str:
         return f"--{found[1].replace('_', '-')}" if found[1] in vars(options) else found[0]
 
-    return re.sub(r"`(\w+)`", flag, sentence)
+    return _shortened(re.sub(r"`(\w+)`", flag, sentence))
 
 
 class _Tolerant:
@@ -127,7 +139,7 @@ def _run(options: Any) -> int:
     except InputError as error:
         print(f"refsnn: {_in_flags(str(error), options)}", file=sys.stderr)
     except OSError as error:
-        print(f"refsnn: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        print(f"refsnn: {_shortened(str(error.filename or 'a file'))}: {error.strerror or error}", file=sys.stderr)
     except (MemoryError, RuntimeError) as error:
         # NumPy and Python raise what the system refused: memory, or another thread.
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):

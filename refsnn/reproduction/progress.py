@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..data.examples import Examples
 from ..files import json_lines, write_text
+from ..schema import fits
 from ..storage.run import Run
 
 __all__ = ["Progress", "Step", "duration", "time_left"]
@@ -109,7 +110,8 @@ class Progress:
 
     def __init__(self, out: Path, steps: Sequence[Step]) -> None:
         self.log, self.steps = out / "log.jsonl", list(steps)
-        entries = json_lines(self.log)
+        kinds = {"title": str, "steps": int, "work": float}
+        entries = [e for e in json_lines(self.log) if all(fits(e.get(name), kind) for name, kind in kinds.items())]
         write_text(self.log, "".join(json.dumps(entry) + "\n" for entry in entries))  # without half a line
         for entry in entries:
             self._learn(entry["title"], entry["steps"], entry["work"])

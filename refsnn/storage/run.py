@@ -414,9 +414,10 @@ class Run:
         for entry in json_lines(self.folder / "log.jsonl"):
             try:
                 stage, step = str(entry.pop("stage")), float(entry.pop("step"))
-                log.setdefault(stage, []).append({"step": step} | {name: float(v) for name, v in entry.items()})
+                values = {"step": step} | {name: float(value) for name, value in entry.items()}
             except (ValueError, TypeError, KeyError):
                 continue
+            log.setdefault(stage, []).append(values)
         return log
 
     def append_log(self, entry: Mapping[str, Any]) -> None:
