@@ -108,6 +108,86 @@ def test_a_changed_number_is_found(bundle, name, tensor, alter, words):
     assert main(["golden", "verify", str(bundle)]) == 1
 
 
+def rewrite(bundle, alter):
+    path = bundle / "manifest.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    alter(said)
+    path.write_text(json.dumps(said), encoding="utf-8")
+
+
+def test_a_manifest_is_not_believed(bundle, capsys):
+    """What it tells others, tolerances above all, must be what is computed; names too many or too few are errors."""
+
+    def alter(said):
+        case = said["cases"]["op/gelu"]
+        case |= {"file": "op/relu.safetensors", "level": None}
+        case["unique"]["float64"] = "exact"
+        case["outputs"]["y"]["tolerance"] |= {"float64": 1e9, "float32": True, "float8": 1.0}
+        case["outputs"]["y"]["scale"] = 1e9
+        case["outputs"]["z"] = {}
+        del said["cases"]["op/relu"]["outputs"]["y"], said["cases"]["op/tanh"]
+        said["cases"]["op/glue"] = {}
+        said["sizes"]["width"] = 7
+        said["layout"]["real"] = "float32"
+        said["seeds"] = [0]
+
+    rewrite(bundle, alter)
+    differences = verify_bundle(bundle)[2]
+    assert {d.case for d in differences} == {"manifest"}
+    assert {d.tensor.removeprefix("cases/") for d in differences} == {
+        "op/gelu/file", "op/gelu/level", "op/gelu/unique/float64", "op/gelu/outputs/y/tolerance/float64",
+        "op/gelu/outputs/y/tolerance/float32", "op/gelu/outputs/y/tolerance/float8", "op/gelu/outputs/y/scale",
+        "op/gelu/outputs/z", "op/relu/outputs/y", "op/tanh", "op/glue", "sizes/width", "layout/real", "seeds",
+    }  # fmt: skip
+    assert main(["golden", "verify", str(bundle)]) == 1
+    assert "op/gelu/outputs/y/tolerance/float64: is 1000000000.0, but" in capsys.readouterr().out
+
+
+def test_who_made_a_bundle_and_how_its_solvers_fared_is_free(bundle):
+    def alter(said):
+        said["generator"] = {"by": "hand"}
+        said["cases"]["gradients/internal-feedback"]["solver"].update(sweeps=99, products=7, residual=1e-13)
+        said["cases"]["op/gelu"]["outputs"]["y"]["sensitivity"] *= 1.01  # its last digit
+
+    rewrite(bundle, alter)
+    assert verify_bundle(bundle)[2] == []
+
+
+def test_files_of_no_case_and_of_another_one_are_differences(bundle):
+    shutil.copy(bundle / "op" / "gelu.safetensors", bundle / "op" / "gelu-2.safetensors")
+    tensors = load_file(bundle / "op" / "relu.safetensors")
+    save_file(
+        tensors, bundle / "op" / "relu.safetensors", {"refsnn": json.dumps({"schema": SCHEMA, "case": "op/gelu"})}
+    )
+    change(bundle / "op" / "linear-integers.safetensors", "output/y", lambda y: y)
+    extra = load_file(bundle / "op" / "tanh.safetensors") | {"output/yy": np.zeros(1)}
+    save_file(extra, bundle / "op" / "tanh.safetensors")
+    found = {(d.case, d.tensor) for d in verify_bundle(bundle)[2]}
+    assert found == {("op/gelu-2.safetensors", "file"), ("op/relu", "metadata"), ("op/tanh", "output/yy")}
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (lambda m: m.update(suite="huge"), "suite is 'huge'"),
+        (lambda m: m.update(suite=["tiny"]), "suite is"),
+        (lambda m: m.update(seed="0"), "seed is '0'"),
+        (lambda m: m.update(seed=True), "seed is True"),
+        (lambda m: m.update(seed=-1), "the seed is -1"),
+        (lambda m: m.pop("seed"), "seed is missing"),
+        (lambda m: m.update(cases=["op/gelu"]), "cases is"),
+        (lambda m: m.update(cases={"op/gelu": 1}), "cases is"),
+        (lambda m: m.pop("cases"), "cases is missing"),
+        (lambda m: m.update(schema=["refsnn.golden/1"]), "holds a bundle of schema"),
+    ],
+)
+def test_manifests_that_say_nothing_usable_get_one_sentence(bundle, alter, words, capsys):
+    rewrite(bundle, alter)
+    assert main(["golden", "verify", str(bundle)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and words in captured.err and captured.err.count("\n") == 1
+
+
 def test_damaged_bundles_get_one_sentence(bundle, capsys):
     path = bundle / "op" / "gelu.safetensors"
     path.write_bytes(path.read_bytes()[:100])

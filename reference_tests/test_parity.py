@@ -1,6 +1,7 @@
 """Parity with the authors' program: its recorded cases pass, and any number changed in one is noticed."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -65,6 +66,82 @@ def test_cases_that_do_not_fit_together_are_refused(case, change, message):
     settings = json.loads(str(case["pred"]["config"])) | change
     with pytest.raises(InputError, match=message):
         check_case(case["pred"] | {"config": np.array(json.dumps(settings))})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t_conv": "16"}, "t_conv is '16'"),
+        ({"t_conv": 0}, "`t_conv` is 0"),
+        ({"vth": None}, "vth is None"),
+        ({"leak": True}, "leak is True"),
+        ({"feedback": "no"}, "feedback is 'no'"),
+        ({"feedback": 1}, "feedback is 1"),
+        ({"loss": ["pred"]}, "loss is"),
+        ({"temperature": 0}, "temperature is 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": 10**400}, "temperature is 1"),
+        ({"hidden_size": "16"}, "positive integer"),
+    ],
+)
+def test_configurations_of_cases_are_checked(case, change, message):
+    settings = json.loads(str(case["pred"]["config"])) | change
+    with pytest.raises(InputError, match=message):
+        check_case(case["pred"] | {"config": np.array(json.dumps(settings))})
+
+
+def test_configurations_that_are_no_tables_are_refused(case):
+    for text, message in (
+        ("[1]", "a table was expected"),
+        ("{", "not valid JSON"),
+        ("[" * 10**5, "nested too deeply"),
+        ('{"t_conv": ' + "9" * 5000 + "}", "not valid JSON"),
+        ("{}", "t_conv is missing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_case(case["pred"] | {"config": np.array(text)})
+
+
+def test_arrays_of_a_case_are_numbers_of_its_populations(case):
+    for key, value, message in (
+        ("asr/03", case["pred"]["asr/03"].astype(str), "'asr/03' is of type"),
+        ("logits", case["pred"]["logits"].astype(complex), "'logits' is of type complex128"),
+        ("spikes/25", case["pred"]["spikes/24"], "records 'spikes/25', but its network has populations 00 … 24"),
+        ("rate/99", case["pred"]["rate/03"], "records 'rate/99'"),
+        ("asr/3", case["pred"]["asr/03"], "records 'asr/3'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_case(case["pred"] | {key: value})
+    without = {key: value for key, value in case["pred"].items() if not key.startswith("grad/")}
+    with pytest.raises(InputError, match="lacks 'grad/"):
+        check_case(without)
+
+
+def test_files_that_are_no_cases_get_one_sentence(tmp_path, capsys):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(1 << 22))
+    np.savez_compressed(tmp_path / "good.npz", a=np.zeros(1 << 12))
+    assert read_case(tmp_path / "good.npz")["a"].shape == (1 << 12,)
+    whole = bytearray((tmp_path / "good.npz").read_bytes())
+    for at in range(0, len(whole), 7):
+        broken = whole.copy()
+        broken[at] ^= 0xFF
+        (tmp_path / "broken.npz").write_bytes(broken)
+        with suppress(InputError):  # or it was not needed; nothing else is raised
+            read_case(tmp_path / "broken.npz")
+    (tmp_path / "text.npz").write_text("spikes")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "folder.npz").mkdir()
+    for bad, words in (
+        ("one.npy", "a single array"),
+        ("bomb.npz", "would unpack to 34 MB"),
+        ("text.npz", "cannot be read"),
+        ("empty.npz", "cannot be read"),
+        ("folder.npz", "cannot be read"),
+    ):
+        assert main(["parity", str(tmp_path / bad)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and words in captured.err and captured.err.count("\n") == 1, captured.err
 
 
 def test_a_missing_array_is_named(case):

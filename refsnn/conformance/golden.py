@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy
@@ -25,6 +25,7 @@ from .._version import __version__
 from ..errors import InputError
 from ..files import existing, load_tensors, new_folder, read_json, save_tensors, write_json
 from ..ops import Array
+from ..schema import checked, fits
 from . import reference
 from .cases import SUITES, Case, call, cases, parts
 from .judge import certified, expectation
@@ -210,8 +211,9 @@ class Difference:
 def verify_bundle(folder: str | os.PathLike) -> tuple[int, float, list[Difference]]:
     """Compute a bundle's cases anew and compare every number.
 
-    Inputs, constants, exact answers and the spikes of single neurons must be the same bits; other values agree within
-    their float64 tolerance, and networks' spikes are certified.
+    What the manifest says must be what is said of these cases now, its tolerances too, and the names of cases, files
+    and arrays those that belong there. Inputs, constants, exact answers and the spikes of single neurons must be the
+    same bits; other values agree within their float64 tolerance, and networks' spikes are certified.
 
     Parameters
     ----------
@@ -231,20 +233,23 @@ def verify_bundle(folder: str | os.PathLike) -> tuple[int, float, list[Differenc
         The folder holds no bundle, one of another schema, or a damaged one.
     """
     folder = existing(folder, "the bundle")
-    said = read_json(folder / "manifest.json")
-    if said.get("schema") != SCHEMA or said.get("suite") not in SUITES or not isinstance(said.get("seed"), int):
-        raise InputError(f"{folder} holds a bundle of schema {said.get('schema')!r}, but {SCHEMA!r} was expected")
+    said = _manifest(folder)
     chosen = cases(said["suite"], said["seed"])
-    differences: list[Difference] = []
-    listed = set(said.get("cases", {}))
-    for name in listed ^ {case.id for case in chosen}:
-        where = "in the manifest only" if name in listed else "missing from the manifest"
-        differences.append(Difference(name, "case", where))
+    listed = said["cases"]
+    differences = [
+        Difference("manifest", *found) for found in _told(said, manifest(said["suite"], said["seed"], chosen))
+    ]
+    known = {f"{case.id}.safetensors" for case in chosen}
+    for path in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")):
+        if path not in known:
+            differences.append(Difference(path, "file", "belongs to no case"))
     compared, worst = 0, 0.0
     for case in chosen:
         if case.id not in listed:
             continue
-        found, _ = load_tensors(folder / f"{case.id}.safetensors")
+        found, about = load_tensors(folder / f"{case.id}.safetensors")
+        if about not in ({}, wanted_about := {"schema": SCHEMA, "case": case.id}):  # or said nothing
+            differences.append(Difference(case.id, "metadata", f"{about} found, {wanted_about} expected"))
         wanted = _tensors(case)
         for name in sorted(set(found) ^ set(wanted)):
             differences.append(Difference(case.id, name, "not expected" if name in found else "missing"))
@@ -262,6 +267,40 @@ def verify_bundle(folder: str | os.PathLike) -> tuple[int, float, list[Differenc
             if message:
                 differences.append(Difference(case.id, name, message))
     return compared, worst, differences
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Read a manifest that says what a bundle is to be computed from."""
+    path = folder / "manifest.json"
+    said = read_json(path)
+    if said.get("schema") != SCHEMA:
+        raise InputError(f"{folder} holds a bundle of schema {said.get('schema')!r}, but {SCHEMA!r} was expected")
+    kinds = {"schema": str, "suite": Literal["tiny", "base"], "seed": int, "cases": dict[str, dict]}
+    checked(path, said, kinds, "", kinds, closed=False)
+    if said["seed"] < 0:
+        raise InputError(f"{path}: the seed is {said['seed']}, but it must be at least 0")
+    return said
+
+
+def _told(said: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Compare what a manifest says with what it should: tolerances are ours, and every name is there once.
+
+    Yields the place and what is wrong there. What made the bundle may be anything, and the solvers' counts and
+    residuals, which rounding decides, are not compared; sensitivities, and the tolerances that follow from them, agree
+    to the few digits that they are written with.
+    """
+    if isinstance(wanted, dict) and isinstance(said, dict):
+        for key in sorted(said.keys() | wanted.keys(), key=str):
+            where = f"{place}/{key}".lstrip("/")
+            if key not in wanted or key not in said:
+                yield where, "is not expected" if key in said else "is missing"
+            elif where != "generator" and key not in ("sweeps", "products", "residual"):
+                yield from _told(said[key], wanted[key], where)
+    elif isinstance(wanted, float) and fits(said, float):
+        if abs(said - wanted) > 0.02 * abs(wanted):
+            yield place, f"is {said}, but {wanted} was expected"
+    elif type(said) is not type(wanted) or said != wanted:
+        yield place, f"is {str(said)[:60]!r}, but {str(wanted)[:60]!r} was expected"
 
 
 def _compare(case: Case, name: str, found: Array, wanted: Array) -> tuple[float, str]:

@@ -8,17 +8,17 @@ average rates as forward values.
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import ops
 from ..distillation.student import internal_gradients, logits, prediction_gradients
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..files import existing
 from ..model.batch import Batch, checked_batch
 from ..model.families import spiking_bert
@@ -29,6 +29,7 @@ from ..model.shapes import BertConfig, network_shapes
 from ..ops import Array
 from ..readings.certify import certify
 from ..readings.rate_map import Rates, rate_map, scores
+from ..schema import checked, parsed
 from ..storage.convert import authors_names
 
 __all__ = ["TOLERANCE", "Comparison", "check_case", "parity_table", "read_case"]
@@ -39,6 +40,20 @@ TOLERANCE = 1e-12
 #: A gradient that vanishes in exact arithmetic is rounding and nothing else. Gradients are therefore compared relative
 #: to their largest entry or to this fraction of the case's largest gradient, whichever is more.
 GRADIENT_FLOOR = 1e-6
+
+
+#: How many times its size a file may unpack to: recorded spikes shrink to a tenth or so.
+UNPACKED = 200
+
+#: What a case's configuration says beside a BERT's sizes.
+SETTINGS = {
+    "t_conv": int,
+    "vth": float,
+    "leak": float,
+    "feedback": bool,
+    "loss": Literal["internal", "pred"],
+    "temperature": float,
+}
 
 
 @dataclass(frozen=True)
@@ -150,12 +165,17 @@ def read_case(path: str | os.PathLike) -> dict[str, Array]:
     """
     path = existing(path, "the case")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with file, zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > max(UNPACKED * path.stat().st_size, 1 << 20):
+                raise ValueError(f"it would unpack to {unpacked / 1e6:.0f} MB, {UNPACKED} times its size or more")
             return {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays ({error}); it may be truncated") from None
+    except Exception as error:  # damaged files make NumPy and zipfile raise almost anything
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} cannot be read as an .npz of plain arrays ({said}); it may be truncated") from None
 
 
 def _need(case: Mapping[str, Array], key: str, shape: tuple[int, ...] | None = None) -> Array:
@@ -166,15 +186,23 @@ def _need(case: Mapping[str, Array], key: str, shape: tuple[int, ...] | None = N
     return case[key]
 
 
-def _settings(case: Mapping[str, Array]) -> dict:
-    try:
-        settings = json.loads(str(_need(case, "config")))
-    except json.JSONDecodeError as error:
-        raise InputError(f"the case's 'config' is not valid JSON ({error})") from None
-    missing = [k for k in ("t_conv", "vth", "leak", "feedback", "loss", "temperature") if k not in settings]
-    if missing:
-        raise InputError(f"the case's configuration lacks {', '.join(missing)}")
+def _settings(case: Mapping[str, Array]) -> dict[str, Any]:
+    settings = parsed("the case's 'config'", str(_need(case, "config")))
+    settings = checked("the case's configuration", settings, SETTINGS, "", SETTINGS, closed=False)
+    whole("t_conv", settings["t_conv"])
+    if not settings["temperature"] > 0:
+        raise InputError(f"the case's temperature is {settings['temperature']}, but it must be a positive number")
     return settings
+
+
+def _check_arrays(case: Mapping[str, Array], populations: int) -> None:
+    """Make sure that what is compared are numbers, and that no population is recorded that the network lacks."""
+    for key, value in case.items():
+        group, _, number = key.partition("/")
+        if key != "config" and value.dtype.kind not in "fiub":
+            raise InputError(f"the case's {key!r} is of type {value.dtype}, but numbers were expected")
+        if group in ("spikes", "asr", "rate") and number not in {f"{i:02d}" for i in range(populations)}:
+            raise InputError(f"the case records {key!r}, but its network has populations 00 … {populations - 1:02d}")
 
 
 def _parameters(case, settings, ours: Mapping[str, str], config: BertConfig, feedback: bool) -> dict[str, Array]:
@@ -213,6 +241,7 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
     neuron = Neuron(settings["vth"], settings["leak"], tie=0.0)  # the recording program has no tie rule
     feedback = bool(settings["feedback"])
     network = spiking_bert(config, neuron, feedback)
+    _check_arrays(case, len(network.populations))
     batch = checked_batch(Batch(*(_need(case, key) for key in Batch._fields)), config)
     ours = authors_names(config.num_hidden_layers)
     params = _parameters(case, settings, ours, config, feedback)
@@ -242,7 +271,7 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
     nudged = {k: v * (1 + np.finfo(v.dtype).eps * rng.choice([-1, 1], v.shape)) for k, v in params.items()}
     moved = _recompute(case, settings, network, nudged, batch, asr)
     theirs = {name: key for key, name in ours.items()}
-    largest = max(float(np.abs(case[key]).max(initial=0)) for key in case if key.startswith("grad/"))
+    largest = max((float(np.abs(case[key]).max(initial=0)) for key in case if key.startswith("grad/")), default=0.0)
     for name, value in found.items():
         group, _, rest = name.partition("/")
         key = f"{group}/{names.index(rest):02d}" if group == "rate" else name

@@ -151,10 +151,11 @@ class StudentConfig:
 
 
 def _refuse_near_misses(source: object, values: Mapping[str, Any]) -> None:
-    """Other keys are a BERT's and may be there, but none that is a constant of a student all but one letter."""
-    for key in values:
-        if key not in SCHEMA and (meant := get_close_matches(str(key), SCHEMA, 1, 0.65)):
-            raise InputError(f"{source}: the key {key!r} is not known; {meant[0]!r} is")
+    """Other keys are a BERT's and may be there, but none that is a student's own but for a letter or two."""
+    for key in values.keys() - SCHEMA.keys():
+        for meant in get_close_matches(str(key), SCHEMA, 1, 0.65):
+            if abs(len(str(key)) - len(meant)) <= 1:
+                raise InputError(f"{source}: the key {key!r} is not known; {meant!r} is")
 
 
 #: A neuron's constants, and what else a student's configuration has of its own, with their types.
