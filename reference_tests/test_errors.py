@@ -132,7 +132,7 @@ def test_wrong_vocabulary(capsys, folders):
     vocabulary.write_text(words + "\n".join(f"word{i}" for i in range(50)) + "\n")
     assert "another model's vocabulary" in complaint(capsys, folders)
     vocabulary.write_text(words.replace("[CLS]", "start"))
-    assert "cls_token not found" in complaint(capsys, folders)
+    assert "special tokens [CLS]" in complaint(capsys, folders)
     (folders["teacher"] / "tokenizer.json").write_text('{"version": "1.0"}')
     assert "tokenizer.json" in complaint(capsys, folders)
 
@@ -144,7 +144,7 @@ def test_wrong_vocabulary(capsys, folders):
         ("", "columns"),
         ("phrase\tlabel\nx\t0\n", "sentence"),
         ("sentence\tlabel\nfine\t0\nbad\t2\n", "line 3: label '2'"),
-        ("sentence\tlabel\nfine 0\n", "line 2: 1 fields"),
+        ("sentence\tlabel\nfine 0\n", "line 2 has 1 field"),
         ("sentence\tlabel\n\xff\xfe\t0\n", "UTF-8"),
     ],
 )

@@ -290,7 +290,7 @@ def test_tsv_files_come_before_others_and_the_task_s_folder_before_the_one_above
             r"columns \['text', 'label'\], but sentence was expected.*`columns` sentence=",
         ),
         ("train.csv", "sentence,label\na,1\nb,1,2\n", "row 2 has 3 fields, but the header has 2"),
-        ("train.csv", "sentence,label\na,1\nb\n", "row 2 has 1 fields, but the header has 2"),
+        ("train.csv", "sentence,label\na,1\nb\n", "row 2 has 1 field, but the header has 2"),
         ("train.csv", "sentence,label\n", "train.csv has no rows"),
         ("train.csv", "", r"has the columns \[\]"),
         ("train.csv", "sentence,label\n\xff,1\n", "cannot be read as csv"),

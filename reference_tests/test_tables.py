@@ -116,7 +116,7 @@ def test_a_field_too_many_is_counted(tmp_path, rows):
     [
         ("text\nhello, world\ngood, day\n", "row 1 has 2 fields, but the header has 1"),
         ("id,text\n1,a\n2,hello, world\n", "row 2 has 3 fields, but the header has 2"),
-        ("id,text\n1\n", "row 1 has 1 fields, but the header has 2"),
+        ("id,text\n1\n", "row 1 has 1 field, but the header has 2"),
         ("text,text\na,b\n", r"has the columns \['text', 'text'\], but one column text"),
         ("sentence\na\n", r"has the columns \['sentence'\], but one column text"),
         ("", r"has the columns \[\]"),

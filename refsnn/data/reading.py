@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import existing, require
-from .tables import ENDINGS, Rows, dataset_rows, kind_of, reason, table_rows
+from .tables import ENDINGS, Rows, check_whole, dataset_rows, kind_of, reason, table_rows
 from .tasks import HUB, Task
 
 __all__ = [
@@ -59,8 +59,7 @@ def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[
         if not test and ("" if label is None else label) in task.unlabelled:
             left_out += 1
             continue
-        if not whole:
-            raise InputError(f"{where} has {len(row)} fields, but the header has {len(header)}")
+        check_whole(where, row, header)
         for name in task.sentences:
             found[name].append(checked_text(where, name, row[places[name]]))
         if test:

@@ -17,7 +17,17 @@ from typing import Any, TextIO
 from ..errors import InputError
 from ..files import not_a_pointer, require
 
-__all__ = ["ENDINGS", "Rows", "dataset_rows", "json_objects", "kind_of", "parquet_column", "reason", "table_rows"]
+__all__ = [
+    "ENDINGS",
+    "Rows",
+    "check_whole",
+    "dataset_rows",
+    "json_objects",
+    "kind_of",
+    "parquet_column",
+    "reason",
+    "table_rows",
+]
 
 #: Endings of the files that hold tables; where a folder has several, the first is read.
 ENDINGS = (".tsv", ".csv", ".json", ".jsonl", ".parquet")
@@ -88,6 +98,24 @@ def table_rows(path: Path) -> Rows:
             header = list(dict.fromkeys(name for _, row in objects for name in row))
             yield str(path), header
             yield from ((where, [row.get(name) for name in header]) for where, row in objects)
+
+
+def check_whole(where: str, row: Sequence[Any], header: Sequence[str]) -> None:
+    """Refuse a row with more or fewer fields than there are columns.
+
+    Parameters
+    ----------
+    where : str
+    row, header : sequence
+
+    Raises
+    ------
+    InputError
+        Their lengths differ.
+    """
+    if len(row) != len(header):
+        many = "1 field" if len(row) == 1 else f"{len(row)} fields"
+        raise InputError(f"{where} has {many}, but the header has {len(header)}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import existing, not_a_pointer, require
 from .reading import checked_text
-from .tables import ENDINGS, json_objects, kind_of, parquet_column, reason, table_rows
+from .tables import ENDINGS, check_whole, json_objects, kind_of, parquet_column, reason, table_rows
 from .tasks import HUB
 
 __all__ = [
@@ -93,8 +93,7 @@ def _texts(source: str | os.PathLike) -> Iterator[str]:
             raise InputError(f"{path} has the columns {list(header)}, but one column text was expected")
         place = header.index("text")
         for where, row in rows:
-            if len(row) != len(header):
-                raise InputError(f"{where} has {len(row)} fields, but the header has {len(header)}")
+            check_whole(where, row, header)
             yield checked_text(where, "text", row[place])
 
 

@@ -24,7 +24,7 @@ from ..data.examples import Examples, tokenise
 from ..data.packing import pack
 from ..data.reading import read_task
 from ..data.tasks import HUB, Task, column_names
-from ..data.tokenizer import load_tokenizer
+from ..data.tokenizer import TOKENIZER, load_tokenizer
 from ..data.unlabelled import read_corpus
 from ..errors import InputError
 from ..model.batch import Batch
@@ -40,7 +40,7 @@ from ..readings.equilibrium import Search
 from ..readings.implicit import within_spectral_norm
 from ..readings.rate_map import Rates
 from ..readings.simulate import simulate
-from ..storage.checkpoints import TOKENIZER, bert_folder, load_bert, load_student, save_model
+from ..storage.checkpoints import bert_folder, load_bert, load_student, save_model
 from ..storage.digests import array_digest, file_digest, table_digest
 from ..storage.recipe import Recipe, Stage, Stream
 from ..storage.run import Run, run_settings

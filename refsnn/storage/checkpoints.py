@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
+from ..data.tokenizer import TOKENIZER
 from ..errors import InputError
 from ..files import atomic, existing, load_tensors, read_json, require, save_tensors, write_json
 from ..model.parameters import Params, check_parameters
@@ -39,9 +40,6 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-
-#: Files that a tokenizer is loaded from.
-TOKENIZER = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
 def read_weights(source: str | os.PathLike) -> tuple[Path, dict[str, Array]]:
