@@ -16,7 +16,6 @@ import numpy as np
 from ._version import __version__
 from .data.examples import Examples, encode_texts
 from .data.metrics import answer, decide
-from .data.tasks import Task
 from .data.tokenizer import load_tokenizer
 from .distillation.predict import predict_rates, predict_spikes, predict_teacher
 from .distillation.student import Scheme, logits, prediction_gradients, true_loss
@@ -32,7 +31,7 @@ from .ops import Array
 from .readings.equilibrium import equilibrium
 from .readings.rate_map import Rates
 from .readings.simulate import Rule, simulate, spike_blocks
-from .storage.checkpoints import bert_folder, load_student, load_teacher
+from .storage.checkpoints import bert_folder, class_names, load_student, load_teacher
 from .storage.run import Run
 
 __all__ = ["Raster", "Student", "Teacher", "load"]
@@ -99,7 +98,13 @@ class _Reader:
         """
         if self.tokenizer is None:
             raise InputError("there is no tokenizer to read texts with; load the model from a folder that has one")
-        return encode_texts(texts, self.tokenizer)
+        examples = encode_texts(texts, self.tokenizer)
+        if examples.kinds.max() >= self._bert.type_vocab_size:
+            raise InputError(
+                f"the second text of a pair has the token type {examples.kinds.max()}, but type_vocab_size is "
+                f"{self._bert.type_vocab_size}; give texts alone"
+            )
+        return examples
 
     def batch(self, texts: Texts) -> Batch:
         """Turn texts into one batch, padded to the longest.
@@ -420,21 +425,15 @@ def load(source: str | os.PathLike) -> Student | Teacher:
     values = read_json(existing(folder / "config.json", "the model's configuration"))
     run = Run(folder)
     task = run.task if run.exists else None
-    names, pairs = _classes(values, task), len(task.sentences) == 2 if task else bool(values.get("pairs"))
+    pairs = len(task.sentences) == 2 if task else bool(values.get("pairs"))
     if values.get("model_type") == "spiking_bert":
         config, params = load_student(folder)
+        names = task.classes if task else class_names(folder / "config.json", config.classes)
         limit = run.recipe.limit if run.exists else config.bert.max_position_embeddings
         return Student(config, params, names, _tokenizer(folder, config.bert, limit), pairs)
     bert, params = load_teacher(folder)
+    names = class_names(folder / "config.json", len(params["classifier.bias"]))
     return Teacher(bert, params, names, _tokenizer(folder, bert, bert.max_position_embeddings), pairs)
-
-
-def _classes(values: Mapping[str, Any], task: Task | None) -> tuple[str, ...]:
-    """Names of the classes: the task's, or those of Hugging Face's ``id2label``."""
-    if task is not None:
-        return task.classes
-    named = values.get("id2label") or {}
-    return tuple(str(named[key]) for key in sorted(named, key=int)) if isinstance(named, dict) else ()
 
 
 def _tokenizer(folder: Path, config: BertConfig, limit: int) -> Any:

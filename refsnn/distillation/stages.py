@@ -47,7 +47,7 @@ from ..storage.run import Run, run_settings
 from .initialise import SEQUENCES, check_start, initial_student
 from .predict import predict_rates, predict_teacher
 from .student import Scheme, internal_gradients, layer_pairs, prediction_gradients, true_loss
-from .teacher import classify, encode
+from .teacher import classify, encode, ready_head
 from .training import Objective, finished, train
 
 __all__ = [
@@ -114,21 +114,27 @@ def distill(
     InputError
         Something given cannot be used, or `out` holds a run with other settings.
     """
-    task, given = recipe.definition, _given(recipe, teacher)
+    packs = bool(corpus and recipe.epochs_general and general is None)
+    task, given = recipe.definition, _given(recipe, teacher, packs, recipe.definition)
     train_text = read_task(data, task, "train", column_names(task, columns))
     student, start = _student(recipe, given.config, task.outputs), "random" if general is not None else recipe.init
     check_start(student, given.config, start)
     if general is not None:
         _general_student(general, student)
     packed, run = None, Run(out)
-    if corpus and recipe.epochs_general and general is None and finished(run, recipe.stage("general")) is None:
+    if packs and finished(run, recipe.stage("general")) is None:
         packed = _packed(recipe, given, corpus)
     examples = tokenise(train_text, task.sentences, given.tokenizer)
     with run.held():
         run.begin(
             run_settings(recipe, data, teacher, corpus, columns, general),
             run_digests(
-                train_text, given.config, given.pretrained if given.earlier else None, given.folder, corpus, general
+                train_text,
+                given.config,
+                given.pretrained | given.head if given.earlier else None,
+                given.folder,
+                corpus,
+                general,
             ),
         )
         dev = None if measured is None else _dev_examples(run, data, given.tokenizer)
@@ -169,22 +175,32 @@ class _Given:
 
     config: BertConfig
     pretrained: Params
+    head: Params  # its classifier, where it is used as it is
     earlier: bool  # whether it was pretrained, and not drawn at random just now
     folder: Path  # of the tokenizer's files
     tokenizer: Any
     pairs: list[int]  # its layers that the student's are compared with
 
 
-def _given(recipe: Recipe, teacher: Any) -> _Given:
-    """Read a teacher and its tokenizer, and see that the recipe suits it."""
-    config, pretrained, folder = _teacher(teacher, recipe.seed)
+def _given(recipe: Recipe, teacher: Any, packs: bool, task: Task | None = None) -> _Given:
+    """Read a teacher and its tokenizer, and see that the recipe, the task and packed text, if there are, suit it."""
+    config, pretrained, folder = _teacher(teacher, recipe.seed, task is not None and not recipe.epochs_teacher)
+    head: Params = {}
+    if task is not None and "classifier.weight" in pretrained:
+        head = ready_head(folder, pretrained, task)
+        pretrained = {name: value for name, value in pretrained.items() if name not in head}
     pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
     if recipe.limit > config.max_position_embeddings:
         raise InputError(
             f"max_length is {recipe.limit}, but the teacher embeds {config.max_position_embeddings} positions only"
         )
+    if config.type_vocab_size < 2 and (packs or (task is not None and len(task.sentences) == 2)):
+        raise InputError(
+            "the teacher embeds 1 token type, 0 (type_vocab_size), but the second text of a pair has the type 1; "
+            "give a teacher that was trained on pairs, or texts alone"
+        )
     tokenizer = load_tokenizer(folder, config.vocab_size, recipe.limit)
-    return _Given(config, pretrained, not isinstance(teacher, tuple), folder, tokenizer, pairs)
+    return _Given(config, pretrained, head, not isinstance(teacher, tuple), folder, tokenizer, pairs)
 
 
 def _packed(recipe: Recipe, given: _Given, corpus: Sequence[str | os.PathLike]) -> Examples:
@@ -204,7 +220,7 @@ def _tuned(run: Run, recipe: Recipe, given: _Given, examples: Examples, run_stag
     heads = initial_parameters(
         head_shapes(config, classes), Stream.TEACHER_HEAD.rng(recipe.seed), config.initializer_range
     )
-    params = _centred(heads, recipe.definition, examples) | given.pretrained
+    params = _centred(heads, recipe.definition, examples) | given.pretrained | given.head
     objective = _teacher_objective(config, examples)
     tuned = run_stage(recipe.stage("teacher"), Stream.TEACHER_STAGE, params, examples, objective)
     save_model(run.teacher_folder, config.to_dict() | {"num_labels": classes}, tuned, given.folder)
@@ -252,7 +268,7 @@ def distill_general(
     InputError
         As for `distill`.
     """
-    given, run = _given(recipe, teacher), Run(out)
+    given, run = _given(recipe, teacher, packs=True), Run(out)
     student = _student(recipe, given.config, 1)
     check_start(student, given.config, recipe.init)
     others = ("task", "own", "targets", "temperature", "_teacher", "_internal", "_prediction")
@@ -391,14 +407,14 @@ def _with_dropout(objective: Objective, network: Network, probability: float, se
     return dropping
 
 
-def _teacher(teacher: Any, seed: int) -> tuple[BertConfig, Params, Path]:
+def _teacher(teacher: Any, seed: int, ready: bool) -> tuple[BertConfig, Params, Path]:
     if isinstance(teacher, tuple):
         config, folder = teacher
         shapes = teacher_shapes(config, 1)
         params = initial_parameters(shapes, Stream.UNTRAINED_TEACHER.rng(seed), config.initializer_range)
         return config, {name: value for name, value in params.items() if not name.startswith("classifier.")}, folder
     folder = bert_folder(teacher)
-    return *load_bert(folder), folder
+    return *load_bert(folder, classifier=ready), folder
 
 
 def _teacher_objective(config: BertConfig, examples: Examples) -> Objective:

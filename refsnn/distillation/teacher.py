@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from .. import ops
+from ..data.tasks import Task
+from ..errors import InputError
 from ..model.batch import Batch
 from ..model.families import bert
 from ..model.network import first_position
@@ -15,11 +18,13 @@ from ..model.parameters import Params
 from ..model.shapes import BertConfig
 from ..ops import Array
 from ..readings.rate_map import rate_map, scores
+from ..storage.checkpoints import class_names, in_order
 
 __all__ = [
     "Encoding",
     "classify",
     "encode",
+    "ready_head",
 ]
 
 
@@ -56,6 +61,39 @@ def encode(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> Enc
     activities, _ = rate_map(network, params, batch)
     observed, _ = scores(network, params, activities, batch)
     return Encoding([activities[name] for name in network.readouts], observed)
+
+
+def ready_head(folder: Path, params: Mapping[str, Array], task: Task) -> Params:
+    """Take over the classifier of a BERT that was fine-tuned before, its classes in a task's order.
+
+    Parameters
+    ----------
+    folder : Path
+        The BERT's, with `config.json`.
+    params : mapping
+        As from `refsnn.storage.checkpoints.load_bert` with its classifier.
+    task : Task
+
+    Returns
+    -------
+    head : dict
+        Weight and bias of the classifier.
+
+    Raises
+    ------
+    InputError
+        It has another number of classes than the task, other names for them, or no pooler.
+    """
+    path, classes = folder / "config.json", len(params["classifier.bias"])
+    if classes != task.outputs:
+        raise InputError(
+            f"the classifier of the teacher {folder} has {classes} outputs, but {task.name} takes {task.outputs}; "
+            "let the teacher learn the task (`epochs_teacher`), or give another"
+        )
+    if "pooler.dense.weight" not in params:
+        raise InputError(f"the teacher {folder} has a classifier but no pooler, which BERT has between the two")
+    order = in_order(path, class_names(path, classes), task)
+    return {name: params[name][order] for name in ("classifier.weight", "classifier.bias")}
 
 
 def classify(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> tuple[Array, Callable[[Array], Params]]:

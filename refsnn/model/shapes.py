@@ -10,12 +10,39 @@ from ..errors import InputError
 
 __all__ = [
     "BertConfig",
+    "check_architecture",
     "embedding_shapes",
     "encoder_shapes",
     "head_shapes",
     "network_shapes",
     "teacher_shapes",
 ]
+
+
+#: Largest sizes that are believed; beyond them, a file of a few bytes would ask for all the memory there is.
+LARGEST = {
+    "hidden_size": 1 << 16,
+    "num_hidden_layers": 1 << 10,
+    "num_attention_heads": 1 << 12,
+    "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 20,
+    "type_vocab_size": 1 << 16,
+}
+
+#: Keys of `config.json` that change what is computed, and the values of them that refsnn computes.
+COMPUTED: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "use_task_id": (False,),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+}
+
+#: Architectures that are called after BERT and are none, or read from left to right.
+OTHERS = ("BertGeneration", "BertLMHead", "BertJapanese")
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,8 @@ class BertConfig:
             value = getattr(self, field.name)
             if field.type == "int" and field.name != "pad_token_id" and not (type(value) is int and value > 0):
                 raise InputError(f"{field.name} is {value!r}, but it must be a positive integer")
+            if field.name in LARGEST and value > LARGEST[field.name]:
+                raise InputError(f"{field.name} is {value}, but at most {LARGEST[field.name]} is believed of a BERT")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads "
@@ -80,16 +109,20 @@ class BertConfig:
 
         Raises
         ------
-        ValueError
+        InputError
             A required size is absent, or the file asks for something refsnn does not compute.
         """
         required = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
         missing = [name for name in required if name not in values]
         if missing:
             raise InputError(f"the configuration lacks {', '.join(missing)}; a BERT-type config.json has them")
-        if values.get("position_embedding_type", "absolute") != "absolute":
+        for name, computed in COMPUTED.items():
+            if name in values and values[name] not in computed:
+                raise InputError(f"{name} is {values[name]!r}, but refsnn computes {computed[0]!r} only")
+        if values.get("embedding_size", values["hidden_size"]) != values["hidden_size"]:
             raise InputError(
-                f"position_embedding_type is {values['position_embedding_type']!r}, but refsnn computes 'absolute' only"
+                f"embedding_size is {values['embedding_size']!r} and hidden_size {values['hidden_size']!r}, but refsnn "
+                "computes embeddings of the hidden states' width only"
             )
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
@@ -102,6 +135,37 @@ class BertConfig:
         values : dict
         """
         return asdict(self)
+
+
+def check_architecture(values: Mapping[str, Any]) -> None:
+    """Refuse whatever is not BERT, though its parameters may have BERT's names: RoBERTa, LUKE, LayoutLM, ERNIE, ….
+
+    Parameters
+    ----------
+    values : mapping
+        Contents of a `config.json`. Where neither ``model_type`` nor ``architectures`` is there, it is taken for a
+        BERT's, as Google wrote them. Some Chinese BERTs are called ``roberta`` for the way they were trained; their
+        architectures are BERT's, and so is their padding.
+
+    Raises
+    ------
+    InputError
+        It names another model.
+
+    Examples
+    --------
+    >>> check_architecture({"model_type": "bert", "architectures": ["BertModel"]})
+    >>> check_architecture({"model_type": "luke"})
+    Traceback (most recent call last):
+    refsnn.errors.InputError: model_type is 'luke', but refsnn computes 'bert' only
+    """
+    kind, named = values.get("model_type"), values.get("architectures")
+    for name in named if isinstance(named, list) else [] if named is None else [named]:
+        if not (isinstance(name, str) and name.startswith("Bert")) or name.startswith(OTHERS):
+            raise InputError(f"architectures has {name!r}, but refsnn computes BertModel and BERTs with a head only")
+    trained_as_roberta = kind == "roberta" and named and values.get("pad_token_id", 0) == 0
+    if kind not in (None, "bert") and not trained_as_roberta:
+        raise InputError(f"model_type is {kind!r}, but refsnn computes 'bert' only")
 
 
 def embedding_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:

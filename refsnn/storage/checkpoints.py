@@ -8,24 +8,27 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._version import __version__
+from ..data.tasks import Task
 from ..data.tokenizer import TOKENIZER
 from ..errors import InputError
 from ..files import atomic, existing, load_tensors, read_json, require, save_tensors, write_json
 from ..model.parameters import Params, check_parameters
-from ..model.shapes import BertConfig, head_shapes, network_shapes, teacher_shapes
+from ..model.shapes import BertConfig, check_architecture, head_shapes, network_shapes, teacher_shapes
 from ..model.student import StudentConfig
 from ..ops import Array
 from .torch_files import read_torch
 
 __all__ = [
     "bert_folder",
+    "class_names",
+    "in_order",
     "load_bert",
     "load_student",
     "load_teacher",
@@ -108,9 +111,8 @@ def bert_folder(name: str | os.PathLike) -> Path:
     InputError
         There is no such folder, and no such model that could be fetched.
     """
-    folder = Path(name)
-    if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
-        return existing(folder, "the teacher")
+    if Path(name).exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
+        return existing(name, "the teacher")
     fetch = require("huggingface_hub").snapshot_download
     try:
         for weights in ("model*.safetensors*", "pytorch_model*.bin*"):  # the second only where the first are not
@@ -127,9 +129,13 @@ def bert_folder(name: str | os.PathLike) -> Path:
 
 
 def bert_config(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[BertConfig, dict[str, Any]]:
-    """Read a `config.json`: what of it we compute with, and everything."""
+    """Read a BERT's `config.json`: what of it we compute with, and everything."""
     values = read_json(path)
+    if values.get("model_type") == "spiking_bert":
+        home = path.parent
+        raise InputError(f"{home} is a run's student, which is no BERT; its teacher is in {home / 'teacher'}")
     try:
+        check_architecture(values)
         return BertConfig.from_dict({**values, **(changes or {})}), values
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -147,25 +153,44 @@ def bert_names(path: Path, tensors: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-def bert_shapes(config: BertConfig, found: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-    """Wanted parameters of a BERT: embeddings, encoders, and the heads that there are."""
+#: Numbers in a checkpoint that are no parameters: 0, 1, 2, …, and zeros.
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+def bert_shapes(path: Path, config: BertConfig, found: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Wanted parameters of a BERT: embeddings, encoders, and the heads that there are.
+
+    Others in its embeddings or encoders (task ids, entities, cross-attention, more layers) would change what it
+    computes: it is another model than `config.json` says.
+    """
+    shapes = network_shapes(config)
+    body = (name for name in found if name.startswith(("embeddings.", "encoder.")) and name not in BUFFERS)
+    if other := next((name for name in body if name not in shapes), None):
+        raise InputError(
+            f"{path} holds {other}, which a BERT of {config.num_hidden_layers} layers does not have; "
+            "config.json describes another model than the weights are of"
+        )
     heads = head_shapes(config, rows_of(found, "classifier.weight")).items()
-    return network_shapes(config) | {n: shape for n, shape in heads if f"{n.rpartition('.')[0]}.weight" in found}
+    return shapes | {n: shape for n, shape in heads if f"{n.rpartition('.')[0]}.weight" in found}
 
 
 def rows_of(tensors: Mapping[str, Array], name: str) -> int:
     return len(np.atleast_1d(tensors.get(name, ())))
 
 
-def load_bert(folder: str | os.PathLike, dtype: np.dtype | type = np.float32) -> tuple[BertConfig, Params]:
+def load_bert(
+    folder: str | os.PathLike, dtype: np.dtype | type = np.float32, classifier: bool = False
+) -> tuple[BertConfig, Params]:
     """Read a BERT encoder in Hugging Face's layout: `config.json` and weights.
 
     Parameters
     ----------
     folder : path or str
         See `bert_folder`, and `read_weights` for the files. Parameter names may or may not begin with ``bert.``, and
-        LayerNorm's may be the older ``gamma`` and ``beta``. Heads are left out.
+        LayerNorm's may be the older ``gamma`` and ``beta``. Heads of pretraining are left out.
     dtype : dtype
+    classifier : bool
+        Whether to keep a classifier, if there is one.
 
     Returns
     -------
@@ -181,8 +206,10 @@ def load_bert(folder: str | os.PathLike, dtype: np.dtype | type = np.float32) ->
     folder = bert_folder(folder)
     config, _ = bert_config(folder / "config.json")
     path, tensors = read_weights(folder)
-    found = {n: value for n, value in bert_names(path, tensors).items() if not n.startswith("classifier.")}
-    params = check_parameters(found, bert_shapes(config, found), path)
+    found = bert_names(path, tensors)
+    if not classifier:
+        found = {name: value for name, value in found.items() if not name.startswith("classifier.")}
+    params = check_parameters(found, bert_shapes(path, config, found), path)
     return config, {name: value.astype(dtype) for name, value in params.items()}
 
 
@@ -204,7 +231,81 @@ def load_teacher(folder: str | os.PathLike) -> tuple[BertConfig, Params]:
     config, _ = bert_config(folder / "config.json")
     path, tensors = read_weights(folder)
     found = bert_names(path, tensors)
+    if "classifier.weight" not in found:
+        raise InputError(f"{path} has no classifier; a BERT that was fine-tuned for classes or scores has one")
+    class_names(folder / "config.json", rows_of(found, "classifier.weight"))
+    bert_shapes(path, config, found)
     return config, check_parameters(found, teacher_shapes(config, rows_of(found, "classifier.weight")), path)
+
+
+def class_names(path: Path, classes: int) -> tuple[str, ...]:
+    """Names of a classifier's classes, as ``id2label`` of a `config.json` has them.
+
+    Parameters
+    ----------
+    path : Path
+        The `config.json`.
+    classes : int
+        Rows of the classifier.
+
+    Returns
+    -------
+    names : tuple of str
+        In the order of the rows; empty where there are none, or where they say nothing (``LABEL_0``, ``LABEL_1``, …).
+
+    Raises
+    ------
+    InputError
+        There are more or fewer names than classes, two are the same, or the classifier does something else than choose
+        one of its classes.
+    """
+    values = read_json(path)
+    if values.get("problem_type") == "multi_label_classification":
+        raise InputError(f"{path}: problem_type is {values['problem_type']!r}, but refsnn chooses one class of several")
+    named = values.get("id2label") or {}
+    keys = [str(i) for i in range(classes)]
+    if not isinstance(named, dict) or (named and sorted(named) != sorted(keys)):
+        raise InputError(f"{path}: id2label does not name the classes 0 to {classes - 1}, which the classifier has")
+    if named and len(set(map(str, named.values()))) < classes:
+        raise InputError(f"{path}: id2label names two classes alike")
+    names = tuple(str(named[key]) for key in keys) if named else ()
+    return () if classes == 1 or names == tuple(f"LABEL_{key}" for key in keys) else names
+
+
+def in_order(path: Path, names: Sequence[str], task: Task) -> list[int]:
+    """Places of a task's classes among those of a classifier.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    names : sequence of str
+        Of the classifier's classes, as from `class_names`; without names, they are in the task's order.
+    task : Task
+
+    Returns
+    -------
+    places : list of int
+
+    Raises
+    ------
+    InputError
+        The names are not the task's.
+    """
+    if not names:
+        return list(range(task.outputs))
+
+    def plain(name: str) -> str:
+        return re.sub(r"[\s_-]+", "_", name.strip()).casefold()
+
+    given = [plain(name) for name in names]
+    for wanted in ([plain(name) for name in known] for known in (task.labels, task.names)):
+        if sorted(wanted) == sorted(given):
+            return [given.index(name) for name in wanted]
+    raise InputError(
+        f"{path}: the classes are called {', '.join(names)}, but those of {task.name} are "
+        f"{', '.join(task.names or task.labels)}; name them so in id2label, in the order that the classifier has them"
+    )
 
 
 def load_student(folder: str | os.PathLike) -> tuple[StudentConfig, Params]:

@@ -199,10 +199,8 @@ def _convert_bert(source: Path, folder: Path) -> list[str]:
     home = source.parent if source.is_file() else source
     config, values = bert_config(home / "config.json")
     path, tensors = read_weights(source)
-    if values.get("model_type") == "spiking_bert":
-        raise InputError(f"{home} is a run's student, which is no BERT; its teacher is in {home / 'teacher'}")
     found = bert_names(path, tensors)
-    params = check_parameters(found, bert_shapes(config, found), path)
+    params = check_parameters(found, bert_shapes(path, config, found), path)
     values |= {"model_type": "bert", "architectures": ["BertModel"]}
     if "classifier.weight" in params:
         values |= {"architectures": ["BertForSequenceClassification"], "num_labels": len(params["classifier.weight"])}
