@@ -119,7 +119,7 @@ def test_types_are_told_of_the_same_names():
         for alias in node.names
     }
     homes = {name: home if ":" in home else f"{home}:{name}" for name, home in refsnn._HOMES.items()}
-    homes["plot"] = "pages:plot"
+    homes |= {"neurons": "model:neurons", "plot": "pages:plot"}  # modules
     assert told == homes
 
 

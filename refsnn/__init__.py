@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .distillation.stages import distill
     from .errors import InputError, NotConverged
     from .evaluation.evaluate import evaluate_run as evaluate
+    from .model import neurons
     from .model.batch import Batch
     from .model.families import bert, spiking_bert
     from .model.network import Network
@@ -62,6 +63,7 @@ _HOMES = {
     "initial_parameters": "model.parameters",
     "load": "models",
     "network_shapes": "model.shapes",
+    "neurons": "model.neurons:",
     "plot": "pages.plot:",
     "rate_map": "readings.rate_map",
     "record": "storage.records",
@@ -95,6 +97,7 @@ __all__ = [
     "initial_parameters",
     "load",
     "network_shapes",
+    "neurons",
     "plot",
     "rate_map",
     "record",

@@ -1,7 +1,8 @@
 """The three pictures that everybody draws, each a Matplotlib figure: spikes, rates that settle, accuracy against T.
 
 Nothing here touches `matplotlib.pyplot` or its settings, so the functions work without a screen and in threads. Save a
-figure with ``figure.savefig("spikes.svg")``; a notebook that has said ``%matplotlib inline`` shows it.
+figure with ``figure.savefig("spikes.svg")``; a notebook that has said ``%matplotlib inline`` shows it. For figures of
+your own, `COLOUR` is the palette and `STYLE` what Matplotlib's ``rcParams`` are set to while these are drawn.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from ..ops import Array
 from ..readings.rate_map import Rates
 from .figures.accuracy import accuracy_figure
 from .figures.spikes import draw_spikes, label_tokens
-from .figures.style import COLOUR, figure_legend, figure_style, log_axis, new_figure, time_axis
+from .figures.style import COLOUR, STYLE, figure_legend, figure_style, log_axis, new_figure, time_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy", "raster", "settling"]
+__all__ = ["COLOUR", "STYLE", "accuracy", "raster", "settling"]
 
 #: Line colours, and with more lines than colours their styles.
 COLOURS = [COLOUR[name] for name in ("blue", "vermillion", "green", "purple", "orange", "sky", "grey")]
