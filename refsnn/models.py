@@ -204,7 +204,7 @@ class Student(_Reader):
         Parameters
         ----------
         inputs, t_conv, rule
-            As of `logits`.
+            See `logits`.
 
         Returns
         -------
@@ -218,7 +218,7 @@ class Student(_Reader):
         Parameters
         ----------
         inputs, t_conv, rule
-            As of `logits`.
+            See `logits`.
 
         Returns
         -------
@@ -382,7 +382,7 @@ class Teacher(_Reader):
         ----------
         batch : Batch
         labels : (B,) array
-            As of `Student.value_and_grad`.
+            See `Student.value_and_grad`.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Values that were read from a file, held against the types that they should have.
+"""Values that were read from a file, checked against the types that they should have.
 
 A type is what Python's annotations call it: ``int``, ``float``, ``str``, ``bool``, ``None``, ``dict``, ``list[int]``,
 ``dict[str, float]``, ``Literal["a", "b"]``, or several with ``|`` between them. Numbers must be finite.

@@ -171,7 +171,7 @@ def _ours(work: Work) -> Callable[[], Any]:
 
 
 def _theirs(work: Work, adapter: Any) -> Callable[[], Any] | None:
-    """Give the same by an adapter, or None where it lacks the function."""
+    """Do the same with an adapter, or None where it lacks the function."""
     if work.kind == "neurons":
         current, neuron = _currents(work), {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 0.0}
         neurons = getattr(adapter, "neurons", None)
@@ -194,7 +194,7 @@ def _theirs(work: Work, adapter: Any) -> Callable[[], Any] | None:
 
 
 def _floor(work: Work, threads: int) -> Callable[[], Any] | None:
-    """Give the matrix products of a simulation: per step and encoder six linear maps and the two of attention."""
+    """Return the matrix products of a simulation: per step and encoder six linear maps and the two of attention."""
     if work.kind != "simulate":
         return None
     d, rows = work.width, work.batch // threads

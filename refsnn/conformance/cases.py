@@ -193,7 +193,7 @@ def cases(suite: str = "tiny", seed: int = 0) -> list[Case]:
 
 
 def _rng(seed: int, *name: str) -> np.random.Generator:
-    """Give a generator for each case, so that a new one does not change the others."""
+    """Return a generator for each case, so that a new one does not change the others."""
     return np.random.default_rng([seed, *"/".join(name).encode()])
 
 
@@ -371,7 +371,7 @@ POPULATIONS = {
 
 
 def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> tuple[dict[str, Any], Arrays]:
-    """Give configuration, parameters and batch of a random network; none of its parameters can be left out."""
+    """Return configuration, parameters and batch of a random network; none of its parameters can be left out."""
     rng = _rng(seed, "network", name)
     encoders, feedback = options.pop("encoders", sizes["encoders"]), options.pop("feedback", False)
     config = BertConfig(

@@ -42,7 +42,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def kit(request):
-    """Give the backend, the rules, and the results so far."""
+    """Return the backend, the rules, and the results so far."""
     return _kit(request.config)
 
 

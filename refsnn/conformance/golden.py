@@ -138,7 +138,7 @@ def _short(x: float) -> float:
 
 
 def _commit() -> str | None:
-    """Give the checkout's commit, where there is one."""
+    """Return the checkout's commit, where there is one."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

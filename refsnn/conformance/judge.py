@@ -277,7 +277,7 @@ def _explained(failed: Result, case: Case, answer: Mapping[str, Any], expected: 
 def _compare(
     quantity: str, answer: Mapping[str, Any], value: Array, scale: float, tolerance: float, dtype: str
 ) -> tuple[float, str]:
-    """Give the difference in units of the tolerance and, where it is beyond, a sentence."""
+    """Return the difference in units of the tolerance and, where it is beyond, a sentence."""
     if quantity not in answer or answer[quantity] is None:
         if quantity.startswith("gradient/") and not value.any():
             return 0.0, ""  # what takes no part may be absent

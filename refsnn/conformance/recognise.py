@@ -47,7 +47,7 @@ STEPS = 16
 
 
 def _mistaken(case: Case) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
-    """Give known mistakes and, each when it is called, its answer to a case."""
+    """Return known mistakes and, each when it is called, its answer to a case."""
     inputs = case.inputs
     match case.function:
         case "asr":
@@ -89,7 +89,7 @@ def _mistaken_op(name: str, wrong: Op) -> Any:
 
 
 def _distance(one: Mapping[str, Any], other: Mapping[str, Any], names: list[str]) -> float:
-    """Give the largest difference, relative to each quantity's largest entry; infinite where shapes differ."""
+    """Return the largest difference, relative to each quantity's largest entry; infinite where shapes differ."""
     sizes = {name: float(np.abs(other[name]).max(initial=0)) for name in names}
     floor = VANISHING * max((size for name, size in sizes.items() if name.startswith("gradient/")), default=0.0)
     worst = 0.0
@@ -103,7 +103,7 @@ def _distance(one: Mapping[str, Any], other: Mapping[str, Any], names: list[str]
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any], names: list[str]) -> float:
-    """Give the fraction of spikes that differ."""
+    """Return the fraction of spikes that differ."""
     pairs = [(np.asarray(one[name]), np.asarray(other[name])) for name in names]
     if any(a.shape != b.shape for a, b in pairs):
         return np.inf

@@ -96,7 +96,7 @@ class Reference:
     method: AdjointMethod = "gmres"
 
     def network(self, config) -> Network:
-        """Give the network that a configuration describes."""
+        """Return the network that a configuration describes."""
         return self.change(StudentConfig.from_dict(config).network)
 
     def neurons(self, current, neuron, dtype):

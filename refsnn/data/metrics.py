@@ -256,7 +256,7 @@ def defined(value: float | None) -> float | None:
 
 
 def hundredfold(value: float | None) -> str:
-    """Write a metric for the terminal: times 100, a dash where it is undefined.
+    """Write a metric for the terminal: in percent, a dash where it is undefined.
 
     Parameters
     ----------

@@ -90,7 +90,7 @@ def split_sentences(document: str) -> list[str]:
 
 
 def pack_document(lengths: Sequence[int], room: int, rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
-    """Pack the sentences of one document: each sequence takes as many as fit, or fewer where it shall be short.
+    """Pack the sentences of one document: each sequence takes as many as fit, or fewer where it should be short.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ class Task:
         return cls(name, sentences, tuple(labels), tuple(labels), metrics=metrics)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what `own` needs to make the task again, for JSON.
+        """Return what `own` needs to make the task again, for JSON.
 
         Returns
         -------
@@ -208,7 +208,7 @@ def column_names(task: Task, pairs: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     InputError
-        A pair is none, or its name is not one of the task.
+        A pair is malformed, or its name is not one of the task.
 
     Examples
     --------

@@ -117,7 +117,7 @@ def solve_rates(
     Parameters
     ----------
     config, params, examples, tokens
-        As of `predict_rates`.
+        See `predict_rates`.
 
     Returns
     -------

@@ -6,7 +6,7 @@
     prediction   task text                    soft labels of the fine-tuned teacher, or the true labels or scores
 
 Everything a run is goes into one folder: its settings, the teacher, the student, the log; started again after a kill
-it goes on where it was and ends with the same bytes.
+it resumes and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -427,9 +427,9 @@ def _teacher_objective(config: BertConfig, examples: Examples) -> Objective:
 
 
 def _trained(recipe: Recipe, student: StudentConfig) -> Network:
-    """Give the network that is trained; quantised rates are rounded alike in every population.
+    """Return the network that is trained; quantised rates are rounded alike in every population.
 
-    A membrane that starts at 0 cuts a rate of T steps off by half a spike, on the mean; T' of `t_conv` steps, a
+    A membrane that starts at 0 cuts a rate of T steps off by half a spike on average; T' of `t_conv` steps, a
     fraction of T, would cut off so much more that the student would learn to make up for it.
     """
     if recipe.mode != "quantised":

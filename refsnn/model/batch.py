@@ -96,7 +96,7 @@ def _id(name: str, given: Any) -> int:
 
 
 def attention_mask(batch: Batch, dtype: np.dtype) -> Array:
-    """Give what is added to attention scores: 0 on tokens, −10000 on padded keys.
+    """Return what is added to attention scores: 0 on tokens, −10000 on padded keys.
 
     Parameters
     ----------

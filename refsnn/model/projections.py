@@ -403,7 +403,7 @@ class Embeddings:
         return rows | {gamma: (width,), beta: (width,)}
 
     def operations(self, width: int) -> Operations:
-        """All scalar operations of one token: three rows of tables, the words' in the large memory, are normalised."""
+        """Count one token's scalar operations: three table rows are normalised; word rows come from off-chip memory."""
         summed = [
             ("embeddings", "dram_read", width),
             ("embeddings", "read", 2 * width),

@@ -73,7 +73,7 @@ class StudentConfig:
         return shapes
 
     def varied(self, vth: float, leak: float, u0: float) -> StudentConfig:
-        """Give all neurons other constants; a population's own threshold is scaled, its own u0 stays.
+        """Set other constants for all neurons; a population's own threshold is scaled, its own u0 stays.
 
         Parameters
         ----------

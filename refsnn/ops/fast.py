@@ -1,4 +1,4 @@
-"""Fast forms of element-wise functions; each has a plain twin that the tests hold it against."""
+"""Fast forms of element-wise functions; the tests compare each with its plain twin."""
 
 from __future__ import annotations
 

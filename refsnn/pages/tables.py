@@ -269,7 +269,7 @@ def sweep_table(result: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"agrees: {agrees} the rate map of the same constants. fixed T: all examples stopped at the same",
-        "T, with the same mean. Shares and correlations are times 100.",
+        "T, with the same mean. Shares in percent, correlations times 100.",
     ]
     return "\n".join(lines)
 

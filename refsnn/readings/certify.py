@@ -126,7 +126,7 @@ def certify(
     Parameters
     ----------
     network : Network
-        Its neurons' tie rule δ is held to be the record's; 0 is the plain comparison.
+        Its neurons' tie rule δ is taken as the record's; 0 is the plain comparison.
     params : mapping
         The parameters that the record was made with, in any precision.
     batch : Batch
@@ -221,7 +221,7 @@ def _train(what: str, spikes: Any) -> Array:
 
 
 def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
-    """Give the number of timesteps that all populations' records share."""
+    """Return the number of timesteps that all populations' records share."""
     if not isinstance(spikes, Mapping):
         raise InputError(f"the spikes are a {type(spikes).__name__}, but a dict of arrays by population was expected")
     check_known("spikes of population", spikes, [population.name for population in network.populations])
@@ -353,7 +353,7 @@ class _Check:
         self.membrane.advance(times, *self._current(times, x, trains, delayed), own)
 
     def _current(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Array, Array, Array]:
-        """Give currents, the error that each step adds to the membrane, and the error that telescopes instead."""
+        """Return currents, the error that each step adds to the membrane, and the error that telescopes instead."""
         projection, reads = self.population.projection, self.population.reads
         if self.rule == "inst":
             spikes = (x if r == INPUT else Enclosed.exact(trains.spikes(r, r in delayed)) for r in reads)

@@ -48,7 +48,7 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
     Parameters
     ----------
     out : path
-        The run's folder. A demonstration that was interrupted goes on where it was.
+        The run's folder. A demonstration that was interrupted resumes.
     task : {"sentiment", "pairs"}
     seed : int
     """
@@ -74,7 +74,7 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
         lr_internal=1e-3,
         lr_prediction=3e-4,
     )
-    print("Training a BERT teacher, then a spiking student in three stages (killed, it goes on where it was)")
+    print("Training a BERT teacher, then a spiking student in three stages (safe to interrupt: run it again to resume)")
     distill(recipe, data, (replace(TEACHER, vocab_size=rows), data), run, [data / "corpus.txt"])
     print("Evaluating by rate map and by spikes\n")
     results = evaluate_run(run, data, T_CONV, name=f"made-up {task}")

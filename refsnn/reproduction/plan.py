@@ -169,7 +169,7 @@ def read_plan(config: str | os.PathLike, tasks: Sequence[str] = ()) -> Plan:
     if min(seeds) < 0:
         raise InputError(f"{source}: seeds is {seeds}, but a seed is 0 or more")
     if "encoders" not in shared:
-        raise InputError(f"{source}: [recipe] has no encoders; say how many the student shall have")
+        raise InputError(f"{source}: [recipe] has no encoders; say how many the student should have")
 
     def recipe(where: str, task: str, values: Mapping[str, Any]) -> Recipe:
         try:

@@ -124,7 +124,7 @@ class Progress:
         ]
 
     def state(self, step: Step) -> tuple[str, float, float, float]:
-        """Tell what `time_left` wants to know."""
+        """Return what `time_left` needs."""
         kind = "pretraining" if step.run.name == "pretrained" else step.stage
         if kind.startswith("evaluation"):
             results = Run(step.run).results(kind.split()[1])

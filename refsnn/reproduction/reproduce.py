@@ -6,7 +6,7 @@
         evaluation                               by rate map and by spikes, by every rule asked for
 
 A plan is a TOML file; `refsnn/reproduction/plans` has some. Everything is kept in one folder, so that the same
-command, after a kill or an interruption, goes on where it was.
+command resumes after a kill or an interruption.
 """
 
 from __future__ import annotations

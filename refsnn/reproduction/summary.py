@@ -159,7 +159,7 @@ def text_table(results: Mapping[str, Any]) -> str:
 
 #: What the table means.
 NOTE = (
-    "Metrics are times 100{seeds}. Rate map: the student at the equilibrium of its rates; T: by spikes counted over "
+    "Metrics in percent{seeds}. Rate map: the student at the equilibrium of its rates; T: by spikes counted over "
     "T time steps.\nTime: of one task, all its seeds; the stages before the tasks took {general}."
 )
 
@@ -169,7 +169,7 @@ def _is_published(results: Mapping[str, Any]) -> bool:
 
 
 def _of_seeds(results: Mapping[str, Any]) -> str:
-    return ": mean, least and greatest over the seeds" if len(results["tasks"][0]["seeds"]) > 1 else ""
+    return ": mean (min–max) over the seeds" if len(results["tasks"][0]["seeds"]) > 1 else ""
 
 
 def plan_page(results: Mapping[str, Any], out: Path) -> str:

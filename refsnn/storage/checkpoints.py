@@ -142,7 +142,7 @@ def bert_config(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[B
 
 
 def bert_names(path: Path, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Give a BERT's parameters our names: without a prefix, and LayerNorm's not as TensorFlow calls them."""
+    """Rename a BERT's parameters to our names: without a prefix, and LayerNorm's not as TensorFlow calls them."""
     found: dict[str, Array] = {}
     for name, value in tensors.items():
         ours = re.sub(r"^(module\.)?(bert\.)?", "", name)

@@ -248,7 +248,7 @@ def _from_authors(
     if not head and classes is None:
         raise InputError(
             f"{path} comes from general distillation and has no classification head; "
-            "say with `task` or `classes` which one it shall have"
+            "say with `task` or `classes` which one it should have"
         )
     classes = rows_of(tensors, "classification.weight") if head else classes
     if "fit_dense.weight" not in tensors:

@@ -41,7 +41,7 @@ class Stream(IntEnum):
     CONVERSION_SAMPLE = 8
 
     def rng(self, seed: int) -> np.random.Generator:
-        """Give the stream's generator."""
+        """Return the stream's generator."""
         return np.random.default_rng([seed, self])
 
 

@@ -167,7 +167,7 @@ def certify_record(
     dtype, accumulate : str, optional
         Instead of what the record says of its precision.
     block : int, optional
-        Timesteps held at once; by default as many as fit some hundred megabytes.
+        Timesteps held at once; by default as many as fit about a hundred megabytes.
 
     Returns
     -------

@@ -353,7 +353,7 @@ class Run:
         Parameters
         ----------
         split, data, columns
-            As of `split`.
+            See `split`.
         samples : int, optional
             So many examples, evenly spaced over the split; all by default.
 
@@ -380,7 +380,7 @@ class Run:
         ----------
         samples : int
         data, columns
-            As of `split`.
+            See `split`.
 
         Returns
         -------
@@ -508,7 +508,7 @@ class Run:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give settings as one table; what an older version's recipe lacks has today's default."""
+    """Return settings as one table; what an older version's recipe lacks has today's default."""
     recipe = {("targets" if name == "labels" else name): value for name, value in settings["recipe"].items()}
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
     return {name: value for name, value in settings.items() if name != "recipe"} | defaults | recipe

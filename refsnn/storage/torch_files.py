@@ -375,7 +375,7 @@ def _state_dict(described: Any) -> dict[str, _Tensor]:
 
 
 def _arrays(described: Any, raw: Callable[[_Storage], bytes | memoryview], order: str) -> dict[str, Array]:
-    """Give the tensors of the state dict in `described` their numbers."""
+    """Fill the tensors of the state dict in `described` with their numbers."""
     storages: dict[_Storage, Array] = {}
     arrays = {}
     shown = stored = 0

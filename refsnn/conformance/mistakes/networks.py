@@ -211,7 +211,7 @@ def simulated(case: Case, seen: Seen, change: Callable[[Network], Network]) -> d
 
 
 def score_mistakes(case: Case) -> Iterator[tuple[str, Arrays]]:
-    """Give wrong attention scores of a rate map."""
+    """Return wrong attention scores of a rate map."""
     batch = parts(case.inputs, "batch")
     rates = reference.rate_map(case.settings["config"], parts(case.inputs, "param"), batch, "float64")
     raw = {name: value for name, value in rates.items() if name.startswith("scores/")}

@@ -26,7 +26,7 @@ def _right(name: str) -> Op:
 
 
 def _with(name: str, **changes: Callable[[Arrays, Mapping[str, Any]], Any]) -> Op:
-    """Give the right operation on changed arrays or constants."""
+    """Apply the right operation to changed arrays or constants."""
 
     def wrong(a: Arrays, c: Mapping[str, Any]):
         new = {key: change(a, c) for key, change in changes.items()}
@@ -36,7 +36,7 @@ def _with(name: str, **changes: Callable[[Arrays, Mapping[str, Any]], Any]) -> O
 
 
 def _times(name: str, factor: Callable[[Arrays, Mapping[str, Any]], float]) -> Op:
-    """Give the right operation times a number."""
+    """Return the right operation times a number."""
 
     def wrong(a: Arrays, c: Mapping[str, Any]):
         y, pullback = _right(name)(a, c)
@@ -47,7 +47,7 @@ def _times(name: str, factor: Callable[[Arrays, Mapping[str, Any]], float]) -> O
 
 
 def _scaled_argument(name: str, argument: str, factor: Callable[[Arrays, Mapping[str, Any]], float]) -> Op:
-    """Give the right operation of an argument times a number."""
+    """Return the right operation of an argument times a number."""
 
     def wrong(a: Arrays, c: Mapping[str, Any]):
         k = factor(a, c)
@@ -89,7 +89,7 @@ def _last_wins(a: Arrays, c: Mapping[str, Any]):
 
 
 def _outside_the_root(a: Arrays, c: Mapping[str, Any]) -> Array:
-    """Give the ε inside the root that gives the same values: (s + ε)² − s²."""
+    """Return the ε inside the root that gives the same values: (s + ε)² − s²."""
     return c["eps"] * (2 * a["x"].std(axis=-1, keepdims=True) + c["eps"])
 
 

@@ -18,7 +18,7 @@ __all__ = [
 
 
 def loss_mistakes(case: Case) -> Iterator[tuple[str, Arrays]]:
-    """Give wrong losses and logits; their gradients are not needed to know them."""
+    """Return wrong losses and logits; their gradients are not needed to know them."""
     config, params, inputs = case.settings["config"], parts(case.inputs, "param"), case.inputs
     rates = reference.rate_map(config, params, parts(inputs, "batch"), "float64")
     values = rates | parts(inputs, "simulated")
@@ -62,7 +62,7 @@ def updated(
     corrected: bool = False,
     inside: bool = False,
 ) -> Arrays:
-    """Give a step of BertAdam, changed."""
+    """Return a step of BertAdam, changed."""
     s, a = case.settings["optimiser"], case.inputs
     gradients = parts(a, "gradient")
     norms = {name: float(np.linalg.norm(g)) for name, g in gradients.items()}
