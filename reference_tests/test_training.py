@@ -235,7 +235,7 @@ def test_quantised_training_takes_values_and_gradient_at_the_quantised_rates():
         np.testing.assert_allclose(ours[1][name], gradient, rtol=1e-12, atol=1e-14, err_msg=name)
     own = replace(student, populations={"encoder.0.intermediate": {"u0": 0.0}})
     assert _trained(recipe, own) == network != own.network == _trained(replace(recipe, mode="simulated"), own)
-    with pytest.raises(InputError, match=r"leak is 0\.9"):
+    with pytest.raises(InputError, match=r"`leak` is 0\.9"):
         Recipe("sst2", 2, mode="quantised", leak=0.9)
 
 

@@ -124,16 +124,17 @@ class BertAdam:
 
     def _update(self, task: tuple[list[Array], float, float]) -> None:
         (p, g, m, v), lr, decay = task
-        m *= self.beta1
-        m += (1 - self.beta1) * g
-        v *= self.beta2
-        scratch = g * g
-        scratch *= 1 - self.beta2
-        v += scratch
-        np.sqrt(v, out=scratch)
-        scratch += self.eps
-        np.divide(m, scratch, out=scratch)
-        scratch *= lr
-        if decay:
-            p *= 1 - lr * decay
-        p -= scratch
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no longer finite ends the stage, by name
+            m *= self.beta1
+            m += (1 - self.beta1) * g
+            v *= self.beta2
+            scratch = g * g
+            scratch *= 1 - self.beta2
+            v += scratch
+            np.sqrt(v, out=scratch)
+            scratch += self.eps
+            np.divide(m, scratch, out=scratch)
+            scratch *= lr
+            if decay:
+                p *= 1 - lr * decay
+            p -= scratch

@@ -134,68 +134,91 @@ def train(
         return state.fitting(params)
     tqdm = require("tqdm").tqdm
     objective = in_shares(objective)
-    per_epoch = -(-len(examples) // stage.batch_size)
-    steps = per_epoch * stage.epochs
+    steps = -(-len(examples) // stage.batch_size) * stage.epochs
     optimiser = BertAdam()
     params = {name: np.array(value, order="C") for name, value in params.items()}
     if constrain is not None:
         constrain(params)
-    moments = optimiser.initial(params)
-    first, spent = 0, 0.0
-    gathered: dict[str, float] = {}  # sums since the last line of the log
-    path = run.stage_checkpoint(stage.name)
-    path.parent.mkdir(exist_ok=True)
-    if state is not None:
-        if state.step > steps:
-            raise InputError(f"{path} is at step {state.step}, but the stage has {steps}; move it away")
-        first, spent, gathered = state.step, run.timings().get(stage.name, 0.0), state.gathered
-        found = state.fitting(params | moments)
-        params, moments = ({name: found[name] for name in wanted} for wanted in (params, moments))
-    run.forget_log_after(stage.name, first)
-
-    def check(finite: bool, what: str, step: int) -> None:
-        if not finite:
-            raise InputError(
-                f"the {what} of stage {stage.name} is no longer finite at step {step} of {steps}; "
-                f"try a learning rate below {stage.lr}"
-            )
-
-    def check_state(step: int) -> None:
-        for name, value in params.items():
-            check(bool(np.isfinite(value).all()), f"parameter {name}", step)
-        check(bool(np.isfinite(list(gathered.values())).all()), "loss", step)
-
-    interval = max(1, steps // 200)
-    started = saved = time.monotonic()
+    journal = _Journal(run, stage, steps)
+    params, moments, first = journal.resume(state, params, optimiser.initial(params))
     bar = tqdm(total=steps, initial=first, desc=f"{stage.name:>10}", unit="step", dynamic_ncols=True, smoothing=0.05)
     with bar:  # an error then begins on a line of its own
         for step, rows in enumerate(_steps(examples, stage, seed, first), first):
-            factor = _factor(stage, step, steps)
+            lr = stage.lr * _factor(stage, step, steps)
             losses, gradients, statistics = objective(params, examples.batch(rows, pad_token_id), rows)
-            optimiser.step(params, gradients, moments, stage.lr * factor)
+            optimiser.step(params, gradients, moments, lr)
             if constrain is not None:
                 constrain(params)
-            for name, value in (losses | statistics).items():
-                gathered[name] = gathered.get(name, 0.0) + float(value)
             bar.update()
-            if (step + 1) % interval == 0 or step + 1 == steps:
-                count = interval if (step + 1) % interval == 0 else steps % interval
-                means = {name: value / count for name, value in gathered.items()}
-                check(bool(np.isfinite(list(means.values())).all()), f"loss ({means})", step + 1)
+            if means := journal.note(step + 1, losses | statistics, lr):
                 bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
-                run.append_log({"stage": stage.name, "step": step + 1, "lr": stage.lr * factor, **means})
-                gathered = {}
-            if time.monotonic() - saved > save_every and step + 1 < steps:
-                check_state(step + 1)
-                # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
-                run.add_timing(stage.name, spent + time.monotonic() - started)
-                metadata = {"stage": stage.name, "step": step + 1, "done": False, "gathered": gathered}
-                save_tensors(path, params | moments, metadata)
-                saved = time.monotonic()
-    check_state(steps)
-    run.add_timing(stage.name, spent + time.monotonic() - started)
-    save_tensors(path, params, {"stage": stage.name, "step": steps, "done": True})
+            if step + 1 < steps and journal.age > save_every:
+                journal.save(step + 1, params, moments)
+    journal.save(steps, params)
     return params
+
+
+class _Journal:
+    """What a stage writes into its run's folder while it trains: the log, its time, its checkpoint."""
+
+    def __init__(self, run: Run, stage: Stage, steps: int) -> None:
+        self.run, self.stage, self.steps = run, stage, steps
+        self.interval = max(1, steps // 200)
+        self.gathered: dict[str, float] = {}  # sums since the last line of the log
+        self.spent = 0.0  # seconds of earlier attempts
+        self.started = self.saved = time.monotonic()
+
+    def resume(self, state: _State | None, params: Params, moments: Params) -> tuple[Params, Params, int]:
+        """Take up parameters, moments and step where an earlier attempt saved them."""
+        first, (run, stage) = 0, (self.run, self.stage)
+        run.stage_checkpoint(stage.name).parent.mkdir(exist_ok=True)
+        if state is not None:
+            first, self.gathered, self.spent = state.step, state.gathered, run.timings().get(stage.name, 0.0)
+            if first > self.steps:
+                raise InputError(f"{state.path} is at step {first}, but the stage has {self.steps}; move it away")
+            found = state.fitting(params | moments)
+            params, moments = ({name: found[name] for name in wanted} for wanted in (params, moments))
+        run.forget_log_after(stage.name, first)
+        return params, moments, first
+
+    def note(self, step: int, values: dict[str, Any], lr: float) -> dict[str, float]:
+        """Add up losses and statistics; now and then their means become a line of the log."""
+        for name, value in values.items():
+            self.gathered[name] = self.gathered.get(name, 0.0) + float(value)
+        if step % self.interval and step < self.steps:
+            return {}
+        count = step % self.interval or self.interval
+        means = {name: value / count for name, value in self.gathered.items()}
+        self._check(means.values(), f"loss ({means})", step)
+        self.run.append_log({"stage": self.stage.name, "step": step, "lr": lr, **means})
+        self.gathered = {}
+        return means
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last checkpoint."""
+        return time.monotonic() - self.saved
+
+    def save(self, step: int, params: Params, moments: Params | None = None) -> None:
+        """Write a checkpoint; without moments it is the last, and the stage is done."""
+        for name, value in params.items():
+            self._check(value, f"parameter {name}", step)
+        self._check(self.gathered.values(), "loss", step)
+        # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
+        self.run.add_timing(self.stage.name, self.spent + time.monotonic() - self.started)
+        metadata: dict[str, Any] = {"stage": self.stage.name, "step": step, "done": moments is None}
+        if moments is not None:
+            metadata["gathered"] = self.gathered
+        save_tensors(self.run.stage_checkpoint(self.stage.name), params | (moments or {}), metadata)
+        self.saved = time.monotonic()
+
+    def _check(self, values: Any, what: str, step: int) -> None:
+        array = values if isinstance(values, np.ndarray) else np.array(list(values), float)
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"the {what} of stage {self.stage.name} is no longer finite at step {step} of {self.steps}; "
+                f"try a learning rate below {self.stage.lr}"
+            )
 
 
 def _factor(stage: Stage, step: int, steps: int) -> float:
