@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -83,7 +85,8 @@ class _Tolerant:
     """A stream that lets what is printed go where nobody reads on, and writes what its encoding lacks as ``?``."""
 
     def __init__(self, stream: Any) -> None:
-        self.stream = stream
+        self.stream = open(os.devnull, "w", encoding="utf-8") if stream is None else stream  # None: it was closed
+        self.full = False
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
@@ -97,7 +100,8 @@ class _Tolerant:
     def _try(self, act: Any) -> None:
         try:
             act()
-        except (BrokenPipeError, ValueError):  # the reader, `head` say, has had enough; or the stream is closed
+        except (OSError, ValueError) as error:  # the reader, `head` say, has had enough; or the stream is closed
+            self.full = self.full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
             if self.stream is sys.__stdout__ or self.stream is sys.__stderr__:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, 1 if self.stream is sys.__stdout__ else 2)
@@ -105,6 +109,15 @@ class _Tolerant:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def _open_standard_streams() -> None:
+    """Open standard streams that are closed onto nothing: else the next file that is opened takes their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, that is this one
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,17 +131,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0; 1 where a check failed; 2 where the input cannot be used, after one sentence on standard error.
+        0; 1 where a check failed, and for nothing else; 2 where the input cannot be used or the output not be written,
+        after one sentence on standard error; 70 after a traceback, a mistake of refsnn's own.
     """
     prepare()
+    _open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Tolerant(out), _Tolerant(err)
     try:
         options: Any = parser(arguments).parse_args(arguments)
-        return _run(options)
+        status = _run(options)
+        sys.stdout.flush()
+        if sys.stdout.full and not status:
+            print("refsnn: standard output could not be written: the disk is full", file=sys.stderr)
+            status = 2
+        return status
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         sys.stdout, sys.stderr = out, err
 
 
@@ -136,22 +157,29 @@ def _run(options: Any) -> int:
     status = 2
     try:
         return options.run(options)
-    except InputError as error:
-        print(f"refsnn: {_in_flags(str(error), options)}", file=sys.stderr)
-    except OSError as error:
-        print(f"refsnn: {_shortened(str(error.filename or 'a file'))}: {error.strerror or error}", file=sys.stderr)
-    except (MemoryError, RuntimeError) as error:
-        # NumPy and Python raise what the system refused: memory, or another thread.
-        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
-            raise
-        what = "not enough memory" if isinstance(error, MemoryError) else "no room for another thread"
-        print(
-            f"refsnn: there is {what} for this; take fewer or shorter examples at a time, or raise the limit. What is "
-            "written is whole: run the same command again to resume",
-            file=sys.stderr,
-        )
     except KeyboardInterrupt:
-        status = 130  # said below, when the exception is gone and has let go of progress bars, which then end
-    if status == 130:
-        print("refsnn: interrupted; run the same command again to resume", file=sys.stderr)
+        sentence, status = "interrupted; run the same command again to resume", 130
+    except Exception as error:
+        if not (sentence := _sentence(error, options)):
+            traceback.print_exc()
+            return 70  # not 1, which is the verdict of a check
+    # The exception is gone and has let go of progress bars, which then end.
+    print(f"refsnn: {sentence}", file=sys.stderr)
     return status
+
+
+def _sentence(error: Exception, options: Any) -> str:
+    """Say what a person can do about an error; empty where it is a mistake of refsnn's own."""
+    if isinstance(error, InputError):
+        return _in_flags(str(error), options)
+    if isinstance(error, OSError):
+        return f"{_shortened(str(error.filename or 'a file'))}: {error.strerror or error}"
+    # NumPy and Python raise what the system refused: memory, or another thread.
+    threads = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    if not threads and not isinstance(error, MemoryError):
+        return ""
+    what = "no room for another thread" if threads else "not enough memory"
+    return (
+        f"there is {what} for this; take fewer or shorter examples at a time, or raise the limit. What is written is "
+        "whole: run the same command again to resume"
+    )

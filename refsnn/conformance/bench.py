@@ -32,7 +32,7 @@ from ..data.examples import Examples, length_batches
 from ..distillation.predict import predict_spikes, predict_teacher
 from ..distillation.student import internal_gradients
 from ..distillation.training import in_shares
-from ..errors import InputError
+from ..errors import InputError, whole
 from ..files import atomic
 from ..model.batch import Batch
 from ..model.families import spiking_bert
@@ -329,6 +329,7 @@ def measure(
         A work is unknown, or a contestant failed.
     """
     outcomes = []
+    repetitions = whole("repetitions", repetitions)
     for work in works:
         if work not in WORKS:
             raise InputError(f"the work is {work!r}, but it must be one of {', '.join(WORKS)}")

@@ -185,8 +185,9 @@ def load_adapter(name: str, functions: Sequence[str] = CONTRACT) -> Any:
         adapter = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
             adapter = getattr(adapter, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"the adapter {name} cannot be imported ({error}); name a module on the Python path") from None
+    except (Exception, SystemExit) as error:  # whatever a module raises that is not the one that was meant
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"the adapter {name} cannot be imported ({said}); name a module on the Python path") from None
     if not any(callable(getattr(adapter, function, None)) for function in functions):
         raise InputError(
             f"{name} has none of the functions {', '.join(functions)}; docs/test-your-backend.md shows how"
