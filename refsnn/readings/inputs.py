@@ -142,6 +142,8 @@ def checked_cotangents(g: Mapping[str, Any], layout: Layout) -> dict[str, Array]
     for name, value in g.items():
         shape, dtype = layout[name]
         found[name] = real_array(f"the cotangent of {name}", value, dtype)
+        if np.iscomplexobj(found[name]) and dtype.kind != "c":
+            raise InputError(f"the cotangent of {name} is complex, but its rate is {dtype}")
         if found[name].shape != shape:
             raise InputError(f"the cotangent of {name} has shape {found[name].shape}, but its rate has {shape}")
     return found

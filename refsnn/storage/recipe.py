@@ -239,6 +239,8 @@ class Recipe:
         InputError
             A field is missing, unknown, of another type or out of its range.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"{source} is a {type(values).__name__}, but a table was expected")
         values = dict(values)
         if "labels" in values:  # what refsnn 0.1 called it
             values["targets"] = values.pop("labels")
