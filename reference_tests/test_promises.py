@@ -30,7 +30,28 @@ SHAPE = (2, 3, 6)
 
 #: What is no number, or hardly one.
 ODD = st.sampled_from(
-    [np.nan, np.inf, -np.inf, None, True, "1", [], [1], {}, 1j, 10**400, -1, 0, 0.5, 2.0, np.float32(0.25), np.int64(3)]
+    [
+        np.nan,
+        np.inf,
+        -np.inf,
+        None,
+        True,
+        "1",
+        [],
+        [1],
+        {},
+        1j,
+        10**400,
+        10**5000,
+        -1,
+        0,
+        0.5,
+        2.0,
+        np.float32(0.25),
+        np.int64(3),
+        np.arange(99),
+        object(),
+    ]
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
-__all__ = ["InputError", "NotConverged", "is_number", "number", "one_of", "whole"]
+__all__ = ["InputError", "NotConverged", "is_number", "number", "one_of", "shown", "whole"]
 
 
 class InputError(ValueError):
@@ -65,11 +65,33 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     except TypeError:
         number = least - 1
     if number < least or isinstance(value, bool):
-        raise InputError(f"`{name}` is {value!r}, but it must be a whole number of at least {least}")
+        raise InputError(f"`{name}` is {shown(value)}, but it must be a whole number of at least {least}")
     if most is not None and number > most:
-        shown = number if number < 10**20 else "far greater"
-        raise InputError(f"`{name}` is {shown}, but it must be at most {most}")
+        raise InputError(f"`{name}` is {shown(number)}, but it must be at most {most}")
     return number
+
+
+def shown(value: Any) -> str:
+    """Write a value out for a message: on one line, long ones cut.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> shown([1] * 99)[-9:], shown(10**5000)
+    (', 1, 1...', 'a number of thousands of digits')
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def is_number(value: Any) -> bool:
@@ -120,7 +142,7 @@ def number(name: str, value: Any, least: float, most: float) -> float:
     refsnn.errors.InputError: `edge_derivative` is 2, but it must be a number between 0 and 1
     """
     if not (is_number(value) and least <= value <= most):
-        raise InputError(f"`{name}` is {value!r}, but it must be a number between {least} and {most}")
+        raise InputError(f"`{name}` is {shown(value)}, but it must be a number between {least} and {most}")
     return float(value)
 
 
@@ -146,4 +168,4 @@ def one_of(name: str, value: Any, choices: Collection[str]) -> None:
     refsnn.errors.InputError: `rule` is 'instant', but it must be one of inst, running
     """
     if not (isinstance(value, str) and value in choices):
-        raise InputError(f"`{name}` is {value!r}, but it must be one of {', '.join(choices)}")
+        raise InputError(f"`{name}` is {shown(value)}, but it must be one of {', '.join(choices)}")

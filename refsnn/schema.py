@@ -11,7 +11,7 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
-from .errors import InputError, is_number
+from .errors import InputError, is_number, shown
 
 __all__ = ["checked", "fits", "parsed", "words"]
 
@@ -158,19 +158,13 @@ def checked(
     """
     place = f" in [{where}]" if where else ""
     if not isinstance(given, dict):
-        raise InputError(f"{source}: {where or 'the whole file'} is {_shown(given)}, but a table was expected")
+        raise InputError(f"{source}: {where or 'the whole file'} is {shown(given)}, but a table was expected")
     for key, value in given.items():
         if key not in kinds:
             if closed:
                 raise InputError(f"{source}: the key {key!r}{place} is not known; there are {', '.join(kinds)}")
         elif not fits(value, kinds[key]):
-            raise InputError(f"{source}: {key}{place} is {_shown(value)}, but {words(kinds[key])} was expected")
+            raise InputError(f"{source}: {key}{place} is {shown(value)}, but {words(kinds[key])} was expected")
     if missing := [key for key in required if key not in given]:
         raise InputError(f"{source}: {missing[0]}{place} is missing, but {words(kinds[missing[0]])} was expected")
     return dict(given)
-
-
-def _shown(value: Any) -> str:
-    """Write a value out, long ones cut."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

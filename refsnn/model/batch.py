@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError, whole
+from ..errors import InputError, shown, whole
 from ..ops import Array
 from ..parallel import each
 from .shapes import BertConfig
@@ -81,17 +81,17 @@ def _rows(name: str, given: Any) -> list[list[int]]:
         rows = [list(row) for row in given]
     except TypeError:
         raise InputError(
-            f"`{name}` is {given!r:.80}, but a list of lists of ids, one per sequence, was expected"
+            f"`{name}` is {shown(given)}, but a list of lists of ids, one per sequence, was expected"
         ) from None
     if not rows or not all(rows):
-        raise InputError(f"`{name}` is {given!r:.80}, but it must hold at least one sequence, and none may be empty")
+        raise InputError(f"`{name}` is {shown(given)}, but it must hold at least one sequence, and none may be empty")
     return [[_id(f"{name}[{i}][{j}]", one) for j, one in enumerate(row)] for i, row in enumerate(rows)]
 
 
 def _id(name: str, given: Any) -> int:
     """Return an id that fits NumPy's integers."""
     if (one := whole(name, given, 0)) > np.iinfo(int).max:
-        raise InputError(f"`{name}` is {one}, but no vocabulary has an id like that")
+        raise InputError(f"`{name}` is {shown(one)}, but no vocabulary has an id like that")
     return one
 
 

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import InputError, is_number
+from ..errors import InputError, is_number, shown
 from ..ops import Array, clip
 
 __all__ = ["Neuron", "asr", "fire", "fire_loop", "membrane_potential", "rate"]
@@ -62,13 +62,13 @@ class Neuron:
 
     def __post_init__(self) -> None:
         if not (is_number(self.vth) and self.vth > 0):
-            raise InputError(f"vth is {self.vth!r}, but a threshold is a positive number")
+            raise InputError(f"vth is {shown(self.vth)}, but a threshold is a positive number")
         if not (is_number(self.leak) and 0 < self.leak <= 1):
-            raise InputError(f"leak is {self.leak!r}, but a leak lies in (0, 1]: 1 for IF neurons, less for LIF")
+            raise InputError(f"leak is {shown(self.leak)}, but a leak lies in (0, 1]: 1 for IF neurons, less for LIF")
         if not (is_number(self.u0) and 0 <= self.u0 < 1):
-            raise InputError(f"u0 is {self.u0!r}, but the initial potential lies in [0, 1), in units of vth")
+            raise InputError(f"u0 is {shown(self.u0)}, but the initial potential lies in [0, 1), in units of vth")
         if self.tie is not None and not (is_number(self.tie) and 0 <= self.tie < 0.1):
-            raise InputError(f"tie is {self.tie!r}, but the tie rule's δ is a small number in [0, 0.1)")
+            raise InputError(f"tie is {shown(self.tie)}, but the tie rule's δ is a small number in [0, 0.1)")
 
     def delta(self, precision: str) -> float:
         """δ of the tie rule in a precision, by its name; half precisions take float32's."""

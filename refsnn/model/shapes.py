@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, shown
 
 __all__ = [
     "BertConfig",
@@ -78,22 +78,28 @@ class BertConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and field.name != "pad_token_id" and not (type(value) is int and value > 0):
-                raise InputError(f"{field.name} is {value!r}, but it must be a positive integer")
+                raise InputError(f"{field.name} is {shown(value)}, but it must be a positive integer")
             if field.name in LARGEST and value > LARGEST[field.name]:
-                raise InputError(f"{field.name} is {value}, but at most {LARGEST[field.name]} is believed of a BERT")
+                raise InputError(
+                    f"{field.name} is {shown(value)}, but at most {LARGEST[field.name]} is believed of a BERT"
+                )
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads "
                 f"{self.num_attention_heads}: each head takes an equal share"
             )
         if self.hidden_act != "gelu":
-            raise InputError(f"hidden_act is {self.hidden_act!r}, but refsnn computes 'gelu', the exact form, only")
+            raise InputError(
+                f"hidden_act is {shown(self.hidden_act)}, but refsnn computes 'gelu', the exact form, only"
+            )
         if type(self.pad_token_id) is not int or not 0 <= self.pad_token_id < self.vocab_size:
-            raise InputError(f"pad_token_id is {self.pad_token_id!r}, but it must be an integer in [0, vocab_size)")
+            raise InputError(
+                f"pad_token_id is {shown(self.pad_token_id)}, but it must be an integer in [0, vocab_size)"
+            )
         for name in ("layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and 0 < value < 1):
-                raise InputError(f"{name} is {value!r}, but it must be a number between 0 and 1")
+                raise InputError(f"{name} is {shown(value)}, but it must be a number between 0 and 1")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
@@ -112,16 +118,18 @@ class BertConfig:
         InputError
             A required size is absent, or the file asks for something refsnn does not compute.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"the configuration is a {type(values).__name__}, but a table was expected")
         required = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
         missing = [name for name in required if name not in values]
         if missing:
             raise InputError(f"the configuration lacks {', '.join(missing)}; a BERT-type config.json has them")
         for name, computed in COMPUTED.items():
             if name in values and values[name] not in computed:
-                raise InputError(f"{name} is {values[name]!r}, but refsnn computes {computed[0]!r} only")
+                raise InputError(f"{name} is {shown(values[name])}, but refsnn computes {computed[0]!r} only")
         if values.get("embedding_size", values["hidden_size"]) != values["hidden_size"]:
             raise InputError(
-                f"embedding_size is {values['embedding_size']!r} and hidden_size {values['hidden_size']!r}, but refsnn "
+                f"embedding_size is {shown(values['embedding_size'])} and hidden_size {shown(values['hidden_size'])}, but refsnn "
                 "computes embeddings of the hidden states' width only"
             )
         known = {field.name for field in fields(cls)}

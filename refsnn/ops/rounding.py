@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
-from ..errors import InputError
+from ..errors import InputError, shown
 from . import Array
 
 __all__ = ["PRECISIONS", "Enclosed", "Precision", "add", "gelu", "layer_norm", "linear", "mix", "scores", "softmax"]
@@ -77,7 +77,7 @@ class Precision:
         """
         for given in (name, accumulate or name):
             if not isinstance(given, str) or given not in PRECISIONS:
-                raise InputError(f"the precision is {given!r}, but it must be one of {', '.join(PRECISIONS)}")
+                raise InputError(f"the precision is {shown(given)}, but it must be one of {', '.join(PRECISIONS)}")
         own = PRECISIONS[name]
         if accumulate is None:
             return own

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..ops import Array
 from .inputs import real_array
 from .rate_map import Rates
@@ -119,7 +119,7 @@ def solve_adjoint(
     jaxopt's implicit differentiation returns a zero gradient, silently, where its backward solve fails (its issue 466).
     """
     if not isinstance(solve, Solve):
-        raise InputError(f"`solve` is {solve!r}, but a Solve was expected, such as Solve({solve!r})")
+        raise InputError(f"`solve` is {shown(solve)}, but a Solve was expected, which holds method and tolerance")
     g = {name: real_array(f"the cotangent g of {name}", value) for name, value in g.items()}
     if solve.per_sample:
         return _sample_by_sample(transpose, g, replace(solve, per_sample=False), start, preconditioner)

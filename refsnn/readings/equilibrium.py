@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError, is_number, number, whole
+from ..errors import InputError, is_number, number, shown, whole
 from ..model.batch import Batch
 from ..model.network import INPUT, Network
 from ..ops import Array
@@ -59,7 +59,9 @@ class Search:
     def __post_init__(self) -> None:
         check_limits(self, get_args(ForwardMethod))
         if not (is_number(self.damping) and 0 < self.damping < 2):
-            raise InputError(f"`damping` is {self.damping!r}, but the damped iteration takes a number between 0 and 2")
+            raise InputError(
+                f"`damping` is {shown(self.damping)}, but the damped iteration takes a number between 0 and 2"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,13 @@ def equilibrium(
     number("edge_derivative", edge_derivative, 0, 1)
     t_conv = None if t_conv is None else whole("t_conv", t_conv)
     if not isinstance(search, Search):
-        raise InputError(f"`search` is {search!r}, but a Search was expected, such as Search({search!r})")
+        raise InputError(f"`search` is {shown(search)}, but a Search was expected, which holds method and tolerance")
 
     def evaluate(z: Rates) -> tuple[Rates, Linearisation]:
         return one_sweep(network, params, batch, z, edge_derivative=edge_derivative, t_conv=t_conv)
 
     x, _ = network.drive(params, batch)
-    state = _start(network, x, start or {})
+    state = _start(network, x, {} if start is None else start)
     sweeps = _Sweeps(evaluate, usual_tolerance(x.dtype, search.tolerance), search.max_evaluations)
     if state:
         with suppress(_Enough):
@@ -152,6 +154,8 @@ def equilibrium(
 
 def _start(network: Network, x: Array, start: Mapping[str, Array]) -> Rates:
     """Rates of the fed-back populations to start from: those given, 0 otherwise."""
+    if not isinstance(start, Mapping):
+        raise InputError(f"`start` is {shown(start)}, but a dict of rates by population was expected")
     check_known("the rate to start from", start, [INPUT, *(population.name for population in network.populations)])
     state = {name: np.zeros((*x.shape[:-1], network[name].width), x.dtype) for name in network.fed_back}
     for name in state.keys() & start.keys():

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import InputError, whole
+from ..errors import InputError, shown, whole
 from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network
 from ..model.parameters import Params, accumulate
@@ -67,7 +67,7 @@ def adjoint(
         Its residuals are those of ``(I − Jᵀ)λ = g``, relative to ‖g‖ sample by sample.
     """
     if not isinstance(solve, Solve):
-        raise InputError(f"`solve` is {solve!r}, but a Solve was expected, such as Solve({solve!r})")
+        raise InputError(f"`solve` is {shown(solve)}, but a Solve was expected, which holds method and tolerance")
     g = checked_cotangents(g, linearisation.layout)
     with np.errstate(over="ignore", invalid="ignore"):
         lambda_, dparams, solution = (_whole if whole else _fed_back)(linearisation, g, solve)

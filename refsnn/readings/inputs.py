@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..model.batch import Batch, check_batch
 from ..model.network import INPUT, Network, Population
 from ..model.projections import FirstPosition
@@ -36,10 +36,10 @@ def check_inputs(network: Network, params: Mapping[str, Array], batch: Batch) ->
         One sentence about the first thing that does not fit: a missing parameter, a shape, NaN.
     """
     if not isinstance(network, Network):
-        raise InputError(f"the network is {_shown(network)}, but a Network was expected, such as spiking_bert makes")
+        raise InputError(f"the network is {_type(network)}, but a Network was expected, such as spiking_bert makes")
     check_batch(batch)
     if not isinstance(params, Mapping):
-        raise InputError(f"the parameters are {_shown(params)}, but a dict of arrays by name was expected")
+        raise InputError(f"the parameters are {_type(params)}, but a dict of arrays by name was expected")
     masks = dropout_shapes(network, batch)
     if unknown := sorted(name for name in params if str(name).endswith(".dropout") and name not in masks):
         raise InputError(f"there is a dropout mask {unknown[0]}, but the network has {', '.join(masks)}")
@@ -107,7 +107,7 @@ def _check_parameter(name: str, value: Any, shape: tuple[int | None, ...]) -> No
         )
 
 
-def check_known(what: str, names: Collection[str], known: Collection[str]) -> None:
+def check_known(what: str, names: Collection[Any], known: Collection[str]) -> None:
     """Refuse names that nobody has.
 
     Parameters
@@ -116,8 +116,10 @@ def check_known(what: str, names: Collection[str], known: Collection[str]) -> No
         What the names are of, for the message.
     names, known : collections of str
     """
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"{what} {unknown[0]!r} is not known; there are {', '.join(known)}")
+    if not isinstance(names, Collection) or isinstance(names, str):
+        raise InputError(f"{what} is {shown(names)}, but names were expected, of {', '.join(known)}")
+    if unknown := [name for name in names if not isinstance(name, str) or name not in known]:
+        raise InputError(f"{what} {shown(unknown[0])} is not known; there are {', '.join(known)}")
 
 
 def checked_cotangents(g: Mapping[str, Any], layout: Layout) -> dict[str, Array]:
@@ -136,7 +138,7 @@ def checked_cotangents(g: Mapping[str, Any], layout: Layout) -> dict[str, Array]
         The same; integers in the precision of their rate.
     """
     if not isinstance(g, Mapping):
-        raise InputError(f"the cotangents are {_shown(g)}, but a dict of arrays by population was expected")
+        raise InputError(f"the cotangents are {_type(g)}, but a dict of arrays by population was expected")
     check_known("the cotangent of population", g, layout)
     found = {}
     for name, value in g.items():
@@ -175,7 +177,7 @@ def real_array(what: str, value: Any, dtype: Any = np.float64) -> Array:
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
-        raise InputError(f"{what} is {_shown(value)}, but an array of numbers was expected") from None
+        raise InputError(f"{what} is {_type(value)}, but an array of numbers was expected") from None
     if array.dtype.kind in "iu":
         array = array.astype(dtype)
     if array.dtype.kind not in "fc":
@@ -185,5 +187,5 @@ def real_array(what: str, value: Any, dtype: Any = np.float64) -> Array:
     return array
 
 
-def _shown(value: Any) -> str:
+def _type(value: Any) -> str:
     return f"of type {type(value).__name__}"

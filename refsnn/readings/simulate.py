@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError, is_number, one_of, whole
+from ..errors import InputError, is_number, one_of, shown, whole
 from ..model.batch import Batch, attention_mask, map_shares
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import Neuron, fire
@@ -272,7 +272,7 @@ def _times(t_conv: int | Sequence[int]) -> list[int]:
     except TypeError:
         given = [t_conv]
     if not given:
-        raise InputError(f"`t_conv` is {t_conv!r}, but rates are read after one step or more")
+        raise InputError(f"`t_conv` is {shown(t_conv)}, but rates are read after one step or more")
     return sorted({_steps("t_conv", t) for t in given})
 
 
@@ -281,7 +281,9 @@ def _steps(name: str, given: object) -> int:
     try:
         return whole(name, given)
     except InputError:
-        raise InputError(f"`{name}` is {given!r}, but a simulation takes a whole number, at least one step") from None
+        raise InputError(
+            f"`{name}` is {shown(given)}, but a simulation takes a whole number, at least one step"
+        ) from None
 
 
 def simulate(
@@ -330,11 +332,11 @@ def simulate(
     times = _times(t_conv)
     one_of("rule", rule, get_args(Rule))
     if not (is_number(leak) and 0 < leak <= 1):
-        raise InputError(f"`leak` is {leak!r}, but the leak of an average lies in (0, 1]")
+        raise InputError(f"`leak` is {shown(leak)}, but the leak of an average lies in (0, 1]")
     check_inputs(network, params, batch)
     everything = [p.name for p in network.populations]
+    check_known("population", everything if keep is None else keep, everything)
     names = everything if keep is None else list(keep)
-    check_known("population", names, everything)
     sequences, positions = batch.input_ids.shape
     shares = max(min(-(-batch.input_ids.size // SHARE), sequences), 1)
     if block is not None:

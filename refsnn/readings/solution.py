@@ -10,7 +10,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..errors import InputError, NotConverged, is_number, one_of, whole
+from ..errors import InputError, NotConverged, is_number, one_of, shown, whole
 from ..ops import Array
 from .rate_map import Rates
 
@@ -135,7 +135,9 @@ def check_limits(options: Limits, methods: tuple[str, ...]) -> None:
     one_of("on_failure", options.on_failure, get_args(OnFailure))
     whole("max_evaluations", options.max_evaluations)
     if options.tolerance is not None and not (is_number(options.tolerance) and options.tolerance >= 0):
-        raise InputError(f"`tolerance` is {options.tolerance!r}, but a relative residual is a number of at least 0")
+        raise InputError(
+            f"`tolerance` is {shown(options.tolerance)}, but a relative residual is a number of at least 0"
+        )
 
 
 def usual_tolerance(dtype: DTypeLike, tolerance: float | None) -> float:
