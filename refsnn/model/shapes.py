@@ -127,10 +127,10 @@ class BertConfig:
         for name, computed in COMPUTED.items():
             if name in values and values[name] not in computed:
                 raise InputError(f"{name} is {shown(values[name])}, but refsnn computes {computed[0]!r} only")
-        if values.get("embedding_size", values["hidden_size"]) != values["hidden_size"]:
+        if (embedded := values.get("embedding_size", values["hidden_size"])) != values["hidden_size"]:
             raise InputError(
-                f"embedding_size is {shown(values['embedding_size'])} and hidden_size {shown(values['hidden_size'])}, but refsnn "
-                "computes embeddings of the hidden states' width only"
+                f"embedding_size is {shown(embedded)} and hidden_size {shown(values['hidden_size'])}, but refsnn computes "
+                "embeddings of the hidden states' width only"
             )
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
