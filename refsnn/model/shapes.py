@@ -129,8 +129,8 @@ class BertConfig:
                 raise InputError(f"{name} is {shown(values[name])}, but refsnn computes {computed[0]!r} only")
         if (embedded := values.get("embedding_size", values["hidden_size"])) != values["hidden_size"]:
             raise InputError(
-                f"embedding_size is {shown(embedded)} and hidden_size {shown(values['hidden_size'])}, but refsnn computes "
-                "embeddings of the hidden states' width only"
+                f"embedding_size is {shown(embedded)} and hidden_size {shown(values['hidden_size'])}, but refsnn "
+                "computes embeddings of the hidden states' width only"
             )
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
