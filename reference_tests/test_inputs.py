@@ -409,3 +409,36 @@ def test_single_precision_stays_single():
     rates, pullback = rate_map(NETWORK, low, BATCH)
     whole = pullback({LAST: np.ones((2, 5, 12), int)})  # integers take their rate's precision
     assert {rate.dtype for rate in rates.values()} == {value.dtype for value in whole.values()} == {np.dtype("f4")}
+
+
+def test_operations_are_counted_of_rates_that_are_numbers():
+    rates = {population.name: 0.25 for population in NETWORK.populations}
+    for number in (np.float32(0.25), 1, 0):
+        assert refsnn.count(NETWORK, rates | {"embeddings": number}, np.int64(4), 5).dense > 0
+        assert refsnn.full_count(NETWORK, rates | {"embeddings": number}, 5.5, 2)
+    for bad, said in (
+        ({name: rate for name, rate in rates.items() if name != "embeddings"}, "rate of embeddings is None"),
+        (rates | {"embeddings": np.nan}, "rate of embeddings is nan"),
+        (rates | {"embeddings": -0.1}, r"rate of embeddings is -0\.1"),
+        (rates | {"embeddings": "0.1"}, r"rate of embeddings is '0\.1'"),
+        (rates | {"embeddings": True}, "rate of embeddings is True"),
+        (rates | {"embedings": 0.1}, "'embedings' is not known"),
+        ([0.1], "a dict of numbers"),
+    ):
+        with pytest.raises(InputError, match=said):
+            refsnn.count(NETWORK, bad, 4, 5)
+        with pytest.raises(InputError, match=said):
+            refsnn.full_count(NETWORK, bad, 5, 2)
+    for tokens in (0, -1, np.nan, np.inf, "5", None):
+        with pytest.raises(InputError, match="`tokens` is"):
+            refsnn.count(NETWORK, rates, 4, tokens)
+        with pytest.raises(InputError, match="`tokens` is"):
+            refsnn.full_count(NETWORK, rates, tokens, 2)
+    for act, said in (
+        (lambda: refsnn.count(NETWORK, rates, 0, 5), "t_conv"),
+        (lambda: refsnn.count(NETWORK, rates, 4, 5, "instant"), "rule"),
+        (lambda: refsnn.full_count(NETWORK, rates, 5, -1), "classes"),
+        (lambda: refsnn.full_count(NETWORK, rates, 5, 2, "instant"), "rule"),
+    ):
+        with pytest.raises(InputError, match=said):
+            act()

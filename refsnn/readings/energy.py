@@ -11,11 +11,13 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import get_args
 
-from ..errors import InputError
+from ..errors import InputError, is_number, one_of, shown, whole
 from ..files import read_json
 from ..model.network import INPUT, Network, Population, kind_of
 from ..model.projections import Operations
+from .inputs import check_known
 from .simulate import Rule
 
 __all__ = [
@@ -106,6 +108,8 @@ def count(
     >>> round(energy.gain, 1), round(energy.break_even(16), 1)
     (2.2, 35.5)
     """
+    t_conv = whole("t_conv", t_conv)
+    _check(network, firing_rates, {read for p in network.populations for read in p.reads} - {INPUT}, tokens, rule)
     accumulates = products = dense = 0.0
     for population in network.populations:
         synapses = population.projection.synapses(_widths(network, population), population.width, tokens)
@@ -118,6 +122,22 @@ def count(
             else:
                 accumulates += operations * t_conv * firing_rates[name]
     return Energy(accumulates, products, dense)
+
+
+def _check(network: Network, firing_rates: Mapping[str, float], needed: set[str], tokens: float, rule: Rule) -> None:
+    """Make sure that operations can be counted."""
+    one_of("rule", rule, get_args(Rule))
+    if not (is_number(tokens) and tokens > 0):
+        raise InputError(f"`tokens` is {shown(tokens)}, but a length is a positive number")
+    if not isinstance(firing_rates, Mapping):
+        raise InputError(f"`firing_rates` is {shown(firing_rates)}, but a dict of numbers by population was expected")
+    check_known("the firing rate of population", firing_rates, [population.name for population in network.populations])
+    for name in sorted(needed):
+        rate = firing_rates.get(name)
+        if not (is_number(rate) and rate is not None and rate >= 0):
+            raise InputError(
+                f"the firing rate of {name} is {shown(rate)}, but a number of spikes per step was expected"
+            )
 
 
 @dataclass(frozen=True)
@@ -200,8 +220,10 @@ def read_energies(path: str | os.PathLike[str]) -> Energies:
     for name, value in values.items():
         if name not in names:
             raise InputError(f"{path} gives an energy for {name!r}, but the operations are {', '.join(names)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise InputError(f"{path} gives {value!r} for {name}, but an energy is a number of picojoules, at least 0")
+        if not (is_number(value) and value >= 0):
+            raise InputError(
+                f"{path} gives {shown(value)} for {name}, but an energy is a number of picojoules, at least 0"
+            )
     return Energies(**values)
 
 
@@ -296,6 +318,8 @@ def full_count(
     What is shared by a sentence, the class scores, is divided by its tokens. With feedback the analogue network is
     charged for one pass, its feedback matrix included, though one pass is not its equilibrium.
     """
+    classes = whole("classes", classes, 0)
+    _check(network, firing_rates, {population.name for population in network.populations}, tokens, rule)
     width = network[network.readouts[-1]].width
     embedded = _of(INPUT, network.drive.operations(width))
     scores = _of("classifier", _share(_class_scores(width, classes), tokens))
