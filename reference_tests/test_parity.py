@@ -108,6 +108,7 @@ def test_arrays_of_a_case_are_numbers_of_its_populations(case):
         ("logits", case["pred"]["logits"].astype(complex), "'logits' is of type complex128"),
         ("spikes/25", case["pred"]["spikes/24"], "records 'spikes/25', but its network has populations 00 … 24"),
         ("rate/99", case["pred"]["rate/03"], "records 'rate/99'"),
+        ("teacher_logits", np.array(1.0), "'teacher_logits' is a single number"),
         ("asr/3", case["pred"]["asr/03"], "records 'asr/3'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -186,6 +186,13 @@ def _need(case: Mapping[str, Array], key: str, shape: tuple[int, ...] | None = N
     return case[key]
 
 
+def _last_axis(case: Mapping[str, Array], key: str) -> int:
+    value = _need(case, key)
+    if not value.ndim:
+        raise InputError(f"the case's {key!r} is a single number, but an array was expected")
+    return value.shape[-1]
+
+
 def _settings(case: Mapping[str, Array]) -> dict[str, Any]:
     settings = parsed("the case's 'config'", str(_need(case, "config")))
     settings = checked("the case's configuration", settings, SETTINGS, "", SETTINGS, closed=False)
@@ -208,15 +215,25 @@ def _check_arrays(case: Mapping[str, Array], populations: int) -> None:
 def _parameters(case, settings, ours: Mapping[str, str], config: BertConfig, feedback: bool) -> dict[str, Array]:
     shapes = network_shapes(config, feedback)
     if settings["loss"] == "internal":
-        width = _need(case, "teacher_rep/0").shape[-1]
+        width = _last_axis(case, "teacher_rep/0")
         shapes |= {"fit.weight": (width, config.hidden_size), "fit.bias": (width,)}
-    elif settings["loss"] == "pred":
-        classes = _need(case, "teacher_logits").shape[-1]
-        shapes |= {"classifier.weight": (classes, config.hidden_size), "classifier.bias": (classes,)}
     else:
-        raise InputError(f"the case's loss is {settings['loss']!r}, but it must be 'internal' or 'pred'")
+        classes = _last_axis(case, "teacher_logits")
+        shapes |= {"classifier.weight": (classes, config.hidden_size), "classifier.bias": (classes,)}
     recorded = {ours[name]: case[f"param/{name}"] for name in ours if f"param/{name}" in case}
     return check_parameters(recorded, shapes, "the case")
+
+
+def _activity(case: Mapping[str, Array], network: Network, batch: Batch, t_conv: int) -> tuple[Rates, Rates]:
+    """Pick the recorded spikes and average rates of every population, by our names."""
+    spikes, asr = {}, {}
+    for i, population in enumerate(network.populations):
+        shape = (*batch.input_ids.shape, population.width)
+        asr[population.name] = _need(case, f"asr/{i:02d}", shape)
+        spikes[population.name] = _need(case, f"spikes/{i:02d}", (t_conv, *shape))
+        if not np.isin(spikes[population.name], (0, 1)).all():
+            raise InputError(f"the case's spikes/{i:02d} holds other values than 0 and 1")
+    return spikes, asr
 
 
 def check_case(case: Mapping[str, Array]) -> list[Comparison]:
@@ -247,14 +264,7 @@ def check_case(case: Mapping[str, Array]) -> list[Comparison]:
     params = _parameters(case, settings, ours, config, feedback)
 
     names = [population.name for population in network.populations]
-    shapes = [(*batch.input_ids.shape, population.width) for population in network.populations]
-    asr = {name: _need(case, f"asr/{i:02d}", shape) for i, (name, shape) in enumerate(zip(names, shapes, strict=True))}
-    spikes = {}
-    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-        spikes[name] = _need(case, f"spikes/{i:02d}", (settings["t_conv"], *shape))
-        if not np.isin(spikes[name], (0, 1)).all():
-            raise InputError(f"the case's spikes/{i:02d} holds other values than 0 and 1")
-
+    spikes, asr = _activity(case, network, batch, settings["t_conv"])
     result = []
     for name, verdict in certify(network, params, batch, spikes).items():
         detail = f"{verdict.decisions} decisions, {verdict.by_rounding} by rounding"
