@@ -519,7 +519,7 @@ def test_what_cannot_be_converted_is_said_in_one_sentence(tmp_path, bert, capsys
         ((theirs, tmp_path / "taken", "--to", "refsnn"), "nothing is overwritten"),
         ((theirs, out, "--to", "refsnn", "--task", "nonsense"), "nonsense"),
         ((theirs, out, "--to", "refsnn", "--task", "sst2"), "3 classes apart, but sst2 has 2"),
-        ((theirs, out, "--to", "refsnn", "--classes", "0"), "at least 1"),
+        ((theirs, out, "--to", "refsnn", "--classes", "0"), "from 1 to"),
         ((theirs, out, "--to", "refsnn", "--vth", "-1"), "vth"),
         ((theirs, out, "--to", "bert"), "embeddings.word_embeddings.weight"),
         ((run, out, "--to", "refsnn"), "run of refsnn"),

@@ -16,8 +16,9 @@ __all__ = ["COMMANDS"]
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
-    add_run(parser)
+    add_run(parser, "folder that `refsnn distill --out` filled, or of a fine-tuned BERT")
     add_data(parser, "dev")
+    parser.add_argument("--task", help="of a BERT, one of GLUE's (default: its own classes, from texts in sentence)")
     parser.add_argument("--t-conv", type=int, nargs="+", default=[16, 64, 128], metavar="T", help="timesteps")
     add_rule(parser)
     add_samples(parser)
@@ -30,11 +31,21 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: Any) -> int:
-    from ..evaluation.evaluate import evaluate_run
+    from ..evaluation.evaluate import evaluate_run, evaluate_teacher
     from ..pages.report import write_report
-    from ..pages.tables import results_table
+    from ..pages.tables import dev_line, results_table
     from ..readings.energy import Energies, read_energies
+    from ..storage.checkpoints import holds_bert
 
+    if holds_bert(options.run_folder):
+        teacher = options.run_folder, options.data, options.task, options.columns, options.samples
+        for part, task, scores, labels in evaluate_teacher(*teacher):
+            print(dev_line(f"{options.run_folder}, {part}", task, scores, labels))
+        return 0
+    if options.task is not None:
+        from ..errors import InputError
+
+        raise InputError("`task` is for a BERT alone, but a run remembers its own; leave it out")
     results = evaluate_run(
         options.run_folder,
         options.data,

@@ -16,6 +16,7 @@ __all__ = [
     "Examples",
     "encode_texts",
     "epoch_batches",
+    "evenly",
     "length_batches",
     "tokenise",
 ]
@@ -67,6 +68,26 @@ class Examples:
         return Batch(
             np.where(mask, self.tokens[places], pad_token_id), np.where(mask, self.kinds[places], 0), mask.astype(int)
         )
+
+
+def evenly(dataset: Any, samples: int | None) -> Any:
+    """Take some examples of a dataset, evenly spaced.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+    samples : int or None
+        All, where None.
+
+    Returns
+    -------
+    dataset : datasets.Dataset
+    """
+    if samples is not None and samples < 1:
+        raise InputError(f"`samples` is {samples}, but at least one example is needed")
+    if samples is None or samples >= len(dataset):
+        return dataset
+    return dataset.select([i * len(dataset) // samples for i in range(samples)])
 
 
 def tokenise(dataset: Any, columns: Sequence[str], tokenizer: Any) -> Examples:

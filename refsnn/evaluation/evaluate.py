@@ -6,16 +6,20 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.examples import Examples
+from ..data.examples import Examples, evenly, tokenise
 from ..data.metrics import accuracy, agreement, decide, defined, majority, task_metrics
-from ..data.tasks import Task
+from ..data.reading import read_task
+from ..data.tasks import TASKS, Task, column_names, splits
+from ..data.tokenizer import load_tokenizer
 from ..distillation.predict import predict_spikes, predict_teacher, solve_rates
+from ..distillation.teacher import ready_head
 from ..errors import InputError
-from ..files import write_json
+from ..files import existing, read_json, write_json
 from ..model.parameters import Params
 from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
@@ -23,10 +27,12 @@ from ..ops import Array
 from ..process import peak_memory
 from ..readings.energy import Counts, Energies, by_kind, count, full_count
 from ..readings.simulate import Rule
+from ..storage.checkpoints import class_names, load_teacher
 from ..storage.run import Run, versions
 
 __all__ = [
     "evaluate_run",
+    "evaluate_teacher",
 ]
 
 
@@ -114,6 +120,63 @@ def evaluate_run(
     }
     write_json(opened.results_file(rule), results)
     return results
+
+
+def evaluate_teacher(
+    folder: str | os.PathLike,
+    data: str | os.PathLike | None,
+    task: str | None = None,
+    columns: Sequence[str] = (),
+    samples: int | None = None,
+) -> list[tuple[str, Task, Array, Array]]:
+    """Put the dev split to a fine-tuned BERT alone, such as the teacher of a run.
+
+    Parameters
+    ----------
+    folder : path
+        See `refsnn.storage.checkpoints.load_teacher`.
+    data : path
+        Where the dev split is.
+    task : str, optional
+        A key of `refsnn.data.tasks.TASKS`; by default a task of one's own, with the classes that ``id2label`` names.
+    columns : sequence of str
+        Pairs ``name=column``.
+    samples : int, optional
+        So many examples, evenly spaced over the split; all by default.
+
+    Returns
+    -------
+    parts : list
+        Of each part of the split, its name, the task, the class scores in the task's order, and the labels. Nothing is
+        written.
+
+    Raises
+    ------
+    InputError
+        There is no such classifier, its classes are not the task's, or the data cannot be read.
+    """
+    folder = existing(folder, "the fine-tuned BERT")
+    config, params = load_teacher(folder)
+    if data is None:
+        raise InputError(f"{folder} is a BERT, which remembers no data; say where they are with `data`")
+    if task is not None and task not in TASKS:
+        raise InputError(f"the task is {task!r}, but refsnn knows {', '.join(TASKS)}")
+    chosen = TASKS[task] if task is not None else _own_task(folder, len(params["classifier.bias"]))
+    params = params | ready_head(folder, params, chosen)
+    tokenizer = load_tokenizer(folder, config.vocab_size, min(chosen.max_length, config.max_position_embeddings))
+    parts = []
+    for part in splits(chosen, data, "dev"):
+        dataset = read_task(data, chosen, part, column_names(chosen, columns))
+        examples = tokenise(evenly(dataset, samples), chosen.sentences, tokenizer)
+        parts.append((part, chosen, predict_teacher(config, params, examples), examples.labels))
+    return parts
+
+
+def _own_task(folder: Path, classes: int) -> Task:
+    """Describe the task of a classifier by the names of its classes."""
+    names = class_names(folder / "config.json", classes) or tuple(map(str, range(classes)))
+    pair = bool(read_json(folder / "config.json").get("pairs"))
+    return Task.own("own", names if classes > 1 else (), pair)
 
 
 def _measure(

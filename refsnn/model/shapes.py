@@ -167,13 +167,17 @@ def check_architecture(values: Mapping[str, Any]) -> None:
     Traceback (most recent call last):
     refsnn.errors.InputError: model_type is 'luke', but refsnn computes 'bert' only
     """
-    kind, named = values.get("model_type"), values.get("architectures")
-    for name in named if isinstance(named, list) else [] if named is None else [named]:
-        if not (isinstance(name, str) and name.startswith("Bert")) or name.startswith(OTHERS):
-            raise InputError(f"architectures has {name!r}, but refsnn computes BertModel and BERTs with a head only")
+    kind, named = values.get("model_type"), values.get("architectures") or []
     trained_as_roberta = kind == "roberta" and named and values.get("pad_token_id", 0) == 0
-    if kind not in (None, "bert") and not trained_as_roberta:
+
+    def ours(name: Any) -> bool:
+        return isinstance(name, str) and name.startswith("Bert") and not name.startswith(OTHERS)
+
+    others = [name for name in (named if isinstance(named, list) else [named]) if not ours(name)]
+    if kind not in (None, "bert") and not (trained_as_roberta and not others):
         raise InputError(f"model_type is {kind!r}, but refsnn computes 'bert' only")
+    if others:
+        raise InputError(f"architectures has {others[0]!r}, but refsnn computes BertModel and BERTs with a head only")
 
 
 def embedding_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:

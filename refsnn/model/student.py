@@ -12,7 +12,7 @@ from ..schema import checked
 from .families import spiking_bert
 from .network import Network
 from .neurons import Neuron
-from .shapes import BertConfig, network_shapes
+from .shapes import LARGEST, BertConfig, network_shapes
 
 __all__ = ["StudentConfig"]
 
@@ -139,8 +139,11 @@ class StudentConfig:
         for name, changes in values.get("populations", {}).items():
             own.setdefault(name, {}).update(checked(source, changes, CONSTANTS, f"populations.{name}"))
         width, classes = values.get("teacher_width", 0), values.get("classes", 0)
-        if min(width, classes) < 0:
-            raise InputError(f"{source}: teacher_width is {width} and classes {classes}, but sizes are 0 or more")
+        if not (0 <= width <= LARGEST["hidden_size"] and 0 <= classes <= LARGEST["hidden_size"]):
+            raise InputError(
+                f"{source}: teacher_width is {width} and classes {classes}, but sizes are from 0 to "
+                f"{LARGEST['hidden_size']}"
+            )
         try:
             bert = BertConfig.from_dict(values)
             config = cls(bert, width, classes, neuron, values.get("feedback", False), own)

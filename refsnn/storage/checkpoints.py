@@ -28,6 +28,7 @@ from .torch_files import read_torch
 __all__ = [
     "bert_folder",
     "class_names",
+    "holds_bert",
     "in_order",
     "load_bert",
     "load_student",
@@ -236,6 +237,21 @@ def load_teacher(folder: str | os.PathLike) -> tuple[BertConfig, Params]:
     class_names(folder / "config.json", rows_of(found, "classifier.weight"))
     bert_shapes(path, config, found)
     return config, check_parameters(found, teacher_shapes(config, rows_of(found, "classifier.weight")), path)
+
+
+def holds_bert(folder: str | os.PathLike) -> bool:
+    """Whether a folder is a checkpoint of something else than a student.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    holds : bool
+    """
+    config = Path(folder) / "config.json"
+    return config.exists() and read_json(config).get("model_type") != "spiking_bert"
 
 
 def class_names(path: Path, classes: int) -> tuple[str, ...]:

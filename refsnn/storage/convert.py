@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..files import atomic, existing, new_folder, read_json, require
 from ..model.neurons import Neuron
 from ..model.parameters import Params, check_parameters, initial_parameters
+from ..model.shapes import LARGEST
 from ..model.student import StudentConfig
 from ..ops import Array
 from .checkpoints import (
@@ -150,8 +151,8 @@ def convert(
         raise InputError(f"{folder} already holds {taken[0]}; name a new folder, nothing is overwritten")
     if task is not None and task not in TASKS:
         raise InputError(f"the task is {task!r}, but refsnn knows {', '.join(TASKS)}")
-    if classes is not None and classes < 1:
-        raise InputError(f"the number of classes is {classes}, but it must be at least 1")
+    if classes is not None and not 1 <= classes <= LARGEST["hidden_size"]:
+        raise InputError(f"the number of classes is {classes}, but it must be from 1 to {LARGEST['hidden_size']}")
     student_options = (classes, vth, leak, feedback) != (None, None, None, False)
     if to == "bert":
         if task is not None or student_options:
