@@ -1,9 +1,11 @@
 """Checkpoints in and out: Hugging Face's layouts and names, the hub, and the authors' program's, both ways."""
 
 import json
+import os
 import shutil
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -559,3 +561,97 @@ def test_weights_are_read_from_files_and_folders(tmp_path):
         path, found = read_weights(tmp_path / name)
         assert path == tmp_path / name
         assert_same(found, {"a": np.ones(3), "h": np.float32([1, 2])})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole or not at all
+
+
+class Killed(BaseException):
+    """As a signal would end it: nothing but `finally` runs, and not even that where it is SIGKILL."""
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def conversions(tmp_path, bert):
+    LAYOUTS["safetensors"](*bert)
+    config, params = student()
+    run = write_run(tmp_path / "run", config, params)
+    convert(run, tmp_path / "state", "authors")
+    theirs = authors_folder(tmp_path / "theirs", read_torch(tmp_path / "state" / "pytorch_model.bin"), config.bert)
+    return {"bert": (bert[0], "bert"), "theirs": (run, "authors"), "ours": (theirs, "refsnn")}
+
+
+@pytest.mark.parametrize("kind", ["bert", "theirs", "ours"])
+def test_a_conversion_appears_whole_or_not_at_all(tmp_path, bert, monkeypatch, kind):
+    source, to = conversions(tmp_path, bert)[kind]
+    convert(source, tmp_path / "whole", to)
+    expected, rename, out = files_of(tmp_path / "whole"), os.replace, tmp_path / "out"
+    done = 0
+    for last in range(len(expected) + 1):
+        count = 0
+
+        def killed(*paths, last=last):
+            nonlocal count
+            count += 1
+            if count > last:
+                raise Killed
+            rename(*paths)
+
+        monkeypatch.setattr(os, "replace", killed)
+        try:
+            convert(source, out, to)
+            done += 1
+        except Killed:
+            assert not out.exists()
+            (tmp_path / ".out.part").mkdir(exist_ok=True)  # as SIGKILL leaves it
+            (tmp_path / ".out.part" / "config.json").write_text("half")
+    assert done == 1 and files_of(out) == expected
+    assert not (tmp_path / ".out.part").exists()
+    monkeypatch.setattr(os, "replace", rename)
+    with pytest.raises(InputError, match=r"out already holds config\.json; .*nothing is overwritten"):
+        convert(source, out, to)
+
+
+def test_where_a_conversion_may_be_written(tmp_path, bert, monkeypatch):
+    source, to = conversions(tmp_path, bert)["bert"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for place in ("empty", "link", "deep/er", tmp_path / "new"):
+        convert(source, place, to)
+        assert (tmp_path / place / "config.json").exists()
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for place, words in (("notes", "already holds mine.txt"), ("file", "cannot write into file"), ("", "empty")):
+        with pytest.raises(InputError, match=words):
+            convert(source, place, to)
+    assert (tmp_path / "file").read_text() == "mine" and os.listdir(tmp_path / "notes") == ["mine.txt"]
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write out2/model\.safetensors \(No space left"):
+        convert(source, "out2", to)
+    assert not (tmp_path / "out2").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_a_student_of_one_token_type_is_of_no_task_of_pairs(tmp_path):
+    config, params = student(classes=2)
+    params[TYPES] = params[TYPES][:1]
+    config = replace(config, bert=replace(config.bert, type_vocab_size=1))
+    convert(write_run(tmp_path / "run", config, params), tmp_path / "state", "authors")
+    theirs = authors_folder(tmp_path / "theirs", read_torch(tmp_path / "state" / "pytorch_model.bin"), config.bert)
+    with pytest.raises(InputError, match=r"type_vocab_size of .* is 1, but the second text of a pair of rte"):
+        convert(theirs, tmp_path / "out", "refsnn", task="rte")
+    assert not (tmp_path / "out").exists()
+    convert(theirs, tmp_path / "out", "refsnn", task="sst2")
+
+
+TYPES = "embeddings.token_type_embeddings.weight"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from .errors import InputError
 __all__ = [
     "atomic",
     "existing",
+    "folder_at_once",
     "json_lines",
     "load_tensors",
     "new_folder",
@@ -171,6 +173,46 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_at_once(path: str | os.PathLike) -> Iterator[Path]:
+    """Make a folder that appears with all its files or not at all: yields one beside it and renames at the end.
+
+    Parameters
+    ----------
+    path : path
+        A folder that does not exist, or is empty.
+
+    Yields
+    ------
+    folder : Path
+        Write here; it is gone if the block raises. What a killed process leaves is in nobody's way: the next one that
+        writes this folder takes it away.
+
+    Raises
+    ------
+    InputError
+        There is something at `path` already, or the folder cannot be made or written.
+    """
+    target = Path(os.path.realpath(_named(path)))
+    if target.is_dir() and (held := sorted(os.listdir(target))):
+        raise InputError(f"{path} already holds {held[0]}; name a new folder, nothing is overwritten")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"cannot write into {path} (Not a directory); name a folder that can be written")
+    new_folder(target.parent)
+    unfinished = target.with_name(f".{target.name}.part")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        yield unfinished
+        os.rename(unfinished, target)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror or error}); nothing was written") from None
+    except InputError as error:
+        raise InputError(str(error).replace(str(unfinished), str(path))) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _replaceable(path: str | os.PathLike, target: Path) -> int | None:

@@ -15,14 +15,13 @@ import numpy as np
 
 from ..data.tasks import TASKS, Task
 from ..errors import InputError
-from ..files import atomic, existing, new_folder, read_json, require
+from ..files import atomic, existing, folder_at_once, read_json, require
 from ..model.neurons import Neuron
 from ..model.parameters import Params, check_parameters, initial_parameters
 from ..model.shapes import LARGEST
 from ..model.student import StudentConfig
 from ..ops import Array
 from .checkpoints import (
-    WEIGHTS,
     bert_config,
     bert_folder,
     bert_names,
@@ -145,10 +144,22 @@ def convert(
     InputError
         The source is not what the format asks for, options do not fit it, or something is there already.
     """
-    source, folder = Path(source), Path(destination)
-    taken = [name for name in ("run.json", "config.json", *WEIGHTS) if (folder / name).exists()]
-    if taken:
-        raise InputError(f"{folder} already holds {taken[0]}; name a new folder, nothing is overwritten")
+    with folder_at_once(destination) as folder:
+        return _convert(Path(source), folder, to, task, classes, vth, leak, feedback, seed)
+
+
+def _convert(
+    source: Path,
+    folder: Path,
+    to: Format,
+    task: str | None,
+    classes: int | None,
+    vth: float | None,
+    leak: float | None,
+    feedback: bool,
+    seed: int,
+) -> list[str]:
+    """Convert into an empty folder."""
     if task is not None and task not in TASKS:
         raise InputError(f"the task is {task!r}, but refsnn knows {', '.join(TASKS)}")
     if classes is not None and not 1 <= classes <= LARGEST["hidden_size"]:
@@ -177,7 +188,10 @@ def convert(
         config, params = _from_authors(source, home, known.outputs if known else classes, neuron, feedback, seed, notes)
         order = _class_order(known, config.classes)
         params = _reordered(params, order)
-    new_folder(folder)
+    if known is not None and len(known.sentences) == 2 and config.bert.type_vocab_size < 2:
+        raise InputError(
+            f"type_vocab_size of {home} is 1, but the second text of a pair of {known.name} has the type 1"
+        )
     if to == "refsnn":
         if task is None:
             notes.append("without `task` it is not known what the classes are, so `refsnn evaluate` will not work")
@@ -206,7 +220,6 @@ def _convert_bert(source: Path, folder: Path) -> list[str]:
     if "classifier.weight" in params:
         values |= {"architectures": ["BertForSequenceClassification"], "num_labels": len(params["classifier.weight"])}
     theirs = {name if name.startswith("classifier.") else f"bert.{name}": value for name, value in params.items()}
-    new_folder(folder)
     # Older versions of transformers insist on this key.
     contents = {name: np.ascontiguousarray(value) for name, value in theirs.items()}
     contents = require("safetensors.numpy").save(contents, {"format": "pt"})
