@@ -153,6 +153,13 @@ def test_the_command_reads_files_and_writes_json(run, student, tmp_path, capsys)
     np.testing.assert_allclose(shares, student.predict_proba(TEXTS, t_conv=6), rtol=1e-6)
 
 
+def test_what_ends_a_line_elsewhere_is_part_of_a_text(run, tmp_path, capsys):
+    texts = ["good\u2028film", "bad\x0bfilm", "film\x85"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    assert main(["predict", str(run), "--file", str(tmp_path / "texts.txt"), "--json"]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.split("\n")[:-1]] == texts
+
+
 def test_the_command_reads_standard_input(run, student):
     words = [sys.executable, "-m", "refsnn", "predict", str(run), "--file", "-", "--json"]
     done = subprocess.run(words, input="\n".join(TEXTS), capture_output=True, text=True, check=True)

@@ -322,7 +322,7 @@ def json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     if not (path := Path(path)).exists():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):

@@ -21,7 +21,7 @@ from .distillation.predict import predict_rates, predict_spikes, predict_teacher
 from .distillation.student import Scheme, logits, prediction_gradients, true_loss
 from .distillation.teacher import Encoding, classify, encode
 from .errors import InputError
-from .files import existing, new_folder, read_json, save_tensors, write_json
+from .files import existing, new_folder, read_json, save_tensors, write_json, write_text
 from .model.batch import Batch, checked_batch
 from .model.network import Network, first_position
 from .model.parameters import Params, check_parameters, initial_parameters
@@ -449,6 +449,6 @@ def _save(folder: str | os.PathLike, values: Mapping[str, Any], model: _Reader) 
     path = new_folder(folder)
     save_tensors(path / "model.safetensors", model.params, {"refsnn": __version__})
     if model.tokenizer is not None:
-        model.tokenizer.save(str(path / "tokenizer.json"))
+        write_text(path / "tokenizer.json", model.tokenizer.to_str(pretty=True))
     names = {"id2label": {str(i): name for i, name in enumerate(model.classes)}} if model.classes else {}
     write_json(path / "config.json", {**values, **names, **({"pairs": True} if model.pairs else {})})

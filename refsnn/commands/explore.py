@@ -115,7 +115,7 @@ def _read_texts(file: str) -> Iterator[Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     found = False
-    for number, line in enumerate(whole.splitlines(), 1):
+    for number, line in enumerate(whole.split("\n"), 1):
         if not line.strip():
             continue
         found = True
