@@ -1,11 +1,13 @@
 """The documents: their examples run, their links lead somewhere, their commands parse, and the site builds."""
 
 import argparse
+import ast
 import contextlib
 import doctest
 import importlib
 import inspect
 import io
+import json
 import os
 import pkgutil
 import re
@@ -84,6 +86,31 @@ def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
     out = io.StringIO()
     doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples, out=out.write)
     assert not out.getvalue(), out.getvalue()
+
+
+def imported(text):
+    """Names that Python text, with or without prompts, imports from refsnn: (module, name)."""
+    found = set()
+    lines = r"^(?:>>> |\.\.\. )?\s*(from refsnn[\w.]* import (?:\([^)]*\)|[^(\n]+)|import refsnn[\w.]*)"
+    for line in re.findall(lines, text, re.MULTILINE):
+        (node,) = ast.parse(line.strip()).body
+        found |= {(getattr(node, "module", ""), alias.name) for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "notebooks").glob("*.ipynb"))], ids=lambda page: page.name)
+def test_what_the_front_door_has_is_not_imported_from_below(page):
+    if page.suffix == ".ipynb":
+        cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+        texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    else:
+        texts = [text for _, _, text in code(page, "py")]
+    homes = {name: home.partition(":") for name, home in refsnn._HOMES.items()}
+    names = {(f"refsnn.{module}", called or name) for name, (module, _, called) in homes.items()}
+    found = set().union(*map(imported, texts))
+    assert not found & names, f"import refsnn, and use its own names for {sorted(found & names)}"
+    if page.name.startswith("1-"):
+        assert found == {("", "refsnn")}, "the first notebook needs one name only"
 
 
 @every_page
