@@ -194,6 +194,24 @@ def commands(page: Path) -> list[tuple[str, bool]]:
 
 
 @every_page
+def test_files_and_names_of_the_code_exist(page):
+    text = page.read_text(encoding="utf-8")
+    if page.name.lower() == "changelog.md":
+        pytest.skip("it names what was there once")
+    paths = re.findall(r"(?<![\w/.-])((?:refsnn|reference_tests|notebooks)/[\w./-]+\.\w+)", text)
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    for name in set(re.findall(r"`(refsnn(?:\.\w+)+)", text)):
+        found, *rest = name.split(".")
+        value = importlib.import_module(found)
+        for part in rest:
+            found += f".{part}"
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(found)
+            assert hasattr(value, part), f"there is no {name}"
+            value = getattr(value, part)
+
+
+@every_page
 def test_commands_shown_are_understood(page):
     for command, shortened in commands(page):
         words, err = shlex.split(command)[1:], io.StringIO()

@@ -59,7 +59,10 @@ def test_the_source_distribution_has_what_tests_and_site_are_made_of(built):
 
 def test_numpy_and_scipy_are_enough_for_the_mathematics(environment, tmp_path):
     python = environment / "bin" / "python"
-    modules = "simulate implicit certify energy student conformance.run conformance.bundle parity".split()
+    modules = (
+        "readings.simulate readings.implicit readings.certify readings.energy distillation.student conformance.judge "
+        "conformance.golden conformance.parity conformance.report"
+    ).split()
     run(python, "-c", "".join(f"import refsnn.{module}\n" for module in modules), cwd=tmp_path)
     assert run(python, "-m", "refsnn", "--version", cwd=tmp_path).split() == ["refsnn", refsnn.__version__]
     lacking = subprocess.run([environment / "bin" / "refsnn", "demo"], cwd=tmp_path, capture_output=True, text=True)

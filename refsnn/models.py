@@ -1,6 +1,6 @@
 """Students and teachers as values: a configuration and its parameters, and what they are asked.
 
-Every method is a line or two over the pure functions of the rooms below; whoever wants more calls those.
+Every method is a line or two over the pure functions of the rooms below; for more, call those.
 """
 
 from __future__ import annotations

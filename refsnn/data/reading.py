@@ -1,4 +1,4 @@
-"""Labelled text in: one split of a task, from an official file, a file of one's own, or the Hugging Face hub."""
+"""Labelled text in: one split of a task, from an official file, your own file, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[str, str] | None = None) -> Any:
-    """Read one split of a GLUE task: an official TSV file, a file of one's own, or the Hugging Face hub's.
+    """Read one split of a GLUE task: an official TSV file, your own file, or the Hugging Face hub's.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""GLUE's tasks, what sets each apart, and tasks of one's own. `docs/tasks.md` describes their files."""
+"""GLUE's tasks, what sets each apart, and your own tasks. `docs/tasks.md` describes their files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Task:
     Attributes
     ----------
     folder : str
-        Name of its folder in the official archive, and of its submission; of a task of one's own, its name.
+        Name of its folder in the official archive, and of its submission; of your own task, its name.
     sentences : tuple of str
         One or two columns of text.
     labels : tuple of str
@@ -67,7 +67,7 @@ class Task:
 
     @classmethod
     def own(cls, name: str, labels: Sequence[str], pair: bool = False) -> Task:
-        """Describe a task of one's own: texts or pairs of texts with classes, or with scores.
+        """Describe your own task: texts or pairs of texts with classes, or with scores.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The three pictures that everybody draws, each a Matplotlib figure: spikes, rates that settle, accuracy against T.
+"""Three common pictures, each a Matplotlib figure: spikes, rates that settle, accuracy against T.
 
 Nothing here touches `matplotlib.pyplot` or its settings, so the functions work without a screen and in threads. Save a
 figure with ``figure.savefig("spikes.svg")``; a notebook that has said ``%matplotlib inline`` shows it. For figures of

@@ -91,7 +91,7 @@ def _majority_row(part: Mapping[str, Any]) -> list[str]:
 
 
 def one_class(part: Mapping[str, Any]) -> list[str]:
-    """Say where a student answers one class only, whatever the text, and what to try.
+    """Say where a student gives every text the same class, and what to try.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def one_class(part: Mapping[str, Any]) -> list[str]:
         if where[0] != "the rate map"
         else ("more epochs, another learning rate, a start from the teacher (init = converted)")
     )
-    return [f"answers one class only, whatever the text, at {', '.join(where)}; try {advice}"]
+    return [f"gives every text the same class at {', '.join(where)}; try {advice}"]
 
 
 def dev_line(stage: str, task: Task, logits: Array, labels: Array) -> str:
@@ -141,7 +141,7 @@ def dev_line(stage: str, task: Task, logits: Array, labels: Array) -> str:
     if base := majority(task, labels):
         line += f"; always {base['label']} {hundredfold(base['metrics'][metric])}{' %' if metric == 'accuracy' else ''}"
         if len(np.unique(decide(logits))) == 1:
-            line += "; it answers one class only, whatever the text"
+            line += "; it gives every text the same class"
     return line
 
 

@@ -489,7 +489,7 @@ class Run:
         try:
             return checked_results(path, read_json(path))
         except InputError as error:
-            raise InputError(f"{error}; evaluate the run again by rule {rule} to write it anew") from None
+            raise InputError(f"{error}; evaluate the run again by rule {rule} to write it again") from None
 
     def _results_path(self, rule: str) -> Path | None:
         if (path := self.results_file(rule)).exists():

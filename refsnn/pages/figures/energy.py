@@ -21,7 +21,7 @@ __all__ = [
     "spent",
 ]
 
-#: Where energy goes: label, the count's terms, colour. Terms of projections of one's own come last.
+#: Where energy goes: label, the count's terms, colour. Terms of your own projections come last.
 SPENT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("linear maps", ("linear", "query", "residual", "activations"), COLOUR["blue"]),
     ("attention products", ("attention",), COLOUR["vermillion"]),
