@@ -1,5 +1,6 @@
 """Files: what is replaced and what is not, JSON and tensors that are none, logs that a kill may have cut short."""
 
+import contextlib
 import errno
 import json
 import os
@@ -151,24 +152,26 @@ def test_what_an_earlier_kill_left_is_in_nobodys_way(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "newer" and not (tmp_path / "a.txt").is_symlink()
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """No file may grow beyond a kilobyte."""
+    """Let no file grow beyond a kilobyte; not around a whole test, whose own log may be longer."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path, full_disk):
+def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path):
     path = tmp_path / "results.json"
     write_json(path, {"a": 1})
     for write in (
         lambda: write_json(path, {"a": "b" * 2000}),
         lambda: save_tensors(path, {"a": np.zeros(999)}, {}),
     ):
-        with pytest.raises(InputError, match=f"^cannot write {path} .*kept$") as said:
+        with full_disk(), pytest.raises(InputError, match=f"^cannot write {path} .*kept$") as said:
             write()
         assert ".part" not in str(said.value)
     assert read_json(path) == {"a": 1} and os.listdir(tmp_path) == ["results.json"]
