@@ -28,6 +28,7 @@ __all__ = [
     "new_folder",
     "not_a_pointer",
     "read_json",
+    "read_text",
     "require",
     "save_tensors",
     "tensor",
@@ -231,6 +232,35 @@ def _replaceable(path: str | os.PathLike, target: Path) -> int | None:
     return stat.S_IMODE(mode)
 
 
+def read_text(path: str | os.PathLike, what: str = "the file") -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What the user meant it to be, for the message.
+
+    Returns
+    -------
+    text : str
+        Whatever ended its lines, they end in a line feed.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is no text that can be read.
+    """
+    path = existing(path, what)
+    not_a_pointer(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file atomically, in UTF-8.
 
@@ -270,21 +300,23 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     InputError
         There is no such file, it is not JSON, or it holds something else than an object.
     """
-    path = existing(path, "the file")
-    not_a_pointer(path)
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        value = json.loads(text)
-        if "\\u" in text:  # half a surrogate is JSON, but no text that could be written again
-            json.dumps(value, ensure_ascii=False).encode()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+        value = _parsed(text)
     except RecursionError:
         raise InputError(f"{path} is not valid JSON: it is nested too deeply") from None
     except ValueError as error:  # of UTF-8, of JSON, or of a number with thousands of digits
         raise InputError(f"{path} is not valid JSON ({_first(error)}); it may be truncated") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a JSON {type(value).__name__}, but an object with named fields was expected")
+    return value
+
+
+def _parsed(text: str) -> Any:
+    """Parse JSON; half a surrogate is JSON, but no text that could be shown or written again."""
+    value = json.loads(text)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
@@ -324,7 +356,7 @@ def json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     entries = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            entry = json.loads(line)
+            entry = _parsed(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):

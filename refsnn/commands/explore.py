@@ -108,10 +108,10 @@ def _predict(options: Any) -> int:
 def _read_texts(file: str) -> Iterator[Any]:
     """Read texts or pairs of texts, a line each; blank lines are left out."""
     from ..errors import InputError
-    from ..files import existing
+    from ..files import read_text
 
     try:
-        whole = sys.stdin.read() if file == "-" else existing(file, "the file").read_text(encoding="utf-8-sig")
+        whole = sys.stdin.read() if file == "-" else read_text(file)
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     found = False

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError
-from ..files import existing
+from ..files import read_text
 from ..model.batch import Batch
 from ..model.neurons import Neuron
 from ..model.student import StudentConfig
@@ -401,7 +401,7 @@ def read_exemptions(path: str | os.PathLike | None) -> list[Exemption]:
     if path is None:
         return []
     rules = []
-    for number, line in enumerate(existing(path, "the file").read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         pattern, _, reason = (part.strip() for part in line.partition("#"))
         if not pattern:
             continue

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from ..data.tasks import TASKS
 from ..errors import InputError
+from ..files import read_text
 from ..readings.simulate import Rule
 from ..schema import checked
 from ..storage.recipe import Recipe
@@ -200,10 +201,7 @@ def _plan_text(config: str | os.PathLike) -> tuple[str, str]:
         return name, (resources.files("refsnn.reproduction.plans") / name).read_text(encoding="utf-8")
     if not path.is_file():
         raise InputError(f"there is no plan {path}; name a TOML file, or one of {', '.join(known)}")
-    try:
-        return str(path), path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return str(path), read_text(path)
 
 
 def _fill(source: str, where: str, given: Mapping[str, Any], into: type) -> Any:
