@@ -230,7 +230,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
         (b"[]", "a JSON list"),
         (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON .*digits"),
-        (b'{"a": "\xff"}', "not valid JSON"),
+        (b'{"a": "\xff"}', "not UTF-8 text"),
         (POINTER.encode(), "Git LFS pointer"),
     ],
 )
