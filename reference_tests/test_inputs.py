@@ -442,3 +442,33 @@ def test_operations_are_counted_of_rates_that_are_numbers():
     ):
         with pytest.raises(InputError, match=said):
             act()
+
+
+def test_descriptions_of_students_are_checked_when_they_are_made():
+    config = refsnn.StudentConfig(SMALL, 8, 2, Neuron(0.5), True, {"embeddings": {"u0": 0.5}})
+    assert config.network["embeddings"].neuron == Neuron(0.5, u0=0.5) and config.network.fed_back
+    for change, said in (
+        ({"bert": {"hidden_size": 12}}, "`config` is"),
+        ({"teacher_width": -1}, "`teacher_width` is -1"),
+        ({"teacher_width": 8.0}, r"`teacher_width` is 8\.0"),
+        ({"classes": "2"}, "`classes` is '2'"),
+        ({"classes": True}, "`classes` is True"),
+        ({"neuron": {"vth": 1.0}}, "a Neuron was expected"),
+        ({"feedback": "no"}, "`feedback` is 'no'"),
+        ({"feedback": 0.1}, r"`feedback` is 0\.1"),
+        ({"populations": ["embeddings"]}, "`populations` is"),
+        ({"populations": {"embeddings": {"vht": 1.0}}}, "the key 'vht'"),
+        ({"populations": {"embeddings": {"vth": "1"}}}, "vth in .* is '1'"),
+        ({"populations": {"embeddings": {"vth": -1.0}}}, r"vth is -1\.0"),
+        ({"populations": {"embedings": {"vth": 1.0}}}, "no such population"),
+    ):
+        with pytest.raises(InputError, match=said):
+            dataclasses.replace(config, **change)
+    for arguments, said in (
+        ((SMALL.to_dict(),), "a BertConfig was expected"),
+        ((SMALL, 0.5), "a Neuron was expected"),
+        ((SMALL, Neuron(), "yes"), "`feedback` is 'yes'"),
+        ((SMALL, Neuron(), False, {"embeddings": {"vth": 1.0}}), "a Neuron was expected"),
+    ):
+        with pytest.raises(InputError, match=said):
+            spiking_bert(*arguments)

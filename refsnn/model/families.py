@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from .network import INPUT, Network, Population
 from .neurons import Neuron
 from .projections import AddNorm, Attention, Drive, Embeddings, Gelu, Linear, Projection
@@ -23,6 +23,11 @@ def _transformer(
     feedback: bool = False,
     own: Mapping[str, Neuron] = MappingProxyType({}),
 ) -> Network:
+    for what, given, kind in (("config", config, BertConfig), ("feedback", feedback, bool), ("own", own, Mapping)):
+        if not isinstance(given, kind):
+            raise InputError(f"`{what}` is {shown(given)}, but a {kind.__name__} was expected")
+    if not all(isinstance(one, Neuron | None) for one in (neuron, *own.values())):
+        raise InputError(f"the constants are {shown(neuron)} and {shown(dict(own))}, but a Neuron was expected of each")
     d, eps = config.hidden_size, config.layer_norm_eps
     outputs = tuple(f"encoder.{e}.output" for e in range(config.num_hidden_layers))
     drive = Drive("feedback.weight") if feedback else Drive()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, shown, whole
 from ..schema import checked
 from .families import spiking_bert
 from .network import Network
@@ -51,6 +51,17 @@ class StudentConfig:
     neuron: Neuron = field(default_factory=Neuron)
     feedback: bool = False
     populations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole("teacher_width", self.teacher_width, 0)
+        whole("classes", self.classes, 0)
+        if not isinstance(self.neuron, Neuron):
+            raise InputError(f"`neuron` is {shown(self.neuron)}, but a Neuron was expected")
+        if not isinstance(self.populations, Mapping):
+            raise InputError(f"`populations` is {shown(self.populations)}, but a table by population was expected")
+        for name, constants in self.populations.items():
+            checked("the student", constants, CONSTANTS, f"populations.{name}")
+        self.network  # noqa: B018 - refuses what makes no network, populations that it does not have among it
 
     @property
     def network(self) -> Network:
@@ -146,11 +157,9 @@ class StudentConfig:
             )
         try:
             bert = BertConfig.from_dict(values)
-            config = cls(bert, width, classes, neuron, values.get("feedback", False), own)
-            config.network  # noqa: B018 - names of populations are checked where they are used
+            return cls(bert, width, classes, neuron, values.get("feedback", False), own)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
-        return config
 
 
 def _refuse_near_misses(source: object, values: Mapping[str, Any]) -> None:
