@@ -731,6 +731,10 @@ def test_neurons_are_certified_by_numbers_and_spikes_alone():
     for train in (np.where(spikes > 0, np.nan, 0), spikes - 1, spikes * 2, spikes / 2, spikes.astype(str)):
         with pytest.raises(InputError, match="other values than 0 and 1"):
             certify_neurons(current, train, neuron)
+    with pytest.raises(InputError, match="a Neuron was expected"):
+        certify_neurons(current, spikes, {"vth": 1.5})
+    with pytest.raises(InputError, match="an array was expected"):
+        certify_neurons(current, [[1], [0, 1]], neuron)
     with pytest.raises(InputError, match="precision is 'float8'"):
         certify_neurons(current, spikes, neuron, "float8")
 

@@ -216,6 +216,8 @@ def test_options_that_mean_nothing_are_refused_with_feedback_or_without():
         ):
             with pytest.raises(InputError, match=said):
                 equilibrium(network, params, BATCH, **options)
+        with pytest.raises(InputError, match="that of an equilibrium was expected"):
+            refsnn.gradient(equilibrium(network, params, BATCH), ONES)
         with pytest.raises(InputError, match="a Solve was expected"):
             refsnn.gradient(equilibrium(network, params, BATCH).linearisation, ONES, "gmres")
     for bad, said in ((ONES[LAST][:1], "has shape"), (ONES[LAST] * np.nan, "NaN"), (ONES[LAST] > 0, "bool")):
@@ -336,6 +338,11 @@ def test_currents_are_numbers(advance):
     ):
         with pytest.raises(InputError, match=said):
             advance(current, neuron if "overflow" not in said else Neuron())
+    for one in ("IF", None, {"vth": 1.0}):
+        with pytest.raises(InputError, match="a Neuron was expected"):
+            advance(whole, one)
+    with pytest.raises(InputError, match="an array was expected"):
+        advance([[1.0], [1.0, 2.0]], neuron)
     for charge in (np.zeros(3), np.zeros((1, 2)), np.array([True, False]), np.array(["a", "b"])):
         with pytest.raises(InputError, match="the charge is"):
             advance(whole, neuron, charge)

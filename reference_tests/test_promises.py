@@ -66,7 +66,19 @@ def odd(array):
     return st.one_of(
         st.sampled_from([np.nan, np.inf, -np.inf, 1e308, -1e308, 1e-320]).map(spoilt),
         st.sampled_from(["f4", "f2", "i8", "u1", "?", "O", "U9", "c16"]).map(np.asarray(array).astype),
-        st.sampled_from([array[..., None], array[:0], array[None], array[..., :1], array.T, array.tolist(), None, "x"]),
+        st.sampled_from(
+            [
+                array[..., None],
+                array[:0],
+                array[None],
+                array[..., :1],
+                array.T,
+                array.tolist(),
+                [[1], [1, 2]],
+                None,
+                "x",
+            ]
+        ),
     )
 
 

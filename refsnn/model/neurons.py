@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[A
     >>> spikes[:, 0], charge.round(9)
     (array([0., 0., 1., 0., 1.]), array([0.]))
     """
-    current = _current(current)
+    current = _current(current, neuron)
     charge = _charge(charge, current)
     level = neuron.firing_level(current.dtype)
     v = np.full(current.shape[1:], neuron.u0 * neuron.vth, dtype=current.dtype) if charge is None else charge.copy()
@@ -131,9 +132,11 @@ def _check_potential(charge: Array) -> None:
         raise InputError("the currents hold NaN or infinite values, or overflow, so their neurons have no potential")
 
 
-def _current(current: Array) -> Array:
+def _current(current: Array, neuron: Neuron) -> Array:
     """Return currents over time as an array of real numbers, integers as float64, or say what they are."""
-    current = np.asarray(current)
+    if not isinstance(neuron, Neuron):
+        raise InputError(f"the neuron is {shown(neuron)}, but a Neuron was expected, with its constants")
+    current = _array("current", current)
     if current.dtype.kind in "iu":
         current = current.astype(np.float64)
     if current.dtype.kind != "f" or not current.ndim:
@@ -141,11 +144,18 @@ def _current(current: Array) -> Array:
     return current
 
 
+def _array(what: str, given: Any) -> Array:
+    try:
+        return np.asarray(given)
+    except ValueError:  # rows of different lengths
+        raise InputError(f"the {what} is {shown(given)}, but an array was expected") from None
+
+
 def _charge(charge: Array | None, current: Array) -> Array | None:
     """Return the charge left by an earlier block in the currents' precision, or say that it is another's."""
     if charge is None:
         return None
-    charge = np.asarray(charge)
+    charge = _array("charge", charge)
     if charge.dtype.kind not in "fiu" or charge.shape != current.shape[1:]:
         kind = f"{charge.dtype} {charge.shape}"
         raise InputError(f"the charge is {kind}, but one real number for each of {current.shape[1:]} was expected")
@@ -172,7 +182,7 @@ def fire_loop(current: Array, neuron: Neuron, charge: Array | None = None) -> tu
     >>> all(np.array_equal(a, b) for a, b in zip(fire(current, Neuron()), fire_loop(current, Neuron())))
     True
     """
-    current = _current(current)
+    current = _current(current, neuron)
     charge = _charge(charge, current)
     scalar = current.dtype.type
     spikes = np.zeros_like(current)

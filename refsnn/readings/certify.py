@@ -27,7 +27,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ..errors import InputError, one_of, whole
+from ..errors import InputError, one_of, shown, whole
 from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import Neuron, membrane_potential
@@ -195,6 +195,8 @@ def certify_neurons(current: Array, spikes: Array, neuron: Neuron, precision: Pr
     >>> print(certify_neurons(current, np.array([[0.0], [1], [0], [0], [1]]), Neuron(tie=0)).first_wrong)
     at t = 2, index (0,), the neuron fired at u = 0.8 with V_th = 1; rounding explains 3.1e-15, the margin is 2.0e-01
     """
+    if not isinstance(neuron, Neuron):
+        raise InputError(f"the neuron is {shown(neuron)}, but a Neuron was expected, with its constants")
     current = real_array("the current", current)
     train = _train("the spikes", spikes)
     if np.iscomplexobj(current) or not current.size or train.shape != current.shape:
@@ -214,7 +216,10 @@ def _precision(given: Precision | str) -> Precision:
 
 def _train(what: str, spikes: Any) -> Array:
     """Return spikes as float64, or say that they are none."""
-    train = np.asarray(spikes)
+    try:
+        train = np.asarray(spikes)
+    except ValueError:  # rows of different lengths
+        raise InputError(f"{what} are {shown(spikes)}, but an array was expected") from None
     if train.dtype.kind not in "biuf" or not ((train == 0) | (train == 1)).all():
         raise InputError(f"{what} hold other values than 0 and 1, so they are no spike record")
     return train.astype(np.float64)

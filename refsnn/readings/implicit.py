@@ -66,6 +66,8 @@ def adjoint(
     solution : Solution
         Its residuals are those of ``(I − Jᵀ)λ = g``, relative to ‖g‖ sample by sample.
     """
+    if not isinstance(linearisation, Linearisation):
+        raise InputError(f"the linearisation is {shown(linearisation)}, but that of an equilibrium was expected")
     if not isinstance(solve, Solve):
         raise InputError(f"`solve` is {shown(solve)}, but a Solve was expected, which holds method and tolerance")
     g = checked_cotangents(g, linearisation.layout)
