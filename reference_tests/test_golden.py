@@ -162,8 +162,17 @@ def test_files_of_no_case_and_of_another_one_are_differences(bundle):
     change(bundle / "op" / "linear-integers.safetensors", "output/y", lambda y: y)
     extra = load_file(bundle / "op" / "tanh.safetensors") | {"output/yy": np.zeros(1)}
     save_file(extra, bundle / "op" / "tanh.safetensors")
+    path = bundle / "simulate" / "running.safetensors"
+    spikes = load_file(path)
+    spikes["output/encoder.9.key"] = spikes["output/encoder.1.key"]
+    save_file(spikes, path)
+    change(bundle / "simulate" / "inst.safetensors", "output/encoder.1.key", lambda s: s + 2)
     found = {(d.case, d.tensor) for d in verify_bundle(bundle)[2]}
-    assert found == {("op/gelu-2.safetensors", "file"), ("op/relu", "metadata"), ("op/tanh", "output/yy")}
+    assert found == {
+        ("op/gelu-2.safetensors", "file"), ("op/relu", "metadata"), ("op/tanh", "output/yy"),
+        ("simulate/running", "output/encoder.9.key"), ("simulate/running", "spikes"), ("simulate/inst", "spikes"),
+    }  # fmt: skip
+    assert main(["golden", "verify", str(bundle)]) == 1
 
 
 @pytest.mark.parametrize(

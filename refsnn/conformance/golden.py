@@ -255,8 +255,7 @@ def verify_bundle(folder: str | os.PathLike) -> tuple[int, float, list[Differenc
             differences.append(Difference(case.id, name, "not expected" if name in found else "missing"))
         if case.function == "simulate":  # structural ties may fall otherwise on another machine
             spikes = parts(found, "output")
-            _, wrong = certified(case, spikes, "float64")
-            if wrong:
+            if wrong := _wrong_spikes(case, spikes):
                 differences.append(Difference(case.id, "spikes", wrong))
             compared += len(spikes)
             wanted = {name: value for name, value in wanted.items() if not name.startswith("output/")}
@@ -301,6 +300,14 @@ def _told(said: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, str]]:
             yield place, f"is {said}, but {wanted} was expected"
     elif type(said) is not type(wanted) or said != wanted:
         yield place, f"is {str(said)[:60]!r}, but {str(wanted)[:60]!r} was expected"
+
+
+def _wrong_spikes(case: Case, spikes: Mapping[str, Array]) -> str:
+    """Say what is wrong with a network's spikes, or that they cannot be judged; empty where nothing is."""
+    try:
+        return certified(case, spikes, "float64")[1]
+    except InputError as error:
+        return str(error)
 
 
 def _compare(case: Case, name: str, found: Array, wanted: Array) -> tuple[float, str]:
