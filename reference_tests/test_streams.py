@@ -80,8 +80,9 @@ def test_output_that_is_lost_on_a_full_disk_is_said(records):
 
 def test_a_backend_that_prints_is_judged_by_its_numbers(tmp_path):
     (tmp_path / "chatty.py").write_text(
-        "import sys\nfrom refsnn.conformance.reference import op as right\nprint('ready', file=sys.stderr)\n"
+        "import os, sys\nfrom refsnn.conformance.reference import op as right\nprint('ready', file=sys.stderr)\n"
         "def op(*arguments):\n    print('at work \u2026', file=sys.stderr)\n    print('at work \u2026', flush=True)\n"
+        "    os.write(2, b'as native code does')\n"
         "    return right(*arguments)\n",
         encoding="utf-8",
     )
