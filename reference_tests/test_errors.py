@@ -187,6 +187,27 @@ def test_evaluating_what_is_not_a_finished_run(capsys, folders, tmp_path):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "demo --out",
+        "distill --task sst2 --data absent --teacher absent --encoders 1 --out",
+        "reproduce --config tiny --out",
+        "inspect absent --text a --out",
+        "submit absent --out",
+        "record absent --out",
+        "certify absent --json",
+        "conform absent --html",
+        "bench --scaling",
+    ],
+)
+def test_an_empty_name_writes_nothing(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words.split(), ""]) == 2
+    assert f'{words.split()[-1]} is empty ("")' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_and_version_teach(capsys):
     for words in (["--help"], ["distill", "--help"], ["evaluate", "--help"], ["demo", "--help"], ["parity", "--help"]):
         with pytest.raises(SystemExit) as stop:

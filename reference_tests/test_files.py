@@ -29,6 +29,7 @@ from refsnn.files import (
     write_text,
 )
 from refsnn.reproduction.progress import Progress
+from refsnn.storage.convert import convert
 from refsnn.storage.recipe import Stage
 from refsnn.storage.run import Run
 
@@ -199,7 +200,8 @@ def test_other_files_keep_their_names_in_messages(tmp_path):
 
 def test_an_empty_name_is_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for use in (new_folder, lambda name: write_text(name, ""), lambda name: existing(name, "the data folder")):
+    writes = (new_folder, lambda name: write_text(name, ""), lambda name: convert("a", name, "bert"))
+    for use in (*writes, Run, lambda name: existing(name, "the data folder")):
         with pytest.raises(InputError, match="empty"):
             use("")
     assert os.listdir(tmp_path) == []
@@ -211,6 +213,12 @@ def test_folders_that_cannot_be_written(tmp_path):
     for name in ("file", "file/under", "dangling"):
         with pytest.raises(InputError, match=f"cannot write into {tmp_path}/{name}"):
             new_folder(tmp_path / name)
+    (tmp_path / "closed").mkdir(mode=0o555)  # even where root writes
+    with pytest.raises(InputError, match=r"cannot write into .*closed \(Permission denied\)"):
+        new_folder(tmp_path / "closed")
+    with pytest.raises(InputError, match=r"cannot write .*closed/a\.txt \(Permission denied\)"):
+        write_text(tmp_path / "closed" / "a.txt", "new")
+    assert not os.listdir(tmp_path / "closed")
     assert new_folder(tmp_path / "a" / "b") == new_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert not os.listdir(tmp_path / "a" / "b")
 

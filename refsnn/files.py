@@ -5,6 +5,7 @@ Nothing is ever unpickled: tensors travel as safetensors, everything else as JSO
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ __all__ = [
     "folder_at_once",
     "json_lines",
     "load_tensors",
+    "named",
     "new_folder",
     "not_a_pointer",
     "read_json",
@@ -116,9 +118,10 @@ def new_folder(path: str | os.PathLike) -> Path:
     InputError
         It has no name, cannot be made, or cannot be written into.
     """
-    path = _named(path)
+    path = named(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        _check_open(path)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -126,10 +129,24 @@ def new_folder(path: str | os.PathLike) -> Path:
     return path
 
 
-def _named(path: str | os.PathLike) -> Path:
-    """Refuse the empty name, which `Path` takes for the current folder."""
+def named(path: str | os.PathLike) -> Path:
+    """Refuse the empty name, which `Path` takes for the current folder.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    InputError
+        The name is empty.
+    """
     if not os.fspath(path):
-        raise InputError('the name of what is to be written is empty (""); name a file or folder')
+        raise InputError('the name of a file or folder is empty (""); name one')
     return Path(path)
 
 
@@ -156,10 +173,11 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         There is something that must not be replaced (a folder, a device, a pipe, a read-only file), or the file cannot
         be written, because the disk is full, say.
     """
-    target = Path(os.path.realpath(_named(path)))
+    target = Path(os.path.realpath(named(path)))
     temporary = target.with_name(f".{target.name}.part")
     mode = _replaceable(path, target)
     try:
+        _check_open(target.parent)
         temporary.unlink(missing_ok=True)
         yield temporary
         with open(temporary, "rb+") as file:
@@ -168,7 +186,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
             temporary.chmod(mode)
         os.replace(temporary, target)
     except OSError as error:
-        if error.filename not in (None, str(temporary)):  # of another file, which the block reads
+        if error.filename not in (None, str(temporary), str(target.parent)):  # of another file, which the block reads
             raise
         raise InputError(f"cannot write {path} ({error.strerror or error}); what was there before is kept") from None
     finally:
@@ -196,7 +214,7 @@ def folder_at_once(path: str | os.PathLike) -> Iterator[Path]:
     InputError
         There is something at `path` already, or the folder cannot be made or written.
     """
-    target = Path(os.path.realpath(_named(path)))
+    target = Path(os.path.realpath(named(path)))
     if target.is_dir() and (held := sorted(os.listdir(target))):
         raise InputError(f"{path} already holds {held[0]}; name a new folder, nothing is overwritten")
     if target.exists() and not target.is_dir():
@@ -214,6 +232,12 @@ def folder_at_once(path: str | os.PathLike) -> Iterator[Path]:
         raise InputError(str(error).replace(str(unfinished), str(path))) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_open(folder: Path) -> None:
+    """Respect a folder that nobody may write into, though root could."""
+    if not folder.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _replaceable(path: str | os.PathLike, target: Path) -> int | None:

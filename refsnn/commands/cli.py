@@ -25,6 +25,10 @@ GROUPS = {
     "check numbers and spikes": check.COMMANDS,
     "convert": convert.COMMANDS,
 }
+
+#: Options that name what is written.
+OUTPUTS = ("out", "html", "json", "plot", "scaling")
+
 EPILOG = "`refsnn COMMAND --help` explains each; docs/architecture.md shows how the parts fit together."
 
 
@@ -156,6 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: Any) -> int:
     status = 2
     try:
+        for name in OUTPUTS:
+            if getattr(options, name, None) == "":
+                raise InputError(f'`{name}` is empty (""); name a file or folder to write')
         return options.run(options)
     except KeyboardInterrupt:
         sentence, status = "interrupted; run the same command again to resume", 130

@@ -29,7 +29,7 @@ from ..data.reading import read_task
 from ..data.tasks import Task, column_names, splits
 from ..data.tokenizer import load_tokenizer
 from ..errors import InputError
-from ..files import existing, json_lines, new_folder, read_json, require, write_json, write_text
+from ..files import existing, json_lines, named, new_folder, read_json, require, write_json, write_text
 from ..model.batch import Batch
 from ..model.parameters import Params
 from ..model.shapes import BertConfig
@@ -120,7 +120,7 @@ class Run:
     folder: Path
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        object.__setattr__(self, "folder", Path(folder))
+        object.__setattr__(self, "folder", named(folder))
 
     def __str__(self) -> str:
         return str(self.folder)
