@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def best_trade(results: Mapping[str, Any]) -> dict[str, Any] | None:
     Returns
     -------
     row : dict or None
-        Of several that are equally good the cheapest; None where no T saves energy.
+        Of several that are equally good the cheapest; None where no T saves energy, or only one without any spike.
 
     Examples
     --------
@@ -92,7 +93,8 @@ def best_trade(results: Mapping[str, Any]) -> dict[str, Any] | None:
     16
     """
     metric = results["metric"]
-    saving = [row for row in results["spikes"] if row["energy_gain"] > 1 and row["metrics"][metric] is not None]
+    rows = results["spikes"]
+    saving = [row for row in rows if 1 < row["energy_gain"] < math.inf and row["metrics"][metric] is not None]
     return max(saving, key=lambda row: (row["metrics"][metric], row["energy_gain"]), default=None)
 
 
@@ -188,7 +190,7 @@ def metric_value(fraction: float, metric: str) -> str:
 
 
 def times(gain: float | None) -> str:
-    """Write an energy gain, a dash where undefined.
+    """Write an energy gain, a dash where it is undefined.
 
     Parameters
     ----------
@@ -198,7 +200,7 @@ def times(gain: float | None) -> str:
     -------
     text : str
     """
-    return "–" if gain is None else f"{gain:.2f}×"
+    return "–" if gain is None else "∞" if gain == math.inf else f"{gain:.2f}×"
 
 
 def plural(number: int, word: str) -> str:
