@@ -19,13 +19,14 @@ from refsnn.commands.cli import main
 from refsnn.distillation.stages import distill
 from refsnn.errors import InputError
 from refsnn.evaluation.published import GLUE
-from refsnn.files import read_json
+from refsnn.files import new_folder, read_json
 from refsnn.reproduction.plan import read_plan
 from refsnn.reproduction.progress import duration, time_left
 from refsnn.reproduction.reproduce import reproduce
 from refsnn.reproduction.summary import _over_seeds, plan_page, text_table
 from refsnn.storage.checkpoints import load_student
 from refsnn.storage.run import Run
+from refsnn.workers import Workers
 
 PLAN = """
 tasks = ["sst2", "rte"]
@@ -88,10 +89,11 @@ def arguments(given, out: Path, *, save_every: float = 0.0) -> dict:
     }
 
 
-def start(given, out: Path) -> subprocess.Popen:
+def start(given, out: Path, *others: str) -> subprocess.Popen:
     words = ["-m", "refsnn", "reproduce"]
     for name, value in arguments(given, out).items():
         words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    words += others
     return subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -233,6 +235,83 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(given, whole, tmp_
     assert not list(out.rglob("*.part")), "temporary files are left behind"
     found, expected = (timeless(read_json(run / "results.json")) for run in (out, whole))
     assert found == expected
+
+
+def test_workers_end_with_the_same_bytes(given, whole, tmp_path, capsys):
+    """Whatever their number; one of the counts is of the command line, from another folder."""
+    for count in (1, 2, 5):
+        out = tmp_path / f"run{count}"
+        with Workers(count) as workers:
+            results = reproduce(**arguments(given, out), executor=workers)
+        assert models(out) == models(whole)
+        assert timeless(results) == timeless(read_json(whole / "results.json"))
+        said = capsys.readouterr().out
+        assert "finished 1 of 4: " in said and "left" in said and "finished 4 of 4: " in said
+        assert not list(out.rglob("*.part")) and not list(out.rglob(".holder*"))
+
+
+def processes_of(parent: int) -> list[int]:
+    """Children of a process, as Linux tells of them."""
+    if not Path("/proc/self/task").exists():
+        pytest.skip("only Linux says which processes a process has")
+    path = Path(f"/proc/{parent}/task")
+    return [int(pid) for task in path.iterdir() for pid in (task / "children").read_text().split()]
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def wait_for(what, process) -> None:
+    while not what() and process.poll() is None:
+        time.sleep(0.005)
+
+
+def test_a_worker_that_is_killed_and_a_parent_that_is_killed_cost_no_bytes(given, whole, tmp_path):
+    out = tmp_path / "run"
+    process = start(given, out, "--workers", "3")
+    wait_for(lambda: len(list(out.glob("*/seed-*/stages/teacher.safetensors"))) > 1, process)
+    first = processes_of(process.pid)
+    assert len(first) == 3
+    os.kill(first[1], signal.SIGKILL)
+    wait_for(lambda: set(processes_of(process.pid)) - set(first), process)
+    time.sleep(random.random())
+    assert process.poll() is None
+    second = processes_of(process.pid)
+    assert len(second) == 3 and len(set(first) & set(second)) == 2, "the others do not notice"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while not all(map(ended, second)):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.01)
+    process = start(given, out, "--workers", "3")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert models(out) == models(whole) and not list(out.rglob("*.part"))
+    found, expected = (timeless(read_json(run / "results.json")) for run in (out, whole))
+    assert found == expected
+
+
+def test_ctrl_c_ends_the_workers_too(given, tmp_path):
+    process = start(given, tmp_path / "run", "--workers", "2")
+    wait_for(lambda: list(tmp_path.glob("run/*/seed-*/stages/teacher.safetensors")), process)
+    workers = processes_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert errors.splitlines()[-1] == "refsnn: interrupted; run the same command again to resume"
+    assert len(workers) == 2 and all(map(ended, workers))
+
+
+def test_an_error_of_a_task_names_it(given, tmp_path):
+    out = tmp_path / "run"
+    Run(new_folder(out / "rte" / "seed-3")).begin({"recipe": {}})
+    with pytest.raises(InputError, match=r"seed-3: .* holds a run with other settings"), Workers(2) as workers:
+        reproduce(**arguments(given, out), executor=workers)
 
 
 def test_an_interruption_is_one_sentence_and_status_130(given, tmp_path):

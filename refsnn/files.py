@@ -48,12 +48,14 @@ POINTER = b"version https://git-lfs"
 NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 
 
-def require(module: str):
+def require(module: str, extra: str = "all"):
     """Import an optional package, or say in one sentence how to install it.
 
     Parameters
     ----------
     module : str
+    extra : str
+        What installs it, of refsnn's own extras.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def require(module: str):
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # a package may do anything when it is imported
         if isinstance(error, ModuleNotFoundError) and error.name == package:
-            said = "is not installed; install it with: pip install 'refsnn[all]'"
+            said = f"is not installed; install it with: pip install 'refsnn[{extra}]'"
         else:
             said = f"is installed but cannot be imported ({type(error).__name__}: {_first(error)}); install it anew"
         raise InputError(f"this needs the package {package}, which {said}") from None

@@ -9,17 +9,32 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-__all__ = ["cores", "each", "threads"]
+from .errors import InputError
+
+__all__ = ["CORES", "cores", "each", "threads"]
+
+#: Environment variable: so many cores at most, where a process shares a machine with others.
+CORES = "REFSNN_CORES"
 
 
 def cores() -> int:
-    """Count the cores that this process may use.
+    """Count the cores that this process may use: those that the system gives it, or fewer by ``REFSNN_CORES``.
 
     Returns
     -------
     cores : int
+
+    Raises
+    ------
+    InputError
+        The variable is no whole number of at least 1.
     """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not (limit := os.environ.get(CORES)):
+        return found
+    if not (limit.isascii() and limit.isdigit() and int(limit) > 0):
+        raise InputError(f"{CORES} is {limit!r}, but it must be a whole number of at least 1; change it or unset it")
+    return min(found, int(limit))
 
 
 @cache

@@ -19,6 +19,7 @@ __all__ = [
     "add_samples",
     "add_save_every",
     "add_seed",
+    "add_workers",
     "progress_bar",
 ]
 
@@ -151,6 +152,24 @@ def add_save_every(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--save-every", type=float, default=20.0, metavar="S", help="seconds between checkpoints (default: %(default)s)"
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add what carries out tasks.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    what : str
+        The tasks.
+    """
+    workers = parser.add_mutually_exclusive_group()
+    workers.add_argument("--workers", type=int, metavar="N", help=f"N processes share {what}, and the cores")
+    workers.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help=f"the workers of a Dask scheduler share {what}, such as tcp://10.0.0.1:8786 (docs/machines.md)",
     )
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
-from .command import Command, add_corpus, add_data, add_save_every, add_seed, seed
+from .command import Command, add_corpus, add_data, add_save_every, add_seed, add_workers, seed
 
 __all__ = ["COMMANDS"]
 
@@ -152,14 +152,17 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
     add_corpus(parser, "the plan's")
     parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="tasks (default: the plan's)")
     add_save_every(parser)
+    add_workers(parser, "tasks and seeds")
 
 
 def _reproduce(options: Any) -> int:
     from ..reproduction.reproduce import reproduce
     from ..reproduction.summary import text_table
+    from ..workers import executor
 
     names = ("config", "out", "data", "teacher", "corpus", "tasks", "save_every")
-    results = reproduce(**{name: getattr(options, name) for name in names})
+    with executor(options.workers, options.cluster) as carrier:
+        results = reproduce(**{name: getattr(options, name) for name in names}, executor=carrier)
     print(f"\n{text_table(results)}\n\nNow open {os.path.join(options.out, 'report.html')} in a browser.")
     return 0
 

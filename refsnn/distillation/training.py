@@ -27,6 +27,7 @@ from ..parallel import each, threads
 from ..schema import checked
 from ..storage.recipe import Stage
 from ..storage.run import Run
+from ..workers import quiet
 from .optim import BertAdam, linear_warmup
 
 __all__ = [
@@ -141,7 +142,8 @@ def train(
         constrain(params)
     journal = _Journal(run, stage, steps)
     params, moments, first = journal.resume(state, params, optimiser.initial(params))
-    bar = tqdm(total=steps, initial=first, desc=f"{stage.name:>10}", unit="step", dynamic_ncols=True, smoothing=0.05)
+    looks: Any = {"desc": f"{stage.name:>10}", "unit": "step", "dynamic_ncols": True, "smoothing": 0.05}
+    bar = tqdm(total=steps, initial=first, disable=quiet.get(), **looks)
     with bar:  # an error then begins on a line of its own
         for step, rows in enumerate(_steps(examples, stage, seed, first), first):
             lr = stage.lr * _factor(stage, step, steps)

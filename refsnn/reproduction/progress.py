@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..data.examples import Examples
+from ..distillation.stages import Announce
 from ..files import json_lines, write_text
 from ..schema import fits
+from ..storage.recipe import Stage
 from ..storage.run import Run
 
 __all__ = ["Progress", "Step", "duration", "time_left"]
@@ -123,6 +125,15 @@ class Progress:
             for step in self.steps
         ]
 
+    def announce(self, run: Path) -> Announce:
+        """Return what `refsnn.distillation.stages.distill` tells of the stages of one run."""
+
+        def begin(stage: Stage, text: Examples) -> None:
+            if stage.epochs:
+                self.begin(run, stage.name, text, stage.epochs, stage.batch_size)
+
+        return begin
+
     def state(self, step: Step) -> tuple[str, float, float, float]:
         """Return what `time_left` needs."""
         kind = "pretraining" if step.run.name == "pretrained" else step.stage
@@ -143,12 +154,38 @@ class Progress:
         if states[number][2] == 1:
             return
         seconds, unknown = time_left(states)
-        left = f"about {duration(seconds)} left" if seconds else "time left not known yet"
-        if unknown and seconds:
-            left += f", not counting {', '.join(unknown)}: not measured yet"
         step = self.steps[number]
-        print(f"\nstage {number + 1} of {len(self.steps)}: {step.title}; {left}", flush=True)
+        print(f"\nstage {number + 1} of {len(self.steps)}: {step.title}; {_left(seconds, unknown)}", flush=True)
         entry = {"title": step.title, "number": number + 1, "of": len(self.steps)}
-        entry |= {"steps": step.steps, "work": step.work, "seconds_left": round(seconds, 1), "unknown": unknown}
+        self._note(entry | {"steps": step.steps, "work": step.work}, seconds, unknown)
+
+    def _note(self, entry: dict[str, Any], seconds: float, unknown: list[str]) -> None:
+        entry |= {"seconds_left": round(seconds, 1), "unknown": unknown, "at": round(time.time(), 1)}
         with open(self.log, "a", encoding="utf-8") as log:
-            log.write(json.dumps(entry | {"at": round(time.time(), 1)}) + "\n")
+            log.write(json.dumps(entry) + "\n")
+
+    def begin_tasks(self, count: int) -> None:
+        """Say that so many tasks are handed to workers, who say nothing themselves."""
+        self.tasks, self.done, self.started, self.spent = count, 0, time.monotonic(), self._spent()
+        if count:
+            print(f"\n{count} tasks (each of one seed) are with the workers", flush=True)
+
+    def _spent(self) -> float:
+        return sum(self.state(step)[3] for step in self.steps)
+
+    def finished(self, run: Path) -> None:
+        """Say that a worker has finished a task, and what is left at the pace of all workers so far."""
+        self.done += 1
+        seconds, unknown = time_left([self.state(step) for step in self.steps])
+        # Seconds of work in a second. One worker at least does the rest.
+        pace = max((self._spent() - self.spent) / (time.monotonic() - self.started), 1.0)
+        title = next(step.title for step in self.steps if step.run == run).rpartition(", ")[0]
+        left = f"; {_left(seconds / pace, unknown)}" if self.done < self.tasks else ""
+        print(f"finished {self.done} of {self.tasks}: {title}{left}", flush=True)
+        entry = {"title": title, "number": self.done, "of": self.tasks, "steps": 0, "work": 0.0}
+        self._note(entry, seconds / pace, unknown)
+
+
+def _left(seconds: float, unknown: Sequence[str]) -> str:
+    left = f"about {duration(seconds)} left" if seconds else "time left not known yet"
+    return f"{left}, not counting {', '.join(unknown)}: not measured yet" if unknown and seconds else left

@@ -6,13 +6,15 @@
         evaluation                               by rate map and by spikes, by every rule asked for
 
 A plan is a TOML file; `refsnn/reproduction/plans` has some. Everything is kept in one folder, so that the same
-command resumes after a kill or an interruption.
+command resumes after a kill or an interruption. Tasks and seeds do not depend on each other, so an executor may carry
+them out on several processes or machines: to the same bytes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,10 +22,9 @@ from typing import Any, NamedTuple
 
 from ..data.corpora.reviews import sentiment
 from ..data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
-from ..data.examples import Examples
 from ..data.reading import read_task
 from ..data.tasks import TASKS, splits
-from ..distillation.stages import Announce, data_digest, distill, distill_general, run_digests
+from ..distillation.stages import data_digest, distill, distill_general, run_digests
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate_run
 from ..files import new_folder, write_json, write_text
@@ -31,8 +32,9 @@ from ..model.shapes import BertConfig
 from ..pages.report import write_report
 from ..readings.simulate import Rule
 from ..storage.checkpoints import bert_folder, load_bert
-from ..storage.recipe import Recipe, Stage
+from ..storage.recipe import Recipe
 from ..storage.run import Run, run_settings
+from ..workers import carried
 from .plan import MADE, Evaluation, Made, Plan, read_plan
 from .progress import Progress, Step
 from .summary import plan_page, summarise
@@ -50,6 +52,7 @@ def reproduce(
     corpus: Sequence[str | os.PathLike] = (),
     tasks: Sequence[str] = (),
     save_every: float = 20.0,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Carry out a plan, or go on with it.
 
@@ -64,6 +67,9 @@ def reproduce(
         Instead of the plan's. `data` is the folder above the tasks', or the hub.
     save_every : float
         Seconds between checkpoints; see `refsnn.distillation.training.train`.
+    executor : concurrent.futures.Executor, optional
+        What carries out tasks and seeds, as `refsnn.workers.executor` opens it; by default this process, one after the
+        other. Everything before them is done here.
 
     Returns
     -------
@@ -84,11 +90,18 @@ def reproduce(
             raise InputError(f"{plan.source} does not say everything that is needed; give {', '.join(missing)} too")
         bert_folder(str(teacher))
     with Run(out).held():
-        return _reproduce(plan, Path(out), data, teacher, corpus, made, save_every)
+        return _reproduce(plan, Path(out), data, teacher, corpus, made, save_every, executor)
 
 
 def _reproduce(
-    plan: Plan, run: Path, data: Any, teacher: Any, corpus: list[Any], made: Made | None, save_every: float
+    plan: Plan,
+    run: Path,
+    data: Any,
+    teacher: Any,
+    corpus: list[Any],
+    made: Made | None,
+    save_every: float,
+    executor: Executor | None,
 ) -> dict[str, Any]:
     if made is not None:
         data, teacher, corpus = run / "made", run / "pretrained" / "teacher", [run / "made" / "corpus.txt"]
@@ -97,26 +110,22 @@ def _reproduce(
     sizes = {name: _sizes(data, name, plan) for name in plan.tasks}
     progress = Progress(run, _steps(plan, run, sizes, made))
 
-    def announce(folder: Path) -> Announce:
-        def begin(stage: Stage, text: Examples) -> None:
-            if stage.epochs:
-                progress.begin(folder, stage.name, text, stage.epochs, stage.batch_size)
-
-        return begin
-
     if made is not None:
         folder, scratch = run / "pretrained", (_bert(made, run / "made"), run / "made")
         text = run / "made" / "pretraining.tsv"
-        distill(_pretraining(made, plan), text, scratch, folder, save_every=save_every, announce=announce(folder))
+        distill(
+            _pretraining(made, plan), text, scratch, folder, save_every=save_every, announce=progress.announce(folder)
+        )
     general = None
     if plan.general.epochs_general:
         general = run / "general"
-        distill_general(plan.general, teacher, corpus, general, save_every, announce(general))
+        distill_general(plan.general, teacher, corpus, general, save_every, progress.announce(general))
 
     @cache
     def shared() -> dict[str, str]:
         return run_digests(None, *load_bert(teacher), bert_folder(teacher))
 
+    tasks = []
     for name, recipe in plan.tasks.items():
         for seed in plan.seeds:
             folder = new_folder(run / name / f"seed-{seed}")
@@ -124,12 +133,59 @@ def _reproduce(
             if _finished(Run(folder), run_settings(own, data, teacher, general=general), plan.evaluation):
                 Run(folder).check_digests(shared() | {"data": sizes[name].digest})
                 continue
-            distill(own, data, teacher, folder, save_every=save_every, general=general, announce=announce(folder))
-            _evaluate(Run(folder), data, plan.evaluation, f"made-up {TASKS[name].folder}" if made else None, progress)
+            called = f"made-up {TASKS[name].folder}" if made else None
+            tasks.append(_Task(folder, own, data, teacher, general, plan.evaluation, called, save_every))
+    if executor is None:
+        for task in tasks:
+            _carry_out(task, progress)
+    else:
+        progress.begin_tasks(len(tasks))
+        for number, _ in carried(executor, _carry_out, tasks):
+            progress.finished(tasks[number].folder)
     results = summarise(plan, run, made is not None)
     write_json(run / "results.json", results)
     write_text(run / "report.html", plan_page(results, run))
     return results
+
+
+class _Task(NamedTuple):
+    """One task and one seed: all that a worker needs to know, in words."""
+
+    folder: Path
+    recipe: Recipe
+    data: str
+    teacher: str
+    general: Path | None
+    evaluation: Evaluation
+    called: str | None
+    save_every: float
+
+
+#: Seconds that a task waits for its folder: a worker that was lost may still be ending.
+ENDING = 60.0
+
+
+def _carry_out(task: _Task, progress: Progress | None = None) -> None:
+    """Distil and evaluate, or go on with it."""
+    run = Run(task.folder)
+    announce: dict[str, Any] = {} if progress is None else {"announce": progress.announce(task.folder)}
+    try:
+        with run.held(wait=ENDING):
+            pass
+        distill(
+            task.recipe,
+            task.data,
+            task.teacher,
+            task.folder,
+            save_every=task.save_every,
+            general=task.general,
+            **announce,
+        )
+        _evaluate(run, task.data, task.evaluation, task.called, progress)
+    except InputError as error:
+        if progress is not None:  # it has said which task this is
+            raise
+        raise InputError(f"{run}: {error}") from None
 
 
 def _make_text(made: Made, plan: Plan, folder: Path) -> None:
@@ -235,10 +291,11 @@ def _finished(run: Run, wanted: Mapping[str, Any], evaluation: Evaluation) -> bo
     return all(_evaluated(run, rule, evaluation) for rule in evaluation.rules)
 
 
-def _evaluate(run: Run, data: Any, evaluation: Evaluation, name: str | None, progress: Progress) -> None:
+def _evaluate(run: Run, data: Any, evaluation: Evaluation, name: str | None, progress: Progress | None) -> None:
     for rule in dict.fromkeys(evaluation.rules):
         if not _evaluated(run, rule, evaluation):
             run.results_file(rule).unlink(missing_ok=True)
-            progress.begin(run.folder, f"evaluation {rule}")
+            if progress is not None:
+                progress.begin(run.folder, f"evaluation {rule}")
             evaluate_run(run, data, evaluation.t_conv, rule, name)
     write_report(run, evaluation.rules[0])

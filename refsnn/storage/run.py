@@ -208,8 +208,15 @@ class Run:
             )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, what: str = "", wait: float = 0.0) -> Iterator[None]:
         """Keep every other process from training in the folder; the lock of a process that ends is free.
+
+        Parameters
+        ----------
+        what : str
+            Instead of everything that training writes, what else is held by itself, such as the results by a rule.
+        wait : float
+            Seconds to wait for another process to let go.
 
         Raises
         ------
@@ -217,13 +224,18 @@ class Run:
             Another process holds the folder.
         """
         filelock = require("filelock")
-        lock = filelock.FileLock(new_folder(self.folder) / ".lock", timeout=0)
-        holder = self.folder / ".holder"
+        part = what and f"-{what}"
+        lock = filelock.FileLock(new_folder(self.folder) / f".lock{part}", timeout=wait)
+        holder = self.folder / f".holder{part}"
         try:
             lock.acquire()
         except filelock.Timeout:
-            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
-            raise InputError(f"{self} is in use by {who}; wait until that has ended, or name another folder") from None
+            try:
+                who = holder.read_text(encoding="utf-8").strip()
+            except OSError:  # it has only just begun, or is about to end
+                who = "another process"
+            held = f"the {what} of {self}" if what else str(self)
+            raise InputError(f"{held} is in use by {who}; wait until that has ended, or name another folder") from None
         try:
             write_text(holder, f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             yield
