@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from queue import SimpleQueue
 from typing import IO, Any, NoReturn
@@ -27,14 +26,12 @@ from ._version import __version__
 from .errors import InputError, whole
 from .parallel import CORES, cores
 from .process import prepare
+from .progress import quiet
 
-__all__ = ["Workers", "carried", "executor", "quiet", "serve"]
+__all__ = ["Workers", "carried", "executor", "serve"]
 
 #: Workers that may be lost over one task: whatever ends them again and again is the task.
 TRIES = 3
-
-#: Whether this thread works on a task for somebody else, who says how far everything is.
-quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 def carried(executor: Executor, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:

@@ -217,7 +217,7 @@ def progress_bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
     if not sys.stderr.isatty():
         yield lambda count: None
         return
-    from ..files import require
+    from ..progress import progress
 
-    with require("tqdm").tqdm(total=total, unit=unit, leave=False) as bar:
+    with progress("", unit, total, leave=False) as bar:
         yield bar.update

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..model.batch import Batch
 from ..ops import Array
+from ..progress import progress
 
 __all__ = [
     "Examples",
@@ -90,6 +91,10 @@ def evenly(dataset: Any, samples: int | None) -> Any:
     return dataset.select([i * len(dataset) // samples for i in range(samples)])
 
 
+#: Examples that are tokenised at once.
+CHUNK = 1000
+
+
 def tokenise(dataset: Any, columns: Sequence[str], tokenizer: Any) -> Examples:
     """Turn the text columns of a dataset into token ids.
 
@@ -105,19 +110,26 @@ def tokenise(dataset: Any, columns: Sequence[str], tokenizer: Any) -> Examples:
     examples : Examples
         Labels are −1 where the dataset has none.
     """
-
-    def encode(rows: dict[str, list]) -> dict[str, list]:
-        texts = [rows[name] for name in columns]
-        encodings = tokenizer.encode_batch(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
-        return {"ids": [e.ids for e in encodings], "kinds": [e.type_ids for e in encodings]}
-
     labels = np.array(dataset["label"]) if "label" in dataset.column_names else np.full(len(dataset), -1)
-    encoded = dataset.map(
-        encode, batched=True, remove_columns=dataset.column_names, keep_in_memory=True, desc="tokenise"
-    )
-    ids, kinds = encoded["ids"], encoded["kinds"]
-    starts = np.concatenate([[0], np.cumsum([len(row) for row in ids])])
-    return Examples(np.concatenate([*ids]), np.concatenate([*kinds]), starts, labels)
+    texts = [list(dataset[name]) for name in columns]
+    rows = texts[0] if len(texts) == 1 else list(zip(*texts, strict=True))
+    parts = []
+    with progress("tokenise", "example", len(rows), leave=False) as bar:
+        for start in range(0, len(rows), CHUNK):
+            parts.append(_arrays(tokenizer.encode_batch(rows[start : start + CHUNK])))
+            bar.update(len(parts[-1][2]))
+    return _examples(parts, labels)
+
+
+def _arrays(encodings: Sequence[Any]) -> tuple[Array, Array, Array]:
+    """Token ids, token types and lengths: what is wanted of encodings, which are many times larger."""
+    ids, kinds = (np.concatenate([getattr(e, what) for e in encodings]) for what in ("ids", "type_ids"))
+    return ids, kinds, np.array([len(e.ids) for e in encodings])
+
+
+def _examples(parts: Sequence[tuple[Array, Array, Array]], labels: Array) -> Examples:
+    ids, kinds, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Examples(ids, kinds, np.concatenate([[0], np.cumsum(lengths)]), labels)
 
 
 def encode_texts(texts: Sequence[str | tuple[str, str]], tokenizer: Any) -> Examples:
@@ -147,9 +159,7 @@ def encode_texts(texts: Sequence[str | tuple[str, str]], tokenizer: Any) -> Exam
     if not pairs:
         raise InputError("`texts` is empty, so there is nothing to read")
     encodings = [tokenizer.encode(*pair) for pair in pairs]
-    starts = np.concatenate([[0], np.cumsum([len(e.ids) for e in encodings])])
-    ids, kinds = (np.concatenate([getattr(e, what) for e in encodings]) for what in ("ids", "type_ids"))
-    return Examples(ids, kinds, starts, np.full(len(pairs), -1))
+    return _examples([_arrays(encodings)], np.full(len(pairs), -1))
 
 
 def length_batches(lengths: Array, size: int, tokens: int | None = None) -> list[Array]:

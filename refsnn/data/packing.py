@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..files import require
+from ..progress import progress
 from .examples import Examples
 
 __all__ = ["Packing", "pack", "pack_document", "split_sentences"]
@@ -191,7 +191,7 @@ def _tokenised(documents: Iterable[str], tokenizer: Any) -> Iterator[list[list[i
 
     block: list[list[str]] = []
     waiting = 0
-    for document in require("tqdm").tqdm(documents, desc=f"{'corpus':>10}", unit="document", dynamic_ncols=True):
+    for document in progress("corpus", "document", items=documents):
         block.append(split_sentences(document))
         waiting += len(block[-1])
         if waiting >= BLOCK:

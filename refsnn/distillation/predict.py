@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..data.examples import Examples, length_batches
-from ..files import require
 from ..model.batch import Batch
 from ..model.network import first_position
 from ..model.parameters import Params
@@ -20,6 +18,7 @@ from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..parallel import each, threads
+from ..progress import progress
 from ..readings.equilibrium import equilibrium
 from ..readings.simulate import SHARE, Rule, simulate
 from .student import logits
@@ -57,8 +56,7 @@ def by_batches(
     """
     batches = length_batches(examples.lengths, len(examples), tokens)
     order = np.argsort(np.concatenate(batches), kind="stable")
-    looks: Any = {"desc": f"{label:>10}", "unit": "batch", "dynamic_ncols": True, "leave": False}
-    with require("tqdm").tqdm(total=len(batches), **looks) as bar:
+    with progress(label, "batch", len(batches), leave=False) as bar:
 
         def one(rows: Array) -> tuple[Array, ...]:
             found = function(examples.batch(rows, pad_token_id))

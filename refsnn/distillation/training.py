@@ -19,15 +19,15 @@ import numpy as np
 
 from ..data.examples import Examples, epoch_batches
 from ..errors import InputError
-from ..files import load_tensors, require, save_tensors
+from ..files import load_tensors, save_tensors
 from ..model.batch import Batch, map_shares
 from ..model.parameters import Params, check_parameters
 from ..ops import Array
 from ..parallel import each, threads
+from ..progress import progress
 from ..schema import checked
 from ..storage.recipe import Stage
 from ..storage.run import Run
-from ..workers import quiet
 from .optim import BertAdam, linear_warmup
 
 __all__ = [
@@ -133,7 +133,6 @@ def train(
     state = _State.read(run, stage)
     if state is not None and state.done:
         return state.fitting(params)
-    tqdm = require("tqdm").tqdm
     objective = in_shares(objective)
     steps = -(-len(examples) // stage.batch_size) * stage.epochs
     optimiser = BertAdam()
@@ -142,9 +141,7 @@ def train(
         constrain(params)
     journal = _Journal(run, stage, steps)
     params, moments, first = journal.resume(state, params, optimiser.initial(params))
-    looks: Any = {"desc": f"{stage.name:>10}", "unit": "step", "dynamic_ncols": True, "smoothing": 0.05}
-    bar = tqdm(total=steps, initial=first, disable=quiet.get(), **looks)
-    with bar:  # an error then begins on a line of its own
+    with progress(stage.name, "step", steps, initial=first) as bar:  # an error then begins on a line of its own
         for step, rows in enumerate(_steps(examples, stage, seed, first), first):
             lr = stage.lr * _factor(stage, step, steps)
             losses, gradients, statistics = objective(params, examples.batch(rows, pad_token_id), rows)
