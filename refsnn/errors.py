@@ -67,7 +67,8 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
     if number < least or isinstance(value, bool):
         raise InputError(f"`{name}` is {shown(value)}, but it must be a whole number of at least {least}")
     if most is not None and number > most:
-        raise InputError(f"`{name}` is {shown(number)}, but it must be at most {most}")
+        given = number if number < 10**20 else "far greater"
+        raise InputError(f"`{name}` is {given}, but it must be at most {most}")
     return number
 
 

@@ -17,8 +17,6 @@ from .rate_map import Rates
 __all__ = [
     "Solution",
     "count_samples",
-    "exponents",
-    "shifted",
 ]
 
 
