@@ -108,11 +108,14 @@ def test_added_tokens_and_their_properties(tmp_path):
     decoder |= {"162": entry("odd", single_word=True), "163": entry("[E2]", normalized=True)}
     config = BERT | {"added_tokens_decoder": decoder}
     expected = [[2, 160, 158, 160, 3], [2, 161, 158, 3], [2, 162, 1, 3], [2, 163, 163, 3]]
-    for more in ({}, {"tokenizer.json": tokenizer_json()}, {"added_tokens.json": {"ignored": 160}}):
+    for more in ({}, {"tokenizer.json": tokenizer_json()}, {"added_tokens.json": {"ignored": 164}}):
         folder = write(tmp_path / f"{len(more)}{len(str(more))}", **{"tokenizer_config.json": config}, **more)
         found = ids(folder, "[E1] good[E1]", "New good", "odd oddx!"[:8], "[e2] [E2]")
         assert found[:2] == expected[:2] and found[3] == expected[3]
         assert found[2][:2] == [2, 162] and 162 not in found[2][2:]
+        assert 164 not in ids(folder, "ignored")[0]  # the newer file says all that there is
+    folder = write(tmp_path / "older", **FILES["added_json"])
+    assert ids(folder, "[e1] NewWord") == [[2, 160, 161, 3]]  # no special ones, so they are lowered as the text is
     special = {"additional_special_tokens": ["good", {"content": "film"}]}
     folder = write(tmp_path / "special", **{"special_tokens_map.json": special})
     assert ids(folder, "goodfilm GOOD") == [[2, 158, 157, 158, 3]]  # whole wherever they stand, as they are spelled
