@@ -218,7 +218,7 @@ def _measure(
                 "firing_rate": firing,
                 "firing_rates": result.firing_rates,
                 "norm_ops": energy.norm_ops,
-                "energy_gain": energy.gain,
+                "energy_gain": defined(energy.gain),
                 "break_even": defined(energy.break_even(t)),
                 "full": {
                     "gain": defined(full.gain(t, charged)),

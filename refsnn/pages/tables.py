@@ -62,7 +62,7 @@ def results_table(results: dict[str, Any]) -> str:
             name = f"student, T = {row['t']}"
             lines.append(
                 f"{name:24}{_cells(map(hundredfold, row['metrics'].values()))}{hundredfold(row['agreement']):>9}"
-                f"{row['firing_rate']:9.3f}{row['norm_ops']:10.2f}{row['energy_gain']:8.2f}x"
+                f"{row['firing_rate']:9.3f}{row['norm_ops']:10.2f}{_times(row['energy_gain']):>9}"
                 f"{_times(row['full']['gain']):>9}"
             )
         lines.append(f"break-even, firing as in those {row['t']} steps: {break_even(row)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,7 +93,7 @@ def best_trade(results: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     metric = results["metric"]
     rows = results["spikes"]
-    saving = [row for row in rows if 1 < row["energy_gain"] < math.inf and row["metrics"][metric] is not None]
+    saving = [row for row in rows if (row["energy_gain"] or 0) > 1 and row["metrics"][metric] is not None]
     return max(saving, key=lambda row: (row["metrics"][metric], row["energy_gain"]), default=None)
 
 
@@ -200,7 +199,7 @@ def times(gain: float | None) -> str:
     -------
     text : str
     """
-    return "–" if gain is None else "∞" if gain == math.inf else f"{gain:.2f}×"
+    return "–" if gain is None else f"{gain:.2f}×"
 
 
 def plural(number: int, word: str) -> str:

@@ -12,6 +12,7 @@ from ..data.tasks import TASKS
 from ..errors import InputError
 from ..evaluation.published import GLUE
 from ..pages.document import render
+from ..pages.words import times
 from ..readings.simulate import Rule
 from ..storage.recipe import Recipe
 from ..storage.run import Run, versions
@@ -51,7 +52,7 @@ def summarise(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
                 "t": row["t"],
                 **_over_seeds([run["spikes"][i]["metrics"][metric] for run in runs]),
                 "firing_rate": spread([run["spikes"][i]["firing_rate"] for run in runs]).mean,
-                "energy_gain": spread([run["spikes"][i]["energy_gain"] for run in runs]).mean,
+                "energy_gain": defined(spread([run["spikes"][i]["energy_gain"] for run in runs]).mean),
             }
             for rule, runs in found.items()
             for i, row in enumerate(runs[0]["spikes"])
@@ -195,7 +196,7 @@ def plan_page(results: Mapping[str, Any], out: Path) -> str:
             [
                 f"{row['name']}, T = {spikes['t']}, {spikes['rule']}",
                 f"{spikes['firing_rate']:.3f}",
-                f"{spikes['energy_gain']:.2f}×",
+                times(spikes["energy_gain"]),
             ]
             for row in tasks
             for spikes in row["spikes"]

@@ -20,7 +20,7 @@ ROW = {
     "firing_rate": float,
     "firing_rates": dict[str, float],
     "norm_ops": float,
-    "energy_gain": float,
+    "energy_gain": float | None,
     "break_even": float | None,
     "full": dict,
 }

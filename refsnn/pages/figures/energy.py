@@ -93,7 +93,7 @@ def energy_figure(results: Mapping[str, Any]) -> Figure:
     left.set_title(f"Firing rates at T = {last_row(results)['t']}")
 
     times = [row["t"] for row in results["spikes"]]
-    lines = {"paper’s count": ([row["energy_gain"] for row in results["spikes"]], COLOUR["blue"], (6, 6))}
+    lines = {"paper’s count": ([row["energy_gain"] or np.nan for row in results["spikes"]], COLOUR["blue"], (6, 6))}
     if full:
         found = [row["full"]["gain"] or np.nan for row in results["spikes"]]
         lines["full count"] = (found, COLOUR["black"], (-28, -12))
