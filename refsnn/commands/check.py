@@ -15,6 +15,8 @@ __all__ = ["COMMANDS"]
 
 #: Precisions by name; `refsnn.ops.rounding.PRECISIONS` has their bounds.
 PRECISIONS = ("float64", "float32", "float16", "bfloat16")
+#: Sizes of the conformance cases; `refsnn.conformance.cases.SUITES` has them.
+SUITES = ("tiny", "base")
 
 
 def _record_options(parser: argparse.ArgumentParser) -> None:
@@ -64,47 +66,96 @@ def _certify(options: Any) -> int:
 
 def _conform_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("adapter", metavar="MODULE", help="module (or module:object) with the adapter's functions")
-    parser.add_argument("--suite", choices=("tiny", "base"), default="tiny", help="sizes (default: %(default)s)")
+    parser.add_argument("--suite", choices=SUITES, default="tiny", help="sizes (default: %(default)s)")
     add_seed(parser, "fixes every number")
     parser.add_argument("--dtype", nargs="+", choices=PRECISIONS, help="precisions (default: the adapter's)")
     parser.add_argument("--only", metavar="PATTERN", help="cases whose id matches, such as 'neurons/*'")
     parser.add_argument("--skips", metavar="FILE", help="ids not to ask, one a line, each with a reason after #")
     parser.add_argument("--xfails", metavar="FILE", help="ids known to fail, one a line, each with a reason after #")
+    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS",
+                        help="for the import and for each case (default: %(default)g)")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that ask at once (default: 1)")
+    parser.add_argument("-x", action="store_true", dest="first", help="stop at the first failure")
+    parser.add_argument("--traceback", action="store_true", help="print exceptions in full")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
     parser.add_argument("--html", metavar="FILE", help="write the results as a page")
 
 
 def _conform(options: Any) -> int:
     from ..conformance.cases import cases
-    from ..conformance.judge import conform, load_adapter, read_exemptions
-    from ..conformance.report import stale, text_report, write_html_report, write_json_report
+    from ..conformance.child import Child
+    from ..conformance.judge import read_exemptions
+    from ..conformance.run import Asked
+    from ..errors import InputError, whole
+
+    if not 0 < options.timeout < float("inf"):
+        raise InputError(f"`timeout` is {options.timeout:g}, but a number of seconds above 0 was expected")
+    chosen = [c for c in cases(options.suite, options.seed) if fnmatch.fnmatchcase(c.id, options.only or "*")]
+    if not chosen:
+        raise InputError(f"no case is called {options.only!r}; ids look like neurons/ties or op/gelu")
+    asked = Asked(
+        chosen,
+        options.dtype,
+        read_exemptions(options.skips),
+        read_exemptions(options.xfails),
+        options.timeout,
+        whole("jobs", options.jobs),
+        options.first,
+    )
+    _check_reports(options)
+    with Child(options.adapter, options.timeout) as child:
+        return _judge_and_report(options, child, asked)
+
+
+def _check_reports(options: Any) -> None:
+    """Refuse places that no report can be written to: before the cases run, not after."""
     from ..errors import InputError
     from ..files import require
 
     if options.html:
-        require("jinja2")  # before the cases run, not after
-    sys.path.insert(0, os.getcwd())  # an adapter in the folder one works in, as `python -m` would find it
-    adapter = load_adapter(options.adapter)
-    skips, xfails = read_exemptions(options.skips), read_exemptions(options.xfails)
-    chosen = [c for c in cases(options.suite, options.seed) if fnmatch.fnmatchcase(c.id, options.only or "*")]
-    if not chosen:
-        raise InputError(f"no case is called {options.only!r}; ids look like neurons/ties or op/gelu")
+        require("jinja2")
+    for path in filter(None, (options.json, options.html)):
+        if not os.path.isdir(os.path.dirname(os.path.abspath(path))) or os.path.isdir(path):
+            raise InputError(f"cannot write {path}: it is a folder, or in none; name a file in a folder that exists")
+
+
+def _judge_and_report(options: Any, child: Any, asked: Any) -> int:
+    """Put the cases, and write and print whatever was judged, also if it was interrupted."""
+    from ..conformance.report import nothing_tested, stale, text_report, write_html_report, write_json_report
+    from ..conformance.run import mend_first, run
+
     results: list[Any] = []
-    with progress_bar(len(chosen), "case") as update:
-        for case in chosen:
-            results += conform(adapter, [case], options.dtype, skips, xfails)
-            update(1)
-    name = getattr(adapter, "name", options.adapter)
-    warnings = [] if options.only else stale(results, skips, xfails)
+    interrupted = False
+    total = sum(dtype in case.dtypes for case in asked.cases for dtype in asked.dtypes or child.dtypes)
+    with progress_bar(total, "case") as update:
+        try:
+            for result in run(child, asked):
+                results.append(result)
+                update(1)
+        except KeyboardInterrupt:
+            interrupted = True
+    results = mend_first(results)
+    whole_run = len(results) == total
+    warnings = [] if options.only or not whole_run else stale(results, asked.skips, asked.xfails)
+    if not whole_run:
+        warnings.append(
+            f"{len(results)} of {total} cases were put: the run was {'interrupted' if interrupted else 'stopped'}"
+        )
+    warnings += filter(None, [nothing_tested(results)])
     about = {"suite": options.suite, "seed": options.seed}
     written = []
     for path, write in ((options.json, write_json_report), (options.html, write_html_report)):
         if path:
-            write(path, name, results, warnings, about)
+            write(path, child.name, results, warnings, about)
             written.append(path)
-    print(text_report(name, results, warnings))
+    print(text_report(child.name, results, warnings, options.traceback))
     for path in written:
         print(f"wrote {path}")
+    if interrupted:
+        raise KeyboardInterrupt
+    if nothing_tested(results):
+        print(f"refsnn: {nothing_tested(results)}", file=sys.stderr)
+        return 2
     return 1 if any(result.status == "failed" for result in results) else 0
 
 
@@ -112,7 +163,7 @@ def _golden_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     write = actions.add_parser("write", help="write a bundle", description="Write a golden bundle.")
     write.add_argument("folder", metavar="DIR", help="folder to write into")
-    write.add_argument("--suite", choices=("tiny", "base"), default="tiny", help="sizes (default: %(default)s)")
+    write.add_argument("--suite", choices=SUITES, default="tiny", help="sizes (default: %(default)s)")
     add_seed(write, "fixes every number")
     again = "compute a bundle again and compare every number"
     verify = actions.add_parser("verify", help=again, description=again.capitalize() + ".")

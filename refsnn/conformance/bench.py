@@ -224,7 +224,7 @@ def _worker(work: Work, contestant: str) -> None:
     elif contestant in FLOORS:
         run = _floor(work, cores() if contestant == FLOORS[0] else 1)
     else:
-        from .judge import load_adapter
+        from .child import load_adapter
 
         run = _theirs(work, load_adapter(contestant, TIMED))
     print(json.dumps(run is not None), flush=True)

@@ -10,18 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..model.batch import Batch
 from ..model.neurons import Neuron, fire, membrane_potential
 from ..model.parameters import initial_parameters
 from ..model.shapes import BertConfig, network_shapes
 from ..model.student import StudentConfig
 from ..ops import Array
+from ..readings.adjoint import NotConverged
+from ..readings.equilibrium import Search, equilibrium
 from . import reference
 
-__all__ = ["SUITES", "VANISHING", "Case", "Level", "call", "cases", "parts"]
+__all__ = [
+    "SUITES",
+    "VANISHING",
+    "VERSION",
+    "Case",
+    "Level",
+    "call",
+    "cases",
+    "named_answer",
+    "parts",
+    "question",
+    "with_padding_row",
+]
 
 Level = Literal["neuron", "op", "population", "encoder", "network", "distillation"]
 Arrays = dict[str, Array]
@@ -30,11 +45,16 @@ Arrays = dict[str, Array]
 #: more: some vanish in exact arithmetic (a key's bias shifts all scores of a query alike), and are rounding alone.
 VANISHING = 1e-2
 
-#: Sizes of the networks of each suite: batch, positions, width, heads, intermediate, encoders, vocabulary, T.
+#: Sizes of the networks of each suite: batch, positions, width, heads, intermediate, encoders, vocabulary, T, and T of
+#: the few long simulations where it is another.
 SUITES: dict[str, dict[str, int]] = {
     "tiny": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
     "base": {"batch": 4, "positions": 16, "width": 64, "heads": 4, "inner": 256, "encoders": 4, "vocab": 97, "t": 64},
+    "odd": {"batch": 3, "positions": 19, "width": 36, "heads": 3, "inner": 300, "encoders": 2, "vocab": 101, "t": 24,
+            "long": 300},
 }
+#: What cases the suites hold: version 2 added those of `refsnn.conformance.sharper`.
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)  # one case is itself and no other, so that its answer can be kept
@@ -98,8 +118,102 @@ def parts(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix + "/"): v for name, v in arrays.items() if name.startswith(prefix + "/")}
 
 
+def question(case: Case, inputs: Arrays, dtype: str) -> tuple[Any, ...]:
+    """Arguments that a case calls the adapter's function with.
+
+    Parameters
+    ----------
+    case : Case
+    inputs : dict
+        The case's, in the precision's arrays.
+    dtype : str
+
+    Returns
+    -------
+    arguments : tuple
+    """
+    s = case.settings
+    params, batch = parts(inputs, "param"), parts(inputs, "batch")
+    match case.function:
+        case "neurons":
+            return inputs["current"], dict(s["neuron"]), dtype
+        case "asr":
+            return inputs["spikes"], s["leak"], dtype
+        case "op":
+            return s["op"], dict(inputs), dict(s["constants"]), dtype
+        case "pullback":
+            arrays = {name: value for name, value in inputs.items() if name != "cotangent"}
+            return s["op"], arrays, dict(s["constants"]), inputs["cotangent"], dtype
+        case "current":
+            reads = [inputs[f"read/{i}"] for i in range(len(parts(inputs, "read")))]
+            return s["config"], params, s["population"], reads, inputs["mask"], dtype
+        case "rate_map":
+            return s["config"], params, batch, dtype
+        case "simulate":
+            return s["config"], params, batch, s["t_conv"], s["rule"], dtype
+        case "gradients":
+            hidden, scores = parts(inputs, "hidden"), parts(inputs, "scores")
+            targets: dict[str, Any] = {"logits": inputs.get("logits"), "temperature": s.get("temperature")}
+            if hidden:
+                targets = {"hidden": list(hidden.values()), "scores": list(scores.values())}
+            return s["config"], params, batch, targets, parts(inputs, "simulated") or None, dtype
+        case "update":
+            moments = {moment: parts(inputs, moment) for moment in "mv"}
+            return params, parts(inputs, "gradient"), moments, dict(s["optimiser"]), dtype
+    raise ValueError(f"no adapter function is called {case.function}")
+
+
+#: The functions whose answer is one array, and what the kit calls it.
+SINGLE = {"neurons": "spikes", "asr": "asr", "op": "y", "current": "current"}
+
+
+def named_answer(case: Case, found: Any) -> dict[str, Any]:
+    """Name the quantities of an answer as the kit does.
+
+    Parameters
+    ----------
+    case : Case
+    found : object
+        What the adapter's function returned.
+
+    Returns
+    -------
+    answer : dict
+        Quantity -> what was returned for it.
+    """
+    if case.function in SINGLE:
+        return {SINGLE[case.function]: found}
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{case.function} returned a {type(found).__name__}, but a dict of arrays was expected")
+    if case.function == "pullback":
+        return {f"d{name}": found.get(name) for name in reference.OPS[case.settings["op"]][1]}
+    return dict(found)
+
+
+def with_padding_row(case: Case, answer: dict[str, Any]) -> dict[str, Any]:
+    """Put the gradient of the padding id's word embedding first, a quantity of its own.
+
+    Parameters
+    ----------
+    case : Case
+    answer : dict
+
+    Returns
+    -------
+    answer : dict
+    """
+    table, row = None, None
+    if case.function == "pullback":
+        table, row = answer.get("dtable"), case.settings["constants"].get("frozen_row")
+    elif case.function == "gradients":
+        table = answer.get("gradient/embeddings.word_embeddings.weight")
+        row = case.settings["config"]["pad_token_id"]
+    shaped = table is not None and row is not None and np.ndim(table) == 2 and len(table) > row
+    return {"padding row": table[row], **answer} if shaped else answer  # type: ignore[index]
+
+
 def call(adapter: Any, case: Case, inputs: Arrays, dtype: str) -> dict[str, Any]:
-    """Put a case to an adapter.
+    """Put a case to an adapter that is trusted; `refsnn.conformance.ask` is for all others.
 
     Parameters
     ----------
@@ -114,43 +228,8 @@ def call(adapter: Any, case: Case, inputs: Arrays, dtype: str) -> dict[str, Any]
     answer : dict
         Quantity -> array.
     """
-    s = case.settings
-    params, batch = parts(inputs, "param"), parts(inputs, "batch")
-    match case.function:
-        case "neurons":
-            return {"spikes": adapter.neurons(inputs["current"], dict(s["neuron"]), dtype)}
-        case "asr":
-            return {"asr": adapter.asr(inputs["spikes"], s["leak"], dtype)}
-        case "op":
-            return {"y": adapter.op(s["op"], dict(inputs), dict(s["constants"]), dtype)}
-        case "pullback":
-            arrays = {name: value for name, value in inputs.items() if name != "cotangent"}
-            found = adapter.pullback(s["op"], arrays, dict(s["constants"]), inputs["cotangent"], dtype)
-            wanted = reference.OPS[s["op"]][1]
-            found = {f"d{name}": found[name] for name in wanted}
-            frozen = s["constants"].get("frozen_row")
-            return found if frozen is None else {"padding row": found["dtable"][frozen], **found}
-        case "current":
-            reads = [inputs[f"read/{i}"] for i in range(len(parts(inputs, "read")))]
-            return {"current": adapter.current(s["config"], params, s["population"], reads, inputs["mask"], dtype)}
-        case "rate_map":
-            return dict(adapter.rate_map(s["config"], params, batch, dtype))
-        case "simulate":
-            return dict(adapter.simulate(s["config"], params, batch, s["t_conv"], s["rule"], dtype))
-        case "gradients":
-            hidden, scores = parts(inputs, "hidden"), parts(inputs, "scores")
-            targets: dict[str, Any] = {"logits": inputs.get("logits"), "temperature": s.get("temperature")}
-            if hidden:
-                targets = {"hidden": list(hidden.values()), "scores": list(scores.values())}
-            simulated = parts(inputs, "simulated") or None
-            found = dict(adapter.gradients(s["config"], params, batch, targets, simulated, dtype))
-            word = "gradient/embeddings.word_embeddings.weight"
-            row = {"padding row": found[word][s["config"]["pad_token_id"]]} if word in found else {}
-            return row | found
-        case "update":
-            moments = {moment: parts(inputs, moment) for moment in "mv"}
-            return dict(adapter.update(params, parts(inputs, "gradient"), moments, dict(s["optimiser"]), dtype))
-    raise ValueError(f"no adapter function is called {case.function}")
+    found = getattr(adapter, case.function)(*question(case, inputs, dtype))
+    return with_padding_row(case, named_answer(case, found))
 
 
 def eight_bits(x: Array) -> Array:
@@ -173,14 +252,16 @@ def eight_bits(x: Array) -> Array:
     return np.ldexp(np.rint(mantissa * 256) / 256, exponent)
 
 
-def cases(suite: str = "tiny", seed: int = 0) -> list[Case]:
+def cases(suite: str = "tiny", seed: int = 0, version: int = VERSION) -> list[Case]:
     """All cases of a suite.
 
     Parameters
     ----------
-    suite : {"tiny", "base"}
+    suite : {"tiny", "base", "odd"}
     seed : int
         One seed fixes every number.
+    version : int
+        Of the suites; a later one adds cases and changes none.
 
     Returns
     -------
@@ -188,6 +269,11 @@ def cases(suite: str = "tiny", seed: int = 0) -> list[Case]:
     """
     sizes = SUITES[suite]
     found = [*_neurons(seed), *_rates(seed), *_ops(sizes, seed), *_networks(sizes, seed)]
+    if version >= 2:
+        from .sharper import sharper_cases
+
+        found += sharper_cases(sizes, seed)
+        found.sort(key=lambda case: get_args(Level).index(case.level))  # stable: from the parts to the whole
     assert len({case.id for case in found}) == len(found)
     return found
 
@@ -374,6 +460,7 @@ def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> 
     """Return configuration, parameters and batch of a random network; none of its parameters can be left out."""
     rng = _rng(seed, "network", name)
     encoders, feedback = options.pop("encoders", sizes["encoders"]), options.pop("feedback", False)
+    settles = options.pop("settles", False)
     config = BertConfig(
         hidden_size=sizes["width"],
         num_hidden_layers=encoders,
@@ -395,7 +482,27 @@ def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> 
     inputs = {f"param/{k}": v for k, v in params.items()}
     inputs |= {"batch/input_ids": ids, "batch/token_type_ids": rng.integers(0, 2, mask.shape) * mask}
     inputs |= {"batch/attention_mask": mask}
-    return StudentConfig(config, neuron=neuron, feedback=feedback).to_dict(), inputs
+    student = StudentConfig(config, neuron=neuron, feedback=feedback)
+    if settles:
+        _settle(student, inputs)
+    return student.to_dict(), inputs
+
+
+#: Sweeps in which a network with feedback that is asked for its equilibrium must have found it.
+SWEEPS = 60
+
+
+def _settle(student: StudentConfig, inputs: Arrays) -> None:
+    """Halve the feedback until plain iteration finds the equilibrium in a few sweeps: any backend's will."""
+    batch = Batch(**parts(inputs, "batch"))
+    for _ in range(20):
+        try:
+            search = Search(tolerance=1e-12, max_evaluations=SWEEPS)
+            equilibrium(student.network, parts(inputs, "param"), batch, search)
+            return
+        except NotConverged:
+            inputs["param/feedback.weight"] = inputs["param/feedback.weight"] / 2
+    raise AssertionError("the feedback is as good as 0, and the network does not settle")
 
 
 def _networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
@@ -409,7 +516,7 @@ def _networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         ("feedback", "network", ("rate_map:feedback",), {"feedback": True}, "a true fixed point"),
     ]
     for name, level, features, options, note in levels:
-        config, inputs = _network(sizes, seed, name, **options)
+        config, inputs = _network(sizes, seed, name, settles=name == "feedback", **options)
         named = by_population if name != "feedback" else {}
         if name == "threshold":
             named = {"scores/": "S-31"}
@@ -491,7 +598,6 @@ def _belongs(parameter: str, kind: str) -> bool:
 def _distillation(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
     # Not in half precision: with an error of a percent some rates fall on the other side of the clip's kinks, and their
     # derivatives differ by all or nothing.
-    width, classes = sizes["width"] + 2, 3
     internal, prediction, solved = ("gradients:internal",), ("gradients:prediction",), ("gradients:feedback",)
     # lowest: where the simulated values begin, in 16ths; those below 0 become 0, in one case: what ReLU does there is a
     # question of its own.
@@ -505,36 +611,50 @@ def _distillation(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         ("internal-feedback", internal + solved, {"feedback": True}, None, "implicit gradient"),
         ("prediction-feedback", prediction + solved, {"feedback": True}, None, "implicit gradient"),
     ):
-        config, inputs = _network(sizes, seed, "gradients-" + name, **options)
-        rng = _rng(seed, "gradients", name)
-        shape = inputs["batch/input_ids"].shape
-        d, encoders = sizes["width"], sizes["encoders"]
-        settings: dict[str, Any] = {"config": config}
-        if "internal" in name:
-            inputs |= {"param/fit.weight": eight_bits(rng.normal(0, 0.4, (width, d)))}
-            inputs |= {"param/fit.bias": eight_bits(rng.normal(0, 0.4, width))}
-            inputs |= {f"hidden/{i}": eight_bits(rng.normal(0, 1, (*shape, width))) for i in range(encoders + 1)}
-            masked = inputs["batch/attention_mask"][:, None, None, :] == 0
-            for e in range(encoders):
-                scores = eight_bits(rng.normal(0, 1, (shape[0], sizes["heads"], shape[1], shape[1])))
-                inputs[f"scores/{e}"] = np.where(masked, -10000.0, scores)
-        else:
-            settings["temperature"] = 2.0
-            inputs |= {"param/classifier.weight": eight_bits(rng.normal(0, 0.4, (classes, d)))}
-            inputs |= {"param/classifier.bias": eight_bits(rng.normal(0, 0.4, classes))}
-            inputs |= {"logits": eight_bits(rng.normal(0, 2, (shape[0], classes)))}
-        named = {"padding row": "S-10"}
-        if lowest is None:
-            named |= {"hidden": "S-32", "attention": "S-32", "logits": "S-33"}
-            named |= {"loss": "S-32" if "internal" in name else "S-19"}
-        else:
-            names = ("embeddings", *(f"encoder.{e}.output" for e in range(encoders)))
-            inputs |= {f"simulated/{r}": np.maximum(rng.integers(lowest, 17, (*shape, d)), 0) / 16 for r in names}
-        requirement = {"prediction-silent": "S-33"}.get(name, "S-35" if options.get("feedback") else "S-34")
-        yield Case(
-            f"gradients/{name}", "distillation", requirement, "gradients",
-            ("gradients", *features), settings, inputs, named=named, dtypes=("float64", "float32"), note=note,
-        )  # fmt: skip
+        yield _distilled(sizes, seed, name, features, options, lowest, note)
+
+
+def _distilled(
+    sizes: Mapping[str, int],
+    seed: int,
+    name: str,
+    features: tuple[str, ...],
+    options: dict[str, Any],
+    lowest: int | None,
+    note: str,
+) -> Case:
+    """Return a distillation step, of the internal or the prediction stage as its name says."""
+    width, classes = sizes["width"] + 2, 3
+    config, inputs = _network(sizes, seed, "gradients-" + name, settles="feedback" in options, **options)
+    rng = _rng(seed, "gradients", name)
+    shape = inputs["batch/input_ids"].shape
+    d, encoders = sizes["width"], sizes["encoders"]
+    settings: dict[str, Any] = {"config": config}
+    if "internal" in name:
+        inputs |= {"param/fit.weight": eight_bits(rng.normal(0, 0.4, (width, d)))}
+        inputs |= {"param/fit.bias": eight_bits(rng.normal(0, 0.4, width))}
+        inputs |= {f"hidden/{i}": eight_bits(rng.normal(0, 1, (*shape, width))) for i in range(encoders + 1)}
+        masked = inputs["batch/attention_mask"][:, None, None, :] == 0
+        for e in range(encoders):
+            scores = eight_bits(rng.normal(0, 1, (shape[0], sizes["heads"], shape[1], shape[1])))
+            inputs[f"scores/{e}"] = np.where(masked, -10000.0, scores)
+    else:
+        settings["temperature"] = 2.0
+        inputs |= {"param/classifier.weight": eight_bits(rng.normal(0, 0.4, (classes, d)))}
+        inputs |= {"param/classifier.bias": eight_bits(rng.normal(0, 0.4, classes))}
+        inputs |= {"logits": eight_bits(rng.normal(0, 2, (shape[0], classes)))}
+    named = {"padding row": "S-10"}
+    if lowest is None:
+        named |= {"hidden": "S-32", "attention": "S-32", "logits": "S-33"}
+        named |= {"loss": "S-32" if "internal" in name else "S-19"}
+    else:
+        names = ("embeddings", *(f"encoder.{e}.output" for e in range(encoders)))
+        inputs |= {f"simulated/{r}": np.maximum(rng.integers(lowest, 17, (*shape, d)), 0) / 16 for r in names}
+    requirement = {"prediction-silent": "S-33"}.get(name, "S-35" if options.get("feedback") else "S-34")
+    return Case(
+        f"gradients/{name}", "distillation", requirement, "gradients",
+        ("gradients", *features), settings, inputs, named=named, dtypes=("float64", "float32"), note=note,
+    )  # fmt: skip
 
 
 def _update(sizes: Mapping[str, int], seed: int) -> Case:

@@ -2,10 +2,13 @@
 
 import pytest
 
+from ..errors import InputError
 from . import reference
+from .ask import declared, known_precision
 from .cases import cases
-from .judge import load_adapter, read_exemptions
-from .report import stale
+from .child import load_adapter
+from .judge import read_exemptions
+from .report import nothing_tested, stale
 
 
 class _Kit:
@@ -17,7 +20,9 @@ class _Kit:
 
         self.adapter = load_adapter(option("backend")) if option("backend") else reference
         self.cases = cases(option("backend-suite") or "tiny")
-        self.dtypes = option("backend-dtype") or getattr(self.adapter, "dtypes", ("float64", "float32"))
+        self.dtypes = option("backend-dtype") or declared(self.adapter)
+        for dtype in self.dtypes:
+            known_precision(dtype)
         self.skips, self.xfails = read_exemptions(option("backend-skips")), read_exemptions(option("backend-xfails"))
         self.results: list = []
 
@@ -27,7 +32,10 @@ _KIT = pytest.StashKey["_Kit"]()
 
 def _kit(config: pytest.Config) -> _Kit:
     if _KIT not in config.stash:
-        config.stash[_KIT] = _Kit(config)
+        try:
+            config.stash[_KIT] = _Kit(config)
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
     return config.stash[_KIT]
 
 
@@ -46,13 +54,21 @@ def kit(request):
     return _kit(request.config)
 
 
+def pytest_sessionfinish(session):
+    """Give another status than 0 to a run whose tests were all skipped: it has shown nothing."""
+    kit = session.config.stash.get(_KIT, None)
+    if kit is not None and kit.results and nothing_tested(kit.results) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Warn of rules that no longer apply, and count what is unsupported."""
     kit = config.stash.get(_KIT, None)
     if kit is None or not kit.results:
         return
     complete = len(kit.results) == sum(dtype in case.dtypes for case in kit.cases for dtype in kit.dtypes)
-    for warning in stale(kit.results, kit.skips, kit.xfails) if complete else ():
+    warnings = stale(kit.results, kit.skips, kit.xfails) if complete else []
+    for warning in (*filter(None, [nothing_tested(kit.results)]), *warnings):
         terminalreporter.write_line(f"WARNING {warning}")
     passed = sum(result.status == "passed" for result in kit.results)
     name = getattr(kit.adapter, "name", "the backend")

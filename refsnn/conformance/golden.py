@@ -28,7 +28,7 @@ from ..ops import Array
 from ..schema import checked, fits
 from . import reference
 from .cases import SUITES, Case, call, cases, parts
-from .judge import certified, expectation
+from .judge import certified, expectation, first_wrong
 from .requirements import PAGE
 
 __all__ = ["SCHEMA", "Difference", "manifest", "verify_bundle", "write_bundle"]
@@ -305,7 +305,7 @@ def _told(said: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, str]]:
 def _wrong_spikes(case: Case, spikes: Mapping[str, Array]) -> str:
     """Say what is wrong with a network's spikes, or that they cannot be judged; empty where nothing is."""
     try:
-        return certified(case, spikes, "float64")[1]
+        return first_wrong(certified(case, spikes, "float64"))
     except InputError as error:
         return str(error)
 

@@ -9,7 +9,6 @@ rounds, everything must agree bit for bit.
 from __future__ import annotations
 
 import fnmatch
-import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,9 +25,11 @@ from ..model.neurons import Neuron
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..ops.rounding import PRECISIONS, Precision
-from ..readings.certify import certify, certify_neurons
+from ..readings.certify import Verdict, certify, certify_neurons
 from . import reference
+from .ask import ask, declared, known_precision, plain_text
 from .cases import VANISHING, Arrays, Case, call, parts
+from .child import Child
 from .recognise import recognise
 from .requirements import REQUIREMENTS
 
@@ -38,11 +39,12 @@ __all__ = [
     "Result",
     "certified",
     "conform",
+    "excused",
     "expectation",
+    "first_wrong",
     "judge",
-    "load_adapter",
-    "missing",
     "read_exemptions",
+    "skipped",
 ]
 
 #: Roundings that a tolerance allows for, in units of u·κ.
@@ -140,6 +142,14 @@ class Result:
     level : str
     by_rounding : int
         Spike decisions that differ within rounding.
+    undecidable : float
+        Share of the spike decisions that either answer would have passed.
+    trace : str
+        The traceback of an exception.
+    bare : str
+        The message without a hint.
+    guess : bool
+        Whether the hint is what usually is wrong, and not what was found to be.
     """
 
     case: str
@@ -150,6 +160,10 @@ class Result:
     worst: float = 0.0
     level: str = ""
     by_rounding: int = 0
+    undecidable: float = 0.0
+    trace: str = field(default="", repr=False)
+    bare: str = field(default="", repr=False)
+    guess: bool = False
 
     @property
     def id(self) -> str:
@@ -157,76 +171,12 @@ class Result:
         return f"{self.case}[{self.dtype}]"
 
 
-#: The functions of the contract, of which an adapter has some.
-CONTRACT = ("neurons", "asr", "op", "pullback", "current", "rate_map", "simulate", "gradients", "update")
-
-
-def load_adapter(name: str, functions: Sequence[str] = CONTRACT) -> Any:
-    """Import a backend's adapter by the name of its module.
-
-    Parameters
-    ----------
-    name : str
-        ``package.module``, or ``package.module:object``.
-    functions : sequence of str
-        It must have one of these.
-
-    Returns
-    -------
-    adapter : module or object
-
-    Raises
-    ------
-    InputError
-        It cannot be imported, or has none of the functions.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        adapter = importlib.import_module(module)
-        for part in filter(None, attribute.split(".")):
-            adapter = getattr(adapter, part)
-    except (Exception, SystemExit) as error:  # whatever a module raises that is not the one that was meant
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"the adapter {name} cannot be imported ({said}); name a module on the Python path") from None
-    if not any(callable(getattr(adapter, function, None)) for function in functions):
-        raise InputError(
-            f"{name} has none of the functions {', '.join(functions)}; docs/test-your-backend.md shows how"
-        )
-    return adapter
-
-
-def missing(adapter: Any, case: Case, dtype: str) -> str:
-    """Name what an adapter does not support of a case; empty where it supports all.
-
-    Parameters
-    ----------
-    adapter : module or object
-    case : Case
-    dtype : str
-
-    Returns
-    -------
-    feature : str
-    """
-    if dtype not in getattr(adapter, "dtypes", ("float64", "float32")):
-        return dtype
-    if not callable(getattr(adapter, case.function, None)):
-        return case.function
-    supports = getattr(adapter, "supports", None)
-    return next((f for f in case.features if supports is not None and not supports(f, dtype)), "")
-
-
-def _rounded(inputs: Arrays, dtype: str) -> Arrays:
-    kind = np.float64 if dtype == "float64" else np.float32
-    return {k: v.astype(kind) if v.dtype.kind == "f" else np.asarray(v, np.int64) for k, v in inputs.items()}
-
-
 def judge(adapter: Any, case: Case, dtype: str) -> Result:
     """Put one case to a backend.
 
     Parameters
     ----------
-    adapter : module or object
+    adapter : module, object or Child
     case : Case
     dtype : str
 
@@ -235,87 +185,117 @@ def judge(adapter: Any, case: Case, dtype: str) -> Result:
     result : Result
     """
     base = Result(case.id, dtype, case.requirement, "passed", level=case.level)
-    if lacking := missing(adapter, case, dtype):
-        return replace(base, status="unsupported", message=f"{lacking} is not supported")
-    try:
-        answer = call(adapter, case, _rounded(case.inputs, dtype), dtype)
-    except Exception as error:  # whatever a backend raises is its result
-        return replace(
-            base, status="failed", message=f"{case.function} raised {type(error).__name__}: {error}", worst=np.inf
-        )
-    expected = expectation(case)
-    worst, by_rounding = 0.0, 0
+    reply = adapter.ask(case, dtype) if isinstance(adapter, Child) else ask(adapter, case, dtype)
+    if reply.lacking:
+        return replace(base, status="unsupported", message=f"{reply.lacking} is not supported")
+    if reply.problem:
+        failed = replace(base, status="failed", message=reply.problem, worst=np.inf, trace=reply.trace)
+        return _told(failed, "")
     if case.function in ("neurons", "simulate") and dtype not in case.exact:
-        try:
-            by_rounding, message = certified(case, answer, dtype)
-        except (InputError, ValueError, TypeError) as error:
-            message = str(error)
-        if message:
-            failed = replace(base, status="failed", message=message, worst=np.inf)
-            return _explained(failed, case, answer, expected)
-        return replace(base, by_rounding=by_rounding)
+        return _certified(base, case, reply.answer)
+    expected = expectation(case)
+    worst = 0.0
     for quantity, value in expected.values.items():
         tolerance = 0.0 if dtype in case.exact else expected.tolerance(quantity, dtype)
-        ratio, message = _compare(quantity, answer, value, expected.scales[quantity], tolerance, dtype)
-        worst = max(worst, ratio)
-        if message:
+        found = _compare(quantity, reply.answer, value, expected.scales[quantity], tolerance, dtype)
+        worst = max(worst, found.ratio)
+        if found.message:
             requirement = case.requirement_of(quantity)
-            failed = replace(base, status="failed", requirement=requirement, message=message, worst=ratio)
-            return _explained(failed, case, answer, expected)
+            failed = replace(base, status="failed", requirement=requirement, message=found.message, worst=found.ratio)
+            return _told(failed, "" if found.malformed else _hint(failed, case, reply.answer, expected))
     return replace(base, worst=worst)
 
 
-def _explained(failed: Result, case: Case, answer: Mapping[str, Any], expected: Expectation) -> Result:
-    """Add what was required, and the likely mistake: recognised where the answer is that of a known one."""
-    requirement = REQUIREMENTS[failed.requirement]
-    known = recognise(case, answer, expected.values, failed.dtype)
-    likely = f"this is what a backend answers where {known}" if known else f"often: {requirement.often}"
-    return replace(
-        failed, message=f"{requirement.id} ({requirement.title}): {failed.message}; {likely}. See {requirement.link}"
+def _certified(base: Result, case: Case, answer: Mapping[str, Any]) -> Result:
+    """Judge spikes by certificate."""
+    try:
+        verdicts = certified(case, answer, base.dtype)
+    except (InputError, ValueError, TypeError) as error:
+        return _told(replace(base, status="failed", message=plain_text(error), worst=np.inf), "")
+    decisions = sum(v.decisions for v in verdicts.values())
+    base = replace(
+        base,
+        by_rounding=sum(v.by_rounding for v in verdicts.values()),
+        undecidable=sum(v.undecidable for v in verdicts.values()) / decisions,
     )
+    if not (message := first_wrong(verdicts)):
+        return base
+    failed = replace(base, status="failed", message=message, worst=np.inf)
+    return _told(failed, _hint(failed, case, answer, expectation(case)))
+
+
+def _hint(failed: Result, case: Case, answer: Mapping[str, Any], expected: Expectation) -> str:
+    """Say what the mistake is where that is known, or else what usually was.
+
+    A difference that a lower precision of products explains is none of those that are usual.
+    """
+    if known := recognise(case, answer, expected.values, failed.dtype):
+        return f"this is what a backend answers where {known}"
+    finest = PRECISIONS[failed.dtype].unit / PRECISIONS["bfloat16"].unit
+    if failed.worst * finest <= 1:
+        return "it is so small that a lower precision explains it, of some products, sums or constants"
+    return f"often: {REQUIREMENTS[failed.requirement].often}"
+
+
+def _told(failed: Result, hint: str) -> Result:
+    """Say what was required, what was found, and the hint, if there is one."""
+    requirement = REQUIREMENTS[failed.requirement]
+    bare = f"{requirement.id} ({requirement.title}): {failed.message}"
+    told = f"{bare}; {hint}" if hint else bare
+    return replace(failed, message=f"{told}. See {requirement.link}", bare=bare, guess=hint.startswith("often"))
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How one quantity differs: in units of its tolerance and, where that is too much, in a sentence."""
+
+    ratio: float
+    message: str = ""
+    malformed: bool = False
 
 
 def _compare(
     quantity: str, answer: Mapping[str, Any], value: Array, scale: float, tolerance: float, dtype: str
-) -> tuple[float, str]:
-    """Return the difference in units of the tolerance and, where it is beyond, a sentence."""
-    if quantity not in answer or answer[quantity] is None:
+) -> _Comparison:
+    """Compare a quantity with its right value."""
+
+    def malformed(message: str) -> _Comparison:
+        return _Comparison(np.inf, message, True)
+
+    if answer.get(quantity) is None:
         if quantity.startswith("gradient/") and not value.any():
-            return 0.0, ""  # what takes no part may be absent
-        return np.inf, f"{quantity} is missing from the answer"
-    try:
-        found = np.asarray(answer[quantity], np.float64)
-    except (TypeError, ValueError) as error:
-        return np.inf, f"{quantity} is no array of real numbers ({error})"
+            return _Comparison(0.0)  # what takes no part may be absent
+        return malformed(f"{quantity} is missing from the answer")
+    found = answer[quantity].astype(np.float64)
     if found.shape != value.shape:
-        return np.inf, f"{quantity} has shape {found.shape}, but {value.shape} was expected"
+        return malformed(f"{quantity} has shape {found.shape}, but {value.shape} was expected")
     if not np.isfinite(found).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(found))[0])
-        return np.inf, f"{quantity}{list(at)} is {found[at]}, but {value[at]:.9g} was expected"
+        return malformed(f"{quantity}{list(at)} is {found[at]}, but {value[at]:.9g} was expected")
     # Masked scores are compared relative to themselves; −10000 is not a number that bfloat16 has.
     plain = _plain(quantity, value)
     relative = np.abs(found - value) / np.where(plain, scale, np.abs(value))
     if tolerance == 0:
         differs = found != value
         if not differs.any():
-            return 0.0, ""
+            return _Comparison(0.0)
         at = tuple(int(i) for i in np.argwhere(differs)[0])
-        return np.inf, (
+        return _Comparison(np.inf, (
             f"{quantity}{list(at)} is {found[at]:.9g}, but {value[at]:.9g} was expected, exactly: nothing rounds in "
             f"this case ({int(differs.sum())} of {differs.size} entries differ)"
-        )
+        ))  # fmt: skip
     allowed = np.where(plain, tolerance, ROUNDINGS * PRECISIONS[dtype].unit)
     ratio = float((relative / allowed).max(initial=0))
     if ratio <= 1:
-        return ratio, ""
+        return _Comparison(ratio)
     at = tuple(int(i) for i in np.argwhere(relative > allowed)[0])
-    return ratio, (
+    return _Comparison(ratio, (
         f"{quantity}{list(at)} is {found[at]:.9g}, but {value[at]:.9g} was expected; the largest difference is "
         f"{relative.max():.1e} of the largest entry, {ratio:.2g} times the tolerance of {tolerance:.1e} in {dtype}"
-    )
+    ))  # fmt: skip
 
 
-def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> tuple[int, str]:
+def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> dict[str, Verdict]:
     """Certify the spikes that answer a case.
 
     Parameters
@@ -327,38 +307,53 @@ def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> tuple[int, s
 
     Returns
     -------
-    by_rounding : int
-        Decisions that differ within rounding.
-    message : str
-        A sentence if one is wrong, else empty.
+    verdicts : dict
+        Population -> Verdict; of single neurons, "neurons".
+
+    Raises
+    ------
+    InputError
+        The answer is no record of spikes of this case.
     """
     precision, inputs, settings = Precision.named(dtype), case.inputs, case.settings
     if case.function == "neurons":
+        if answer.get("spikes") is None:
+            raise InputError("spikes is missing from the answer")
         spikes = np.asarray(answer["spikes"], np.float64)
         if spikes.shape != inputs["current"].shape:
-            return 0, f"spikes have shape {spikes.shape}, but {inputs['current'].shape} was expected"
+            raise InputError(f"spikes have shape {spikes.shape}, but {inputs['current'].shape} was expected")
         if not np.isin(spikes, (0, 1)).all():
-            return 0, "spikes hold other values than 0 and 1"
-        verdicts = {"neurons": certify_neurons(inputs["current"], spikes, Neuron(**settings["neuron"]), precision)}
-    else:
-        network = StudentConfig.from_dict(settings["config"]).network
-        trains = {name: np.asarray(value) for name, value in answer.items()}
-        tokens = inputs["batch/input_ids"].shape
-        for p in network.populations:
-            wanted = (settings["t_conv"], *tokens, p.width)
-            if p.name in trains and trains[p.name].shape != wanted:
-                return 0, f"the spikes of {p.name} have shape {trains[p.name].shape}, but {wanted} was expected"
-        batch = Batch(**parts(inputs, "batch"))
-        verdicts = certify(network, parts(inputs, "param"), batch, trains, settings["rule"], precision)
+            raise InputError("spikes hold other values than 0 and 1")
+        return {"neurons": certify_neurons(inputs["current"], spikes, Neuron(**settings["neuron"]), precision)}
+    network = StudentConfig.from_dict(settings["config"]).network
+    trains = {name: np.asarray(value) for name, value in answer.items()}
+    tokens = inputs["batch/input_ids"].shape
+    for p in network.populations:
+        wanted = (settings["t_conv"], *tokens, p.width)
+        if p.name in trains and trains[p.name].shape != wanted:
+            raise InputError(f"the spikes of {p.name} have shape {trains[p.name].shape}, but {wanted} was expected")
+    batch = Batch(**parts(inputs, "batch"))
+    return certify(network, parts(inputs, "param"), batch, trains, settings["rule"], precision)
+
+
+def first_wrong(verdicts: Mapping[str, Verdict]) -> str:
+    """Say where the first wrong decision is; empty if there is none.
+
+    Parameters
+    ----------
+    verdicts : mapping
+
+    Returns
+    -------
+    sentence : str
+    """
     first = [(v.first_wrong.t, order, name) for order, (name, v) in enumerate(verdicts.items()) if v.first_wrong]
-    if first:
-        _, _, name = min(first)
-        wrong = sum(v.wrong for v in verdicts.values())
-        decisions = sum(v.decisions for v in verdicts.values())
-        return 0, (
-            f"{wrong} of {decisions} spike decisions are wrong; the first is of {name}: {verdicts[name].first_wrong}"
-        )
-    return sum(v.by_rounding for v in verdicts.values()), ""
+    if not first:
+        return ""
+    _, _, name = min(first)
+    wrong = sum(v.wrong for v in verdicts.values())
+    decisions = sum(v.decisions for v in verdicts.values())
+    return f"{wrong} of {decisions} spike decisions are wrong; the first is of {name}: {verdicts[name].first_wrong}"
 
 
 @dataclass
@@ -371,9 +366,9 @@ class Exemption:
 
     def matches(self, result_id: str) -> bool:
         """Whether the pattern is that of an id, or of its case in every precision."""
-        hit = fnmatch.fnmatchcase(result_id.replace("[", "(").replace("]", ")"), self._pattern) or fnmatch.fnmatchcase(
-            result_id.partition("[")[0], self._pattern
-        )
+        case, _, dtype = result_id.rstrip("]").partition("[")
+        names = (f"{case}({dtype})", f"{case}-{dtype}", case)  # pytest names them with a hyphen
+        hit = any(fnmatch.fnmatchcase(name, self._pattern) for name in names)
         self.used = self.used or hit
         return hit
 
@@ -422,7 +417,7 @@ def conform(
 
     Parameters
     ----------
-    adapter : module or object
+    adapter : module, object or Child
     cases : sequence of Case
     dtypes : iterable of str, optional
         The precisions; those that the adapter names by default.
@@ -438,10 +433,9 @@ def conform(
     InputError
         A precision is unknown.
     """
-    chosen = tuple(dtypes) if dtypes is not None else tuple(getattr(adapter, "dtypes", ("float64", "float32")))
+    chosen = tuple(dtypes) if dtypes is not None else declared(adapter)
     for dtype in chosen:
-        if dtype not in PRECISIONS:
-            raise InputError(f"the precision is {dtype!r}, but it must be one of {', '.join(PRECISIONS)}")
+        known_precision(dtype)
     for case in cases:
         for dtype in chosen:
             if dtype in case.dtypes:
@@ -453,7 +447,7 @@ def exempted(adapter: Any, case: Case, dtype: str, skips: Sequence[Exemption], x
 
     Parameters
     ----------
-    adapter : module or object
+    adapter : module, object or Child
     case : Case
     dtype : str
     skips, xfails : sequences of Rule
@@ -462,12 +456,39 @@ def exempted(adapter: Any, case: Case, dtype: str, skips: Sequence[Exemption], x
     -------
     result : Result
     """
-    name = f"{case.id}[{dtype}]"
-    skip = [rule.reason for rule in skips if rule.matches(name)]
-    xfail = [rule.reason for rule in xfails if rule.matches(name)]
-    if skip:
-        return Result(case.id, dtype, case.requirement, "skipped", skip[0], level=case.level)
-    result = judge(adapter, case, dtype)
+    return excused(skipped(case, dtype, skips) or judge(adapter, case, dtype), xfails)
+
+
+def skipped(case: Case, dtype: str, skips: Sequence[Exemption]) -> Result | None:
+    """Return the result of a case that is not to be asked; None of one that is.
+
+    Parameters
+    ----------
+    case : Case
+    dtype : str
+    skips : sequence of Rule
+
+    Returns
+    -------
+    result : Result or None
+    """
+    reasons = [rule.reason for rule in skips if rule.matches(f"{case.id}[{dtype}]")]
+    return Result(case.id, dtype, case.requirement, "skipped", reasons[0], level=case.level) if reasons else None
+
+
+def excused(result: Result, xfails: Sequence[Exemption]) -> Result:
+    """Turn a failure that was foreseen into an xfail, and a pass that was not into an xpass.
+
+    Parameters
+    ----------
+    result : Result
+    xfails : sequence of Rule
+
+    Returns
+    -------
+    result : Result
+    """
+    xfail = [rule.reason for rule in xfails if rule.matches(result.id)]
     if xfail and result.status == "failed":
         return replace(result, status="xfailed", message=f"{xfail[0]} [{result.message}]")
     if xfail and result.status == "passed":

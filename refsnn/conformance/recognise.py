@@ -40,6 +40,8 @@ __all__ = [
 NEAR = 1e-3
 #: ... and how many times nearer to it than to the right answer.
 NEARER = 100.0
+#: Mistakes whose answers are so near to each other cannot be told apart; all are named.
+TIED = 1e-12
 #: The same of spikes, by the fraction that differs: a tie that rounding decides changes others after it.
 NEAR_SPIKES, NEARER_SPIKES = 1e-2, 10.0
 #: So many timesteps are compared: mistakes show early, and long simulations take long.
@@ -128,7 +130,8 @@ def recognise(
     Returns
     -------
     sentence : str or None
-        Reads after "this is what a backend answers where". None if no known mistake gives this answer.
+        Reads after "this is what a backend answers where"; several mistakes that cannot be told apart are all named.
+        None if no known mistake gives this answer.
     """
     try:
         if case.function == "neurons":
@@ -144,6 +147,7 @@ def recognise(
         right = distance(answer, expected, names)
         if not names or not np.isfinite(right):
             return None
+        matches: list[tuple[float, str]] = []
         for sentence, answered in _mistaken(case):
             try:
                 wrong = answered()
@@ -151,8 +155,12 @@ def recognise(
                 continue  # made like this, it has no equilibrium, say
             known = [name for name in names if name in wrong]
             off = distance(answer, wrong, known)
-            if off <= near and off * nearer < distance(answer, expected, known):
-                return sentence
+            if known and off <= near and off * nearer < distance(answer, expected, known):
+                matches.append((off, sentence))
+        if matches:
+            best = min(off for off, _ in matches)
+            alike = [sentence for off, sentence in matches if off <= 10 * best + TIED]
+            return ", or where ".join(dict.fromkeys(alike))
         if spikes:
             return None
         return _lower_precision(answer, expected, names, right, dtype) or _factor(answer, expected, names)
@@ -193,6 +201,8 @@ def _factor(answer: Mapping[str, Any], expected: Mapping[str, Array], names: lis
     """Recognise an answer that is a multiple of the right one throughout, losses and gradients apart."""
     names = [name for name in names if name != "logits"]
     found, right = _flat(answer, names), _flat(expected, names)
+    if np.count_nonzero(right) < 2:
+        return None  # any number is a multiple of any other
     k = float(found @ right) / float(right @ right)
     if abs(k - 1) > NEAR and np.abs(found - k * right).max() <= NEAR * abs(k) * np.abs(right).max():
         return f"everything is multiplied by {k:.6g}"

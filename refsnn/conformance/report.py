@@ -15,7 +15,7 @@ from ..pages.document import render
 from .judge import Exemption, Result
 from .requirements import REQUIREMENTS
 
-__all__ = ["stale", "status_counts", "text_report", "write_html_report", "write_json_report"]
+__all__ = ["nothing_tested", "stale", "status_counts", "text_report", "write_html_report", "write_json_report"]
 
 STATUSES = ("passed", "failed", "xfailed", "xpassed", "skipped", "unsupported")
 LEVELS = ("neuron", "op", "population", "encoder", "network", "distillation")
@@ -54,7 +54,25 @@ def stale(results: Sequence[Result], skips: Sequence[Exemption], xfails: Sequenc
     return found + [f"{r.id} {r.message}; remove it from the xfails" for r in results if r.status == "xpassed"]
 
 
-def text_report(name: str, results: Sequence[Result], warnings: Sequence[str] = ()) -> str:
+def nothing_tested(results: Sequence[Result]) -> str:
+    """Say that a run has shown nothing; empty if a case was answered.
+
+    Parameters
+    ----------
+    results : sequence of Result
+
+    Returns
+    -------
+    sentence : str
+    """
+    if any(r.status not in ("skipped", "unsupported") for r in results):
+        return ""
+    counts = Counter(str(r.status) for r in results)
+    what = " and ".join(f"{n} {status}" for status, n in counts.items()) or "no case has a precision that was asked for"
+    return f"nothing was tested: {what}"
+
+
+def text_report(name: str, results: Sequence[Result], warnings: Sequence[str] = (), traces: bool = False) -> str:
     """Lay a run out for the terminal.
 
     Parameters
@@ -63,6 +81,8 @@ def text_report(name: str, results: Sequence[Result], warnings: Sequence[str] = 
         The backend's.
     results : sequence of Result
     warnings : sequence of str
+    traces : bool
+        Whether the tracebacks of exceptions follow.
 
     Returns
     -------
@@ -73,6 +93,7 @@ def text_report(name: str, results: Sequence[Result], warnings: Sequence[str] = 
         if r.status in ("failed", "xfailed", "xpassed"):
             lines.append(f"{r.status.upper():<8}{r.id}")
             lines += textwrap.wrap(r.message, 112, initial_indent=8 * " ", subsequent_indent=8 * " ")
+            lines += textwrap.indent(r.trace.rstrip(), 8 * " ").splitlines() if traces else []
     lines += [f"WARNING {warning}" for warning in warnings]
     lines += ["", f"{'level':<14}" + "".join(f"{status:>13}" for status in STATUSES)]
     for level, counts in status_counts(results).items():
@@ -82,6 +103,11 @@ def text_report(name: str, results: Sequence[Result], warnings: Sequence[str] = 
     rounded = sum(r.by_rounding for r in results)
     lines += ["", f"{name}: {passed} of {len(results)} cases passed"
               + (f"; {rounded} spike decisions differ within rounding" if rounded else "")]  # fmt: skip
+    if open_ := [r for r in results if r.undecidable]:
+        most = max(open_, key=lambda r: r.undecidable)
+        lines += [
+            f"of spike decisions up to {most.undecidable:.1%} could not be decided ({most.id}): either answer passes"
+        ]
     return "\n".join(lines)
 
 
@@ -100,6 +126,8 @@ def write_json_report(
         Suite, seed and whatever else fixed the cases.
     """
     rows = [asdict(r) | {"worst": r.worst if r.worst < float("inf") else None} for r in results]
+    for row in rows:
+        del row["bare"], row["guess"]
     about = {"backend": name, "refsnn": __version__, **settings, "passed": sum(r.status == "passed" for r in results)}
     write_json(path, about | {"cases": len(results), "warnings": list(warnings), "results": rows})
 
