@@ -347,12 +347,16 @@ def update(params, gradients, moments, settings, dtype):
     """One step of BertAdam: no bias correction, decoupled weight decay, each gradient clipped by itself."""
     params, gradients, moments = to_jax((params, gradients, moments), dtype)
     beta1, beta2, after = settings["beta1"], settings["beta2"], {}
+    rate = settings["lr"]
+    if "step" in settings:  # the rate warms up, and then falls linearly
+        done, warmup = settings["step"] / settings["steps"], settings["warmup"]
+        rate *= min(done / warmup, (1 - done) / (1 - warmup))
     for name, gradient in gradients.items():
         length = jnp.linalg.norm(gradient.ravel())
         gradient *= jnp.where(length > settings["max_norm"], settings["max_norm"] / (length + 1e-6), 1)
         m = beta1 * moments["m"][name] + (1 - beta1) * gradient
         v = beta2 * moments["v"][name] + (1 - beta2) * gradient**2
         decay = 0 if name.endswith(("bias", "LayerNorm.weight")) else settings["weight_decay"]
-        param = params[name] - settings["lr"] * (m / (jnp.sqrt(v) + settings["eps"]) + decay * params[name])
+        param = params[name] - rate * (m / (jnp.sqrt(v) + settings["eps"]) + decay * params[name])
         after |= {f"param/{name}": param, f"m/{name}": m, f"v/{name}": v}
     return to_numpy(after)

@@ -276,6 +276,14 @@ class Torch:
 
     # --- the optimiser ----------------------------------------------------------------------------------------------
 
+    def scheduled(self, settings):
+        """Settings whose rate is this step's; where the step is given, the rate warms up and then falls linearly."""
+        if "step" not in settings:
+            return settings
+        done, warmup = settings["step"] / settings["steps"], settings["warmup"]
+        factor = done / warmup if done < warmup else max((1 - done) / (1 - warmup), 0)
+        return settings | {"lr": settings["lr"] * factor}
+
     def decays(self, name) -> bool:
         return not name.endswith(("bias", "LayerNorm.weight"))
 
@@ -388,6 +396,7 @@ class Torch:
     def update(self, params, gradients, moments, settings, dtype):
         params, gradients = all_to_torch(params, dtype), all_to_torch(gradients, dtype)
         m, v = all_to_torch(moments["m"], dtype), all_to_torch(moments["v"], dtype)
+        settings = self.scheduled(settings)
         after = {}
         for name, gradient in gradients.items():
             new = self.adam(name, params[name], gradient, m[name], v[name], settings)

@@ -6,6 +6,7 @@ requirements fail at the level where it shows first. What is built on a wrong pa
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
@@ -19,16 +20,18 @@ class Wrong:
     sentence: str = ""  #: what must follow on "this is what a backend answers where"; empty if it is not recognised
     also: tuple[str, ...] = ()  #: what fails with it at the level where it shows first
     dtype: str = "float64"
+    case: str = ""  #: the one case that must catch it; empty if a level of the suites' first version does
+    suite: str = "tiny"
 
 
 WRONG: dict[str, Wrong] = {}
 
 
-def wrong(requirement, sentence="", also="", dtype="float64"):
+def wrong(requirement, sentence="", also="", dtype="float64", case="", suite="tiny"):
     """Enter a class in `WRONG`; the arguments are `Wrong`'s, in order."""
 
     def enter(adapter):
-        WRONG[adapter.__name__] = Wrong(adapter, requirement, sentence, tuple(also.split()), dtype)
+        WRONG[adapter.__name__] = Wrong(adapter, requirement, sentence, tuple(also.split()), dtype, case, suite)
         return adapter
 
     return enter
@@ -642,3 +645,339 @@ class HalfPrecisionProducts(Torch):
 class SinglePrecisionProducts(Torch):
     def linear(self, x, weight, bias=None):
         return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+
+
+# --- what the suites' first version let pass ------------------------------------------------------------------------
+
+
+@wrong("S-2", case="neurons/wide-tie")
+class ResetByTheLowerLevel(Torch):
+    def reset(self, membrane, spikes, neuron):
+        return membrane - neuron["vth"] * (1 - neuron["tie"]) * spikes
+
+
+@wrong("S-2", case="neurons/wide-tie")
+class ThresholdMinusDelta(Torch):
+    def fires(self, membrane, neuron):
+        return membrane >= neuron["vth"] - neuron["tie"]
+
+
+class Simulated(Torch):
+    """A simulation of other neurons than those that were asked for, in some networks."""
+
+    changes: dict = {}  # noqa: RUF012
+
+    def where(self, config, rule):
+        return True
+
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        config = config | self.changes if self.where(config, rule) else config
+        return super().simulate(config, params, batch, t_conv, rule, dtype)
+
+
+@wrong("S-2", case="simulate/inst-tie-rule")
+class TieRuleOfSingleNeuronsOnly(Simulated):
+    changes = {"tie": 0.0}  # noqa: RUF012
+
+
+@wrong("S-2", case="simulate/running-tie-rule")
+class TieRuleNotUnderRunning(TieRuleOfSingleNeuronsOnly):
+    def where(self, config, rule):
+        return rule == "running"
+
+
+def _together():
+    """Constants that are ignored only together with the rule running, or with feedback."""
+    for constant, value in {"u0": 0.0, "vth": 1.0, "leak": 1.0, "tie": 0.0}.items():
+        for what, where, case, requirement in (
+            ("Running", lambda self, config, rule: rule == "running", "simulate/running-combined", "S-29"),
+            ("Feedback", lambda self, config, rule: config["feedback"], "simulate/inst-combined", "S-28"),
+        ):
+            name = f"{constant.title()}IgnoredWith{what}"
+            made = type(name, (Simulated,), {"changes": {constant: value}, "where": where})
+            yield wrong(requirement, case=case)(made)
+
+
+list(_together())
+
+
+@wrong("S-4", case="simulate/running-combined")
+class ChargeUnscaledUnderRunning(Torch):
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        config = config | ({"u0": config["u0"] / config["vth"]} if rule == "running" else {})
+        return super().simulate(config, params, batch, t_conv, rule, dtype)
+
+
+@wrong("S-30", case="rate_map/combined")
+class FeedbackNotDivided(Torch):
+    def rate_map(self, config, params, batch, dtype):
+        params = (
+            params | {"feedback.weight": config["vth"] * params["feedback.weight"]} if config["feedback"] else params
+        )
+        return super().rate_map(config, params, batch, dtype)
+
+
+@wrong("S-30", case="rate_map/combined")
+class EpsilonHardCodedInNetworks(Torch):
+    def norm(self, config, params, name, x):
+        return super().norm(config | {"layer_norm_eps": 1e-12}, params, name, x)
+
+
+@wrong("S-32", case="gradients/internal-combined")
+class FeedbackNotDividedInGradients(Torch):
+    def gradients(self, config, params, *arguments):
+        params = (
+            params | {"feedback.weight": config["vth"] * params["feedback.weight"]} if config["feedback"] else params
+        )
+        return super().gradients(config, params, *arguments)
+
+
+class OtherBatch(Torch):
+    """The whole network on a batch that is changed first."""
+
+    def other(self, config, batch):
+        return batch
+
+    def rate_map(self, config, params, batch, dtype):
+        return super().rate_map(config, params, self.other(config, batch), dtype)
+
+    def simulate(self, config, params, batch, *arguments):
+        return super().simulate(config, params, self.other(config, batch), *arguments)
+
+    def gradients(self, config, params, batch, *arguments):
+        return super().gradients(config, params, self.other(config, batch), *arguments)
+
+
+@wrong("S-15", case="simulate/padding")
+class MaskFromIds(OtherBatch):
+    def other(self, config, batch):
+        return batch | {"attention_mask": (batch["input_ids"] != config["pad_token_id"]).astype(int)}
+
+
+@wrong("S-15", case="rate_map/padding")
+class MaskByLength(OtherBatch):
+    def other(self, config, batch):
+        mask = batch["attention_mask"]
+        return batch | {"attention_mask": (range(mask.shape[1]) < mask.sum(1)[:, None]).astype(int)}
+
+
+@wrong("S-15", case="current/context-holes")
+class CurrentMaskedByLength(Torch):
+    def additive_mask(self, mask, dtype):
+        return super().additive_mask((torch.arange(mask.shape[1]) < mask.sum(1)[:, None]).to(mask.dtype), dtype)
+
+
+@wrong("S-10", case="gradients/internal-padding")
+class PaddingRowByMask(Torch):
+    def embed(self, config, params, batch):
+        seen = batch["attention_mask"][..., None] == 1
+        plain = self.embedding
+
+        def embedding(ids, table, frozen_row=None):
+            rows = plain(ids, table)
+            return rows if frozen_row is None else torch.where(seen, rows, rows.detach())
+
+        self.embedding = embedding
+        try:
+            return super().embed(config, params, batch)
+        finally:
+            del self.embedding
+
+
+@wrong("S-10", case="gradients/prediction-padding")
+class PaddingIdZeroHardCoded(Torch):
+    def embed(self, config, params, batch):
+        return super().embed(config | {"pad_token_id": 0}, params, batch)
+
+
+@wrong("S-15", case="op/attention-all-padded")
+class MaskFilledIn(Torch):
+    def attention(self, query, key, value, mask, heads):
+        scores = self.attention_scores(query, key, 0 * mask, heads).masked_fill(mask < 0, -10000.0)
+        return self.merge_heads(self.softmax(scores) @ self.split_heads(value, heads))
+
+
+@wrong("S-16", case="op/softmax-large")
+class SoftmaxWithoutMaximum(Torch):
+    def softmax(self, x):
+        return x.exp() / x.exp().sum(-1, keepdim=True)
+
+
+@wrong("S-16", case="op/attention-large")
+class AttentionWithoutMaximum(SoftmaxWithoutMaximum):
+    pass
+
+
+@wrong("S-19", case="op/soft_cross_entropy-large")
+class LogarithmOfASoftmax(Torch):
+    def soft_cross_entropy(self, student, teacher, temperature):
+        return -(self.softmax(teacher / temperature) * self.softmax(student / temperature).log()).mean()
+
+
+@wrong("S-20", case="op/cross_entropy-large")
+class LogarithmOfASoftmaxOfLabels(Torch):
+    def cross_entropy(self, logits, labels):
+        return F.nll_loss(self.softmax(logits).log(), labels)
+
+
+class CutOtherwise(Torch):
+    def cut(self, student, teacher):
+        raise NotImplementedError
+
+    def internal_losses(self, config, params, batch, rates, scores, targets):
+        kept = [self.cut(s, t) for s, t in zip(scores, targets["scores"], strict=True)]
+        scores = [torch.where(k, s, torch.zeros_like(s)) for k, s in zip(kept, scores, strict=True)]
+        cut = [torch.where(k, t, torch.zeros_like(t)) for k, t in zip(kept, targets["scores"], strict=True)]
+        return super().internal_losses(config, params, batch, rates, scores, targets | {"scores": cut})
+
+
+@wrong("S-32", case="gradients/internal-cut")
+class ScoresCutByTheStudent(CutOtherwise):
+    def cut(self, student, teacher):
+        return student > -100
+
+
+@wrong("S-32", case="gradients/internal-cut")
+class ScoresCutByTheTeacher(CutOtherwise):
+    def cut(self, student, teacher):
+        return teacher > -100
+
+
+@wrong("S-32", case="gradients/internal-cut")
+class ScoresCutByEither(CutOtherwise):
+    def cut(self, student, teacher):
+        return (student > -100) & (teacher > -100)
+
+
+@wrong("S-32", case="gradients/internal-cut")
+class ScoresCutAtAThousand(Torch):
+    def unmasked(self, scores):
+        return scores.where(scores > -1000, 0)
+
+
+@wrong("S-12", case="op/layer_norm-near-constant")
+class VarianceByOnePass(Torch):
+    def layer_norm(self, x, weight, bias, eps):
+        mean = x.mean(-1, keepdim=True)
+        return (x - mean) / ((x**2).mean(-1, keepdim=True) - mean**2 + eps).sqrt() * weight + bias
+
+
+@wrong("S-5", case="asr/300-leak-1")
+class SpikesCountedInBytes(Torch):
+    def average_rate(self, spikes, leak):
+        return spikes.to(torch.uint8).sum(0, dtype=torch.uint8) / len(spikes)
+
+
+@wrong("S-5", dtype="bfloat16", case="asr/300-leak-1")
+class SpikesCountedInHalfPrecision(Torch):
+    def average_rate(self, spikes, leak):
+        total = 0 * spikes[0]
+        for now in spikes:
+            total = total + now
+        return total / len(spikes)
+
+
+# --- sizes that are no powers of two, and long simulations ------------------------------------------------------------
+
+
+@wrong("S-22", case="current/key-spikes", suite="odd")
+class TailOfFeaturesForgotten(Torch):
+    def linear(self, x, weight, bias=None):
+        y = super().linear(x, weight, bias)
+        whole = y.shape[-1] // 32 * 32
+        return torch.cat([y[..., :whole], 0 * y[..., whole:]], -1) if whole else y
+
+
+@wrong("S-26", case="current/output-rates", suite="odd")
+class TailOfSumsForgotten(Torch):
+    def linear(self, x, weight, bias=None):
+        whole = x.shape[-1] // 16 * 16 or x.shape[-1]
+        return super().linear(x[..., :whole], weight[:, :whole], bias)
+
+
+@wrong("S-23", case="current/context-spikes", suite="odd")
+class SixteenKeysAtMost(Torch):
+    def attention(self, query, key, value, mask, heads):
+        return super().attention(query, key[..., :16, :], value[..., :16, :], mask[..., :16], heads)
+
+
+@wrong("S-29", case="simulate/running-single", suite="odd")
+class RunningCountsInBytes(Torch):
+    def seen(self, train, t, rule):
+        spikes, count = train[-1]
+        return super().seen([(spikes, count.to(torch.uint8))], t, rule)
+
+
+@wrong("S-28", case="simulate/inst-single", suite="odd")
+class RoomForSixtyFourSteps(Torch):
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        spikes = super().simulate(config, params, batch, t_conv, rule, dtype)
+        return {name: np.concatenate([train[:64], 0 * train[64:]]) for name, train in spikes.items()}
+
+
+@wrong("S-30", case="rate_map/single")
+class SeveralSequencesExpected(Torch):
+    def rate_map(self, config, params, batch, dtype):
+        found = super().rate_map(config, params, batch, dtype)
+        return {name: value.squeeze() for name, value in found.items()}
+
+
+# --- what an optimiser's names, gaps and schedule hide ----------------------------------------------------------------
+
+
+def _spared():
+    for kind in ("embeddings", "fit.weight", "classifier.weight", "feedback"):
+        spared = f"{kind.partition('.')[0].title()}DoNotDecay"
+
+        def decays(self, name, kind=kind):
+            return Torch.decays(self, name) and kind not in name
+
+        yield wrong("S-36", case="update/names")(type(spared, (Torch,), {"decays": decays}))
+
+
+list(_spared())
+
+
+@wrong("S-36", case="update/names")
+class NormsByShape(Torch):
+    def update(self, params, gradients, moments, settings, dtype):
+        found = super().update(params, gradients, moments, settings, dtype)
+        flat = [name for name in gradients if params[name].ndim == 1]  # one-dimensional, so it "is" a bias
+        for name in (name for name in gradients if name not in flat and name.endswith("embeddings.weight")):
+            found[f"param/{name}"] = found[f"param/{name}"] + settings["lr"] * settings["weight_decay"] * params[name]
+        return found
+
+
+@wrong("S-36", case="update/names")
+class ZeroGradientsSkipped(Torch):
+    def update(self, params, gradients, moments, settings, dtype):
+        found = super().update(params, gradients, moments, settings, dtype)
+        for name in (name for name, gradient in gradients.items() if not gradient.any()):
+            found |= {f"param/{name}": params[name], f"m/{name}": moments["m"][name], f"v/{name}": moments["v"][name]}
+        return found
+
+
+@wrong("S-36", case="update/names")
+class MissingGradientsTakenAsZero(Torch):
+    def update(self, params, gradients, moments, settings, dtype):
+        zeros = {name: 0 * param for name, param in params.items()}
+        return super().update(params, zeros | gradients, moments, settings, dtype)
+
+
+@wrong("S-36", case="update/warm-up")
+class NoWarmUp(Torch):
+    def scheduled(self, settings):
+        return settings
+
+
+@wrong("S-36", case="update/warm-up")
+class WarmUpFromOne(Torch):
+    def scheduled(self, settings):
+        return super().scheduled(settings | ({"step": settings["step"] + 1} if "step" in settings else {}))
+
+
+@wrong("S-36", case="update/warm-down")
+class WarmUpWithoutDecline(Torch):
+    def scheduled(self, settings):
+        done = settings["step"] / settings["steps"]
+        return settings if done >= settings["warmup"] else super().scheduled(settings)

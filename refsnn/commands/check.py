@@ -6,7 +6,7 @@ import argparse
 import fnmatch
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from .command import Command, add_data, add_rule, add_run, add_samples, add_seed, progress_bar
@@ -16,7 +16,7 @@ __all__ = ["COMMANDS"]
 #: Precisions by name; `refsnn.ops.rounding.PRECISIONS` has their bounds.
 PRECISIONS = ("float64", "float32", "float16", "bfloat16")
 #: Sizes of the conformance cases; `refsnn.conformance.cases.SUITES` has them.
-SUITES = ("tiny", "base")
+SUITES = ("tiny", "base", "odd")
 
 
 def _record_options(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +68,7 @@ def _conform_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("adapter", metavar="MODULE", help="module (or module:object) with the adapter's functions")
     parser.add_argument("--suite", choices=SUITES, default="tiny", help="sizes (default: %(default)s)")
     add_seed(parser, "fixes every number")
+    parser.add_argument("--seeds", metavar="FROM-TO", help="every case with each of these seeds, such as 0-9")
     parser.add_argument("--dtype", nargs="+", choices=PRECISIONS, help="precisions (default: the adapter's)")
     parser.add_argument("--only", metavar="PATTERN", help="cases whose id matches, such as 'neurons/*'")
     parser.add_argument("--skips", metavar="FILE", help="ids not to ask, one a line, each with a reason after #")
@@ -90,7 +91,12 @@ def _conform(options: Any) -> int:
 
     if not 0 < options.timeout < float("inf"):
         raise InputError(f"`timeout` is {options.timeout:g}, but a number of seconds above 0 was expected")
-    chosen = [c for c in cases(options.suite, options.seed) if fnmatch.fnmatchcase(c.id, options.only or "*")]
+    chosen = [
+        replace(case, id=f"{case.id}@{seed}") if options.seeds else case
+        for seed in _seeds(options)
+        for case in cases(options.suite, seed)
+        if fnmatch.fnmatchcase(case.id, options.only or "*")
+    ]
     if not chosen:
         raise InputError(f"no case is called {options.only!r}; ids look like neurons/ties or op/gelu")
     asked = Asked(
@@ -107,6 +113,18 @@ def _conform(options: Any) -> int:
         return _judge_and_report(options, child, asked)
 
 
+def _seeds(options: Any) -> range:
+    """Return the seeds that were asked for."""
+    from ..errors import InputError
+
+    if options.seeds is None:
+        return range(options.seed, options.seed + 1)
+    first, hyphen, last = options.seeds.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not hyphen) and int(first) <= int(last or first) < 2**32):
+        raise InputError(f"`seeds` is {options.seeds!r:.60}, but two numbers that rise were expected, such as 0-9")
+    return range(int(first), int(last or first) + 1)
+
+
 def _check_reports(options: Any) -> None:
     """Refuse places that no report can be written to: before the cases run, not after."""
     from ..errors import InputError
@@ -121,6 +139,7 @@ def _check_reports(options: Any) -> None:
 
 def _judge_and_report(options: Any, child: Any, asked: Any) -> int:
     """Put the cases, and write and print whatever was judged, also if it was interrupted."""
+    from ..conformance.cases import VERSION, fingerprint
     from ..conformance.report import nothing_tested, stale, text_report, write_html_report, write_json_report
     from ..conformance.run import mend_first, run
 
@@ -142,7 +161,8 @@ def _judge_and_report(options: Any, child: Any, asked: Any) -> int:
             f"{len(results)} of {total} cases were put: the run was {'interrupted' if interrupted else 'stopped'}"
         )
     warnings += filter(None, [nothing_tested(results)])
-    about = {"suite": options.suite, "seed": options.seed}
+    about = {"suite": options.suite, "version": VERSION, "seed": options.seeds or options.seed}
+    about |= {"cases_hash": fingerprint(asked.cases)}
     written = []
     for path, write in ((options.json, write_json_report), (options.html, write_html_report)):
         if path:

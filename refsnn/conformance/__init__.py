@@ -32,12 +32,13 @@ int64. What comes back may be any real array that `numpy.asarray` understands.
     read-outs, whose cotangents go through the rate map all the same.
 ``update(params, gradients, moments, settings, dtype) -> {"param/NAME": …, "m/NAME": …, "v/NAME": …}``
     One step of BertAdam, of all parameters that have a gradient. ``moments`` is {"m": {NAME: …}, "v": {NAME: …}};
-    ``settings`` holds "lr" (of this step), "beta1", "beta2", "eps", "weight_decay" and "max_norm".
+    ``settings`` holds "lr", "beta1", "beta2", "eps", "weight_decay" and "max_norm". "lr" is this step's; only where
+    "step" (from 0), "steps" and "warmup" (a fraction) are given too it is the highest, and the backend's schedule acts.
 ``supports(feature, dtype) -> bool``
     Optional: declines part of what a function does. Features are "neurons", "neurons:lif", "neurons:u0", "neurons:tie",
     "asr", "asr:leak", "op:NAME", "pullback:NAME", "current:KIND", "rate_map", "rate_map:feedback", "simulate:inst",
     "simulate:running", "simulate:feedback", "gradients:internal", "gradients:prediction", "gradients:feedback",
-    "update".
+    "update", "update:warmup".
 ``name`` and ``dtypes``
     Optional: what the backend is called, and the precisions it has; ("float64", "float32") by default.
 

@@ -8,19 +8,21 @@ all of them. Exceptions say so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..errors import NotConverged
 from ..model.batch import Batch
 from ..model.neurons import Neuron, fire, membrane_potential
 from ..model.parameters import initial_parameters
 from ..model.shapes import BertConfig, network_shapes
 from ..model.student import StudentConfig
 from ..ops import Array
-from ..readings.adjoint import NotConverged
 from ..readings.equilibrium import Search, equilibrium
 from . import reference
 
@@ -32,6 +34,7 @@ __all__ = [
     "Level",
     "call",
     "cases",
+    "fingerprint",
     "named_answer",
     "parts",
     "question",
@@ -50,8 +53,17 @@ VANISHING = 1e-2
 SUITES: dict[str, dict[str, int]] = {
     "tiny": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
     "base": {"batch": 4, "positions": 16, "width": 64, "heads": 4, "inner": 256, "encoders": 4, "vocab": 97, "t": 64},
-    "odd": {"batch": 3, "positions": 19, "width": 36, "heads": 3, "inner": 300, "encoders": 2, "vocab": 101, "t": 24,
-            "long": 300},
+    "odd": {
+        "batch": 3,
+        "positions": 19,
+        "width": 36,
+        "heads": 3,
+        "inner": 300,
+        "encoders": 2,
+        "vocab": 101,
+        "t": 24,
+        "long": 300,
+    },
 }
 #: What cases the suites hold: version 2 added those of `refsnn.conformance.sharper`.
 VERSION = 2
@@ -278,6 +290,25 @@ def cases(suite: str = "tiny", seed: int = 0, version: int = VERSION) -> list[Ca
     return found
 
 
+def fingerprint(chosen: Iterable[Case]) -> str:
+    """Return a short hash of cases: two runs with the same one were asked the same.
+
+    Parameters
+    ----------
+    chosen : iterable of Case
+
+    Returns
+    -------
+    hash : str
+    """
+    held = sha256()
+    for case in chosen:
+        held.update(f"{case.id} {case.function} {json.dumps(case.settings, sort_keys=True)}".encode())
+        for name, value in case.inputs.items():
+            held.update(f"{name} {value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    return held.hexdigest()[:12]
+
+
 def _rng(seed: int, *name: str) -> np.random.Generator:
     """Return a generator for each case, so that a new one does not change the others."""
     return np.random.default_rng([seed, *"/".join(name).encode()])
@@ -468,6 +499,7 @@ def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> 
         intermediate_size=sizes["inner"],
         vocab_size=sizes["vocab"],
         max_position_embeddings=sizes["positions"] + 2,
+        layer_norm_eps=options.pop("epsilon", 1e-12),
     )
     shapes = network_shapes(config, feedback)
     params = initial_parameters(shapes, rng, 1.0 / np.sqrt(sizes["width"]), np.float64)

@@ -27,7 +27,7 @@ from ..files import existing, load_tensors, new_folder, read_json, save_tensors,
 from ..ops import Array
 from ..schema import checked, fits
 from . import reference
-from .cases import SUITES, Case, call, cases, parts
+from .cases import SUITES, VERSION, Case, call, cases, parts
 from .judge import certified, expectation, first_wrong
 from .requirements import PAGE
 
@@ -45,7 +45,7 @@ UNIQUE = {
 }
 
 
-def manifest(suite: str, seed: int, chosen: list[Case]) -> dict[str, Any]:
+def manifest(suite: str, seed: int, chosen: list[Case], version: int = VERSION) -> dict[str, Any]:
     """Describe a bundle.
 
     Parameters
@@ -53,6 +53,8 @@ def manifest(suite: str, seed: int, chosen: list[Case]) -> dict[str, Any]:
     suite : str
     seed : int
     chosen : list of Case
+    version : int
+        Of the suite.
 
     Returns
     -------
@@ -62,6 +64,7 @@ def manifest(suite: str, seed: int, chosen: list[Case]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "suite": suite,
+        **({"version": version} if version > 1 else {}),  # the first said nothing of it
         "seed": seed,
         "sizes": SUITES[suite],
         "generator": {
@@ -165,14 +168,16 @@ def _tensors(case: Case) -> dict[str, Array]:
     return tensors | {f"output/{name}": value.astype(kind) for name, value in expectation(case).values.items()}
 
 
-def write_bundle(folder: str | os.PathLike, suite: str = "tiny", seed: int = 0) -> int:
+def write_bundle(folder: str | os.PathLike, suite: str = "tiny", seed: int = 0, version: int = VERSION) -> int:
     """Write a golden bundle.
 
     Parameters
     ----------
     folder : path
-    suite : {"tiny", "base"}
+    suite : {"tiny", "base", "odd"}
     seed : int
+    version : int
+        Of the suite.
 
     Returns
     -------
@@ -180,13 +185,13 @@ def write_bundle(folder: str | os.PathLike, suite: str = "tiny", seed: int = 0) 
         Bytes written.
     """
     folder = new_folder(folder)
-    chosen = cases(suite, seed)
+    chosen = cases(suite, seed, version)
     paths = [folder / "manifest.json"]
     for case in chosen:
         paths.append(folder / f"{case.id}.safetensors")
         paths[-1].parent.mkdir(exist_ok=True)
         save_tensors(paths[-1], _tensors(case), {"schema": SCHEMA, "case": case.id})
-    write_json(paths[0], manifest(suite, seed, chosen))  # last: a bundle with a manifest is complete
+    write_json(paths[0], manifest(suite, seed, chosen, version))  # last: a bundle with a manifest is complete
     return sum(path.stat().st_size for path in paths)
 
 
@@ -234,11 +239,10 @@ def verify_bundle(folder: str | os.PathLike) -> tuple[int, float, list[Differenc
     """
     folder = existing(folder, "the bundle")
     said = _manifest(folder)
-    chosen = cases(said["suite"], said["seed"])
+    suite, seed, version = said["suite"], said["seed"], said.get("version", 1)
+    chosen = cases(suite, seed, version)
     listed = said["cases"]
-    differences = [
-        Difference("manifest", *found) for found in _told(said, manifest(said["suite"], said["seed"], chosen))
-    ]
+    differences = [Difference("manifest", *found) for found in _told(said, manifest(suite, seed, chosen, version))]
     known = {f"{case.id}.safetensors" for case in chosen}
     for path in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")):
         if path not in known:
@@ -274,8 +278,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     said = read_json(path)
     if said.get("schema") != SCHEMA:
         raise InputError(f"{folder} holds a bundle of schema {said.get('schema')!r}, but {SCHEMA!r} was expected")
-    kinds = {"schema": str, "suite": Literal["tiny", "base"], "seed": int, "cases": dict[str, dict]}
+    kinds = {"schema": str, "suite": Literal["tiny", "base", "odd"], "seed": int, "cases": dict[str, dict]}
     checked(path, said, kinds, "", kinds, closed=False)
+    if said.get("version", 1) not in range(1, VERSION + 1):
+        raise InputError(
+            f"{path}: the suite's version is {said['version']!r:.40}, but this refsnn knows 1 to {VERSION}"
+        )
     if said["seed"] < 0:
         raise InputError(f"{path}: the seed is {said['seed']}, but it must be at least 0")
     return said

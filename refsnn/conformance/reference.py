@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from .._version import __version__
-from ..distillation.optim import BertAdam
+from ..distillation.optim import BertAdam, linear_warmup
 from ..distillation.student import Scheme, internal_gradients, prediction_gradients
 from ..model.batch import Batch, attention_mask
 from ..model.network import Network
@@ -169,6 +169,9 @@ class Reference:
         """One step of BertAdam."""
         settings = dict(settings)
         lr = settings.pop("lr")
+        if "steps" in settings:
+            done = settings.pop("step") / settings.pop("steps")
+            lr *= linear_warmup(done, settings.pop("warmup"))
         params = {name: value.copy() for name, value in params.items()}
         state = {f"{moment}/{name}": value.copy() for moment in "mv" for name, value in moments[moment].items()}
         BertAdam(**settings).step(params, gradients, state, lr)

@@ -20,8 +20,7 @@ __all__ = ["sharper_cases"]
 
 PRECISE = ("float64", "float32")
 #: Neurons with every constant at once, and an ε of LayerNorm that shows.
-CONSTANTS = {"leak": 0.9, "vth": 0.8, "u0": 0.5, "tie": 0.125}
-EPSILON = 2.0**-6
+CONSTANTS = {"leak": 0.9, "vth": 0.8, "u0": 0.5, "tie": 0.0625, "epsilon": 2.0**-6}
 
 
 def sharper_cases(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
@@ -46,19 +45,20 @@ def sharper_cases(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
 
 
 def _neurons(seed: int) -> Iterator[Case]:
-    steps, tie = 24, {"vth": 2.0, "leak": 1.0, "u0": 0.0, "tie": 0.25}
-    draws = _rng(seed, "neurons/wide-tie").normal(0.4, 0.5, (steps, 1000))
-    current = np.clip(np.rint(draws * 4) / 4, -0.5, 2) * 2.0
-    u, low, met = np.zeros(1000), np.zeros(1000, bool), np.zeros(1000, bool)
+    steps, tie = 24, {"vth": 2.0, "leak": 1.0, "u0": 0.0, "tie": 0.0625}
+    draws = _rng(seed, "neurons/wide-tie").normal(0.4, 0.5, (steps, 20000))
+    current = np.clip(np.rint(draws * 32) / 32, -0.5, 2) * 2.0
+    u, low, met, high = np.zeros(20000), *np.zeros((3, 20000), bool)
     for now in current:
         u = u + now
-        low, met = low | ((u >= 1.5) & (u < 2)), met | (u == 1.5)
-        u = u - 2.0 * (u >= 1.5)
-    chosen = np.flatnonzero(low & met)[:16]
+        low, met = low | ((u > 1.875) & (u < 2)), met | (u == 1.875)
+        u = u - 2.0 * (u >= 1.875)
+        high |= np.abs(u) > 8
+    chosen = np.flatnonzero(low & met & ~high)[:16]
     yield Case(
         "neurons/wide-tie", "neuron", "S-2", "neurons", ("neurons", "neurons:tie"), {"neuron": tie},
         {"current": current[:, chosen].reshape(steps, 2, 8)}, exact=ALL,
-        note="V_th = 2, δ = 1/4: fires from 3/2 on, not from V_th − δ, and still subtracts V_th; exact",
+        note="V_th = 2, δ = 1/16: fires from 15/8 on, not from V_th − δ, and still subtracts V_th; exact",
     )  # fmt: skip
     spikes = (_rng(seed, "asr/300").random((300, 3, 5)) < 0.6).astype(float)
     spikes[..., 0] = 1.0
@@ -115,9 +115,8 @@ def _all_padded(seed: int) -> Iterator[Case]:
 
 
 def _combined(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
-    note = "feedback, λ = 0.9, V_th = 0.8, u0 = 1/2, δ = 1/8, ε = 1/64"
+    note = "feedback, λ = 0.9, V_th = 0.8, u0 = 1/2, δ = 1/16, ε = 1/64"
     config, inputs = _network(sizes, seed, "combined", feedback=True, settles=True, **CONSTANTS)
-    config["layer_norm_eps"] = EPSILON
     neurons = ("neurons:lif", "neurons:u0", "neurons:tie")
     yield Case("rate_map/combined", "network", "S-30", "rate_map", ("rate_map", "rate_map:feedback"),
                {"config": config}, inputs, named={"scores/": "S-31"}, note=note)  # fmt: skip
@@ -127,17 +126,15 @@ def _combined(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
             ("simulate", f"simulate:{rule}", "simulate:feedback", *neurons),
             {"config": config, "t_conv": sizes["t"], "rule": rule}, inputs, note=f"{note}, by certificate",
         )  # fmt: skip
-        ties, tied = _network(sizes, seed, f"{rule}-tie-rule", tie=0.125)
+        ties, tied = _network(sizes, seed, f"{rule}-tie-rule", tie=0.0625)
         yield Case(
             f"simulate/{rule}-tie-rule", "network", "S-2", "simulate", ("simulate", f"simulate:{rule}", "neurons:tie"),
-            {"config": ties, "t_conv": sizes["t"], "rule": rule}, tied, note="δ = 1/8, by certificate",
+            {"config": ties, "t_conv": sizes["t"], "rule": rule}, tied, note="δ = 1/16, by certificate",
         )  # fmt: skip
     for stage in ("internal", "prediction"):
         options: dict[str, Any] = {"feedback": True, **CONSTANTS}
-        case = _distilled(sizes, seed, f"{stage}-combined", (f"gradients:{stage}", "gradients:feedback"), options,
+        yield _distilled(sizes, seed, f"{stage}-combined", (f"gradients:{stage}", "gradients:feedback"), options,
                           None, note)  # fmt: skip
-        case.settings["config"]["layer_norm_eps"] = EPSILON
-        yield case
     cut = _distilled(sizes, seed, "internal-cut", ("gradients:internal",), {}, None,
                      "the teacher's scores are cut elsewhere than the student's, at −100")  # fmt: skip
     rng = _rng(seed, "gradients", "internal-cut", "scores")
@@ -190,7 +187,7 @@ def _padded(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
     own = {name: value for name, value in inputs.items() if _belongs(name.removeprefix("param/"), "context")}
     yield Case(
         "current/context-holes", "population", "S-15", "current", ("current", "current:context"),
-        {"config": config, "population": "encoder.0.context"}, {**reads, **own, "mask": np.vstack([mask[:2], mask[:1]])},
+        {"config": config, "population": "encoder.0.context"}, {**reads, **own, "mask": mask[[0, 1, 0]]},
         note="holes in the mask, and padding on the left",
     )  # fmt: skip
 
@@ -207,7 +204,8 @@ def _single(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         config, inputs = _network(one, seed, f"{rule}-single")
         yield Case(
             f"simulate/{rule}-single", "network", requirement, "simulate", ("simulate", f"simulate:{rule}"),
-            {"config": config, "t_conv": steps, "rule": rule}, inputs, note=f"one sequence, T = {steps}, by certificate",
+            {"config": config, "t_conv": steps, "rule": rule}, inputs,
+            note=f"one sequence, T = {steps}, by certificate",
         )  # fmt: skip
     for stage in ("internal", "prediction"):
         yield _distilled(one, seed, f"{stage}-single", (f"gradients:{stage}",), {}, None, "one sequence")
