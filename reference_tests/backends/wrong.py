@@ -701,7 +701,7 @@ def _together():
 list(_together())
 
 
-@wrong("S-4", case="simulate/running-combined")
+@wrong("S-29", case="simulate/running-combined")
 class ChargeUnscaledUnderRunning(Torch):
     def simulate(self, config, params, batch, t_conv, rule, dtype):
         config = config | ({"u0": config["u0"] / config["vth"]} if rule == "running" else {})
@@ -915,7 +915,7 @@ class RoomForSixtyFourSteps(Torch):
         return {name: np.concatenate([train[:64], 0 * train[64:]]) for name, train in spikes.items()}
 
 
-@wrong("S-30", case="rate_map/single")
+@wrong("S-21", case="rate_map/single")
 class SeveralSequencesExpected(Torch):
     def rate_map(self, config, params, batch, dtype):
         found = super().rate_map(config, params, batch, dtype)

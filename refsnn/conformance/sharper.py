@@ -76,7 +76,7 @@ def _large(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
 
     x = large(4, n)
     x[0], x[1] = -np.abs(x[0]), np.abs(x[1])
-    wide = {name: eight_bits(16 * rng.normal(size=(2, n, d))) for name in ("query", "key")}
+    wide = {name: eight_bits(32 * rng.normal(size=(2, n, d))) for name in ("query", "key")}
     wide |= {"value": eight_bits(rng.normal(size=(2, n, d))), "mask": np.zeros((2, 1, 1, n))}
     labels = rng.integers(0, 3, 4)
     for name, requirement, arrays, constants, dtypes in (
@@ -163,7 +163,7 @@ def _padded(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
     def padded(config: dict[str, Any], inputs: Arrays, rows: int, rng: np.random.Generator) -> None:
         ids = rng.integers(0, sizes["vocab"], (rows, sizes["positions"]))
         ids[mask[:rows] == 0] = rng.integers(padding + 1, sizes["vocab"], int((mask[:rows] == 0).sum()))
-        ids[:2, -1], ids[0, 0], ids[0, 1] = padding, 0, padding  # tokens and padding of the padding id; id 0 is a token
+        ids[0, :3], ids[1, -1] = (0, padding, padding), padding  # id 0 is a token, the padding id a token and padding
         inputs |= {"batch/input_ids": ids, "batch/attention_mask": mask[:rows]}
         inputs["batch/token_type_ids"] = rng.integers(0, 2, ids.shape)
         config["pad_token_id"] = padding
