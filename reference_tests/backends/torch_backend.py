@@ -6,6 +6,8 @@ kit's own functions, on NumPy arrays, come last and only convert. Gradients are 
 Shapes: B sentences of N positions, D = hidden size, h heads, T steps.
 """
 
+import os
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,15 +15,21 @@ import torch.nn.functional as F  # noqa: N812
 MASKED = -10000.0  # added to the scores of padded keys
 
 
+#: Where it computes: "cpu", or "cuda".
+DEVICE = os.environ.get("REFSNN_DEVICE", "cpu")
+
+
 def to_torch(array, dtype: str) -> torch.Tensor:
     """A tensor of its own; integers stay integers."""
     array = np.asarray(array)
-    return torch.tensor(array, dtype=getattr(torch, dtype) if array.dtype.kind == "f" else None)
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    kind = getattr(torch, "float32" if dtype in ("tf32", "bf16_f32") else dtype) if array.dtype.kind == "f" else None
+    return torch.tensor(array, dtype=kind, device=DEVICE)
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     tensor = tensor.detach()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()  # NumPy has no bfloat16
 
 
 def all_to_torch(arrays: dict, dtype: str) -> dict[str, torch.Tensor]:
@@ -34,7 +42,7 @@ def all_to_numpy(tensors: dict) -> dict[str, np.ndarray]:
 
 class Torch:
     name = "torch"
-    dtypes = ("float64", "float32", "bfloat16")
+    dtypes = ("float64", "float32", "bfloat16", *(("tf32",) if DEVICE == "cuda" else ()))
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -109,7 +117,7 @@ class Torch:
         return spikes, self.reset(membrane, spikes, neuron)
 
     def average_rate(self, spikes, leak):
-        weights = leak ** torch.arange(len(spikes) - 1, -1, -1, dtype=torch.float64)  # λ^(T−t)
+        weights = leak ** torch.arange(len(spikes) - 1, -1, -1, dtype=torch.float64, device=spikes.device)  # λ^(T−t)
         return torch.tensordot(weights.to(spikes.dtype), spikes, dims=1) / weights.sum().item()
 
     def running_current(self, t, f, total):

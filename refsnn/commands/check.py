@@ -14,7 +14,7 @@ from .command import Command, add_data, add_rule, add_run, add_samples, add_seed
 __all__ = ["COMMANDS"]
 
 #: Precisions by name; `refsnn.ops.rounding.PRECISIONS` has their bounds.
-PRECISIONS = ("float64", "float32", "float16", "bfloat16")
+PRECISIONS = ("float64", "float32", "float16", "bfloat16", "tf32", "bf16_f32")
 #: Sizes of the conformance cases; `refsnn.conformance.cases.SUITES` has them.
 SUITES = ("tiny", "base", "odd")
 
@@ -145,7 +145,7 @@ def _judge_and_report(options: Any, child: Any, asked: Any) -> int:
 
     results: list[Any] = []
     interrupted = False
-    total = sum(dtype in case.dtypes for case in asked.cases for dtype in asked.dtypes or child.dtypes)
+    total = sum(case.asked_in(dtype) for case in asked.cases for dtype in asked.dtypes or child.dtypes)
     with progress_bar(total, "case") as update:
         try:
             for result in run(child, asked):

@@ -23,6 +23,7 @@ from ..model.parameters import initial_parameters
 from ..model.shapes import BertConfig, network_shapes
 from ..model.student import StudentConfig
 from ..ops import Array
+from ..ops.rounding import MIXED
 from ..readings.equilibrium import Search, equilibrium
 from . import reference
 
@@ -109,6 +110,21 @@ class Case:
     exact: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float64", "float32", "float16", "bfloat16")
     note: str = ""
+
+    def asked_in(self, dtype: str) -> bool:
+        """Whether the case is for a precision; those of accelerators are asked what bfloat16 is."""
+        return ("bfloat16" if dtype in MIXED else dtype) in self.dtypes
+
+    def exact_in(self, dtype: str) -> bool:
+        """Whether every correct backend answers bit for bit the same in a precision."""
+        return ("bfloat16" if dtype in MIXED else dtype) in self.exact
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether the answer takes matrix products."""
+        if self.function in ("op", "pullback"):
+            return self.settings["op"] in ("linear", "attention_scores", "attention")
+        return self.function in ("current", "rate_map", "gradients")
 
     def requirement_of(self, quantity: str) -> str:
         """Id of the requirement that this quantity shows."""

@@ -43,7 +43,7 @@ def pytest_generate_tests(metafunc):
     """Make one test of every case and precision."""
     if "question" in metafunc.fixturenames:
         kit = _kit(metafunc.config)
-        chosen = [(case, dtype) for case in kit.cases for dtype in kit.dtypes if dtype in case.dtypes]
+        chosen = [(case, dtype) for case in kit.cases for dtype in kit.dtypes if case.asked_in(dtype)]
         ids = [f"{case.id}-{dtype}" for case, dtype in chosen]
         metafunc.parametrize("question", chosen, ids=ids)
 
@@ -66,7 +66,7 @@ def pytest_terminal_summary(terminalreporter, config):
     kit = config.stash.get(_KIT, None)
     if kit is None or not kit.results:
         return
-    complete = len(kit.results) == sum(dtype in case.dtypes for case in kit.cases for dtype in kit.dtypes)
+    complete = len(kit.results) == sum(case.asked_in(dtype) for case in kit.cases for dtype in kit.dtypes)
     warnings = stale(kit.results, kit.skips, kit.xfails) if complete else []
     for warning in (*filter(None, [nothing_tested(kit.results)]), *warnings):
         terminalreporter.write_line(f"WARNING {warning}")

@@ -51,6 +51,11 @@ __all__ = [
 ROUNDINGS = 16
 #: Scores at or below this are masked, and compared among themselves: they must not set the scale of the others.
 MASKED = -1000.0
+#: What to do about TF32.
+TF32 = (
+    "on a GPU turn TF32 off, by torch.set_float32_matmul_precision('highest') in PyTorch and "
+    "jax.config.update('jax_default_matmul_precision', 'highest') in JAX, or claim the precision tf32"
+)
 #: Relative perturbation by which sensitivity is measured: far above rounding, far below any curvature.
 NUDGE = 2.0**-24
 
@@ -69,15 +74,20 @@ class Expectation:
         What differences of a quantity are relative to.
     sensitivity : dict
         κ of each quantity.
+    multiplies : bool
+        Whether matrix products are taken, whose inputs some precisions round.
     """
 
     values: Arrays
     scales: dict[str, float]
     sensitivity: dict[str, float]
+    multiplies: bool = True
 
     def tolerance(self, quantity: str, dtype: str) -> float:
         """Largest difference allowed, relative to the quantity's scale."""
-        return ROUNDINGS * PRECISIONS[dtype].unit * self.sensitivity[quantity]
+        precision = PRECISIONS[dtype]
+        unit = max(precision.unit, precision.product if self.multiplies else 0.0)
+        return ROUNDINGS * unit * self.sensitivity[quantity]
 
 
 @lru_cache(maxsize=256)
@@ -99,7 +109,7 @@ def expectation(case: Case) -> Expectation:
         floor = VANISHING * largest if name.startswith(("gradient/", "padding row")) else 0.0
         scales[name] = max(_size(name, value), floor) or 1.0
     if case.function in ("neurons", "simulate"):
-        return Expectation(values, scales, dict.fromkeys(values, 1.0))
+        return Expectation(values, scales, dict.fromkeys(values, 1.0), case.multiplies)
     rng = np.random.default_rng(1)
     sensitivity = dict.fromkeys(values, 1.0)
     for _ in range(4):
@@ -107,7 +117,7 @@ def expectation(case: Case) -> Expectation:
         for name, value in values.items():
             change = float(np.abs(np.asarray(moved[name]) - value)[_plain(name, value)].max(initial=0))
             sensitivity[name] = max(sensitivity[name], change / (NUDGE * scales[name]))
-    return Expectation(values, scales, sensitivity)
+    return Expectation(values, scales, sensitivity, case.multiplies)
 
 
 def _nudged(name: str, value: Array, rng: np.random.Generator) -> Array:
@@ -191,13 +201,13 @@ def judge(adapter: Any, case: Case, dtype: str) -> Result:
     if reply.problem:
         failed = replace(base, status="failed", message=reply.problem, worst=np.inf, trace=reply.trace)
         return _told(failed, "")
-    if case.function in ("neurons", "simulate") and dtype not in case.exact:
+    if case.function in ("neurons", "simulate") and not case.exact_in(dtype):
         return _certified(base, case, reply.answer)
     expected = expectation(case)
     unasked = _unasked(case, expected)
     worst = 0.0
     for quantity, value in expected.values.items():
-        tolerance = 0.0 if dtype in case.exact else expected.tolerance(quantity, dtype)
+        tolerance = 0.0 if case.exact_in(dtype) else expected.tolerance(quantity, dtype)
         found = _compare(quantity, reply.answer, value, expected.scales[quantity], tolerance, dtype, unasked)
         worst = max(worst, found.ratio)
         if found.message:
@@ -239,10 +249,11 @@ def _hint(failed: Result, case: Case, answer: Mapping[str, Any], expected: Expec
     A difference that a lower precision of products explains is none of those that are usual.
     """
     if known := recognise(case, answer, expected.values, failed.dtype):
-        return f"this is what a backend answers where {known}"
-    finest = PRECISIONS[failed.dtype].unit / PRECISIONS["bfloat16"].unit
-    if failed.worst * finest <= 1:
-        return "it is so small that a lower precision explains it, of some products, sums or constants"
+        told = f"this is what a backend answers where {known}"
+        return f"{told}; {TF32}" if "TF32" in known else told
+    ratio = failed.worst * PRECISIONS["float32"].unit / PRECISIONS["tf32"].product
+    if failed.dtype == "float32" and case.multiplies and ratio <= 1 and not case.exact:
+        return f"it is as far off as matrix products of TF32 inputs are: {TF32}"
     return f"often: {REQUIREMENTS[failed.requirement].often}"
 
 
@@ -454,7 +465,7 @@ def conform(
         known_precision(dtype)
     for case in cases:
         for dtype in chosen:
-            if dtype in case.dtypes:
+            if case.asked_in(dtype):
                 yield exempted(adapter, case, dtype, skips, xfails)
 
 

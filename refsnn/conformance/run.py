@@ -69,7 +69,7 @@ def run(child: Child, asked: Asked) -> Iterator[Result]:
     dtypes = asked.dtypes or child.dtypes
     for dtype in dtypes:
         known_precision(dtype)
-    questions = [(case, dtype) for case in asked.cases for dtype in dtypes if dtype in case.dtypes]
+    questions = [(case, dtype) for case in asked.cases for dtype in dtypes if case.asked_in(dtype)]
     judged = _alone(child, asked, questions) if asked.jobs == 1 else _together(child.adapter, asked, questions)
     for result in judged:
         result = excused(result, asked.xfails)

@@ -8,7 +8,8 @@ program is allowed:
 * one rounding to the storage precision, of unit round-off u, after every elementary operation, and of every parameter;
   what underflows may lose all of an amount η;
 * a variance by two passes, as E x² − (E x)², or by updating in the precision of sums;
-* exp, erf, erfc and 1/√ within four units.
+* exp, erf, erfc and 1/√ within four units;
+* inputs of matrix products rounded once more, where the precision says so (TF32): spikes are not changed by that.
 
 A number that n roundings of sums and k of storage went into is off by at most ``γ = (n·a + k·u)/(1 − n·a − k·u)`` times
 the sum of the magnitudes it was made from, whatever the order. What overflows is not covered.
@@ -28,7 +29,20 @@ from .. import ops
 from ..errors import InputError, shown
 from . import Array
 
-__all__ = ["PRECISIONS", "Enclosed", "Precision", "add", "gelu", "layer_norm", "linear", "mix", "scores", "softmax"]
+__all__ = [
+    "MIXED",
+    "PRECISIONS",
+    "Enclosed",
+    "Precision",
+    "add",
+    "cut",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "mix",
+    "scores",
+    "softmax",
+]
 
 #: Units that elementary functions may be off by.
 FUNCTION_UNITS = 4
@@ -49,12 +63,15 @@ class Precision:
     tiny : float
         η, what a result near 0 may lose altogether: what is less than the smallest normal number may be flushed to 0,
         except in float16, which would lose too much of its range so and keeps subnormals, 2⁻²⁴ apart.
+    product : float
+        Unit round-off of what enters matrix products, where it is rounded for them; else 0.
     """
 
     name: str
     unit: float
     accumulate: float
     tiny: float
+    product: float = 0.0
 
     @classmethod
     def named(cls, name: str, accumulate: str | None = None) -> Precision:
@@ -62,7 +79,7 @@ class Precision:
 
         Parameters
         ----------
-        name : {"float64", "float32", "float16", "bfloat16"}
+        name : {"float64", "float32", "float16", "bfloat16", "tf32", "bf16_f32"}
         accumulate : str, optional
             Precision of sums; by default float32 for the half precisions, else `name`.
 
@@ -81,7 +98,7 @@ class Precision:
         own = PRECISIONS[name]
         if accumulate is None:
             return own
-        return cls(name, own.unit, PRECISIONS[accumulate].unit, own.tiny)
+        return cls(name, own.unit, PRECISIONS[accumulate].unit, own.tiny, own.product)
 
 
 PRECISIONS = {
@@ -89,7 +106,12 @@ PRECISIONS = {
     "float32": Precision("float32", 2.0**-24, 2.0**-24, 2.0**-126),
     "float16": Precision("float16", 2.0**-11, 2.0**-24, 2.0**-25),
     "bfloat16": Precision("bfloat16", 2.0**-8, 2.0**-24, 2.0**-126),
+    # float32, but what enters a matrix product has 11 significant bits, or bfloat16's eight.
+    "tf32": Precision("tf32", 2.0**-24, 2.0**-24, 2.0**-126, 2.0**-11),
+    "bf16_f32": Precision("bf16_f32", 2.0**-24, 2.0**-24, 2.0**-126, 2.0**-8),
 }
+#: Precisions of accelerators: float32 but for what enters matrix products.
+MIXED = tuple(name for name, precision in PRECISIONS.items() if precision.product)
 
 
 class Enclosed(NamedTuple):
@@ -104,9 +126,41 @@ class Enclosed(NamedTuple):
         return cls(value, np.zeros_like(value))
 
 
-def _gamma(sums: float, stores: float, precision: Precision) -> float:
-    """γ of so many roundings of sums and of storage; a large number where every digit could be lost."""
+def cut(x: Array, unit: float) -> Array:
+    """Round to the significant bits of a unit round-off, to nearest.
+
+    Parameters
+    ----------
+    x : array
+    unit : float
+        2⁻¹¹ for TF32.
+
+    Returns
+    -------
+    x : array of float64
+
+    Examples
+    --------
+    >>> cut(np.array([1 + 2.0**-10, 1 + 2.0**-12]), 2.0**-11)
+    array([1.00097656, 1.        ])
+    """
+    mantissa, exponent = np.frexp(np.asarray(x, np.float64))
+    return np.ldexp(np.rint(mantissa / unit) * unit, exponent)
+
+
+def _entering(x: Enclosed | Array, precision: Precision) -> int:
+    """How often an array is rounded for a matrix product: not at all if it is exact, and short enough."""
+    value, error = x if isinstance(x, Enclosed) else (x, None)
+    exact = not precision.product or (
+        (error is None or not error.any()) and np.array_equal(cut(value, precision.product), value)
+    )
+    return 0 if exact else 1
+
+
+def _gamma(sums: float, stores: float, precision: Precision, entered: int = 0) -> float:
+    """γ of so many roundings of sums, of storage and for a product; a large number where every digit could be lost."""
     size = sums * (precision.accumulate + OWN) + stores * (precision.unit + OWN)
+    size += entered * (precision.product + OWN) if entered else 0.0
     return size / (1 - size) if size < 0.5 else 1e30
 
 
@@ -143,7 +197,8 @@ def linear(x: Enclosed, weight: Array, bias: Array | None, precision: Precision)
     y : Enclosed (..., E)
     """
     width, tiny = weight.shape[1], precision.tiny
-    relative = _gamma(width + 2, 2 if bias is None else 3, precision)  # weight, product, and its sum with the bias
+    stores = 2 if bias is None else 3  # weight, product, and its sum with the bias
+    relative = _gamma(width + 2, stores, precision, _entering(x, precision) + _entering(weight, precision))
     value, _ = ops.linear(x.value, weight, bias)
     size = np.abs(x.value) + x.error
     error, _ = ops.linear(x.error + relative * size, np.abs(weight))
@@ -168,7 +223,8 @@ def scores(query: Enclosed, key: Enclosed, heads: int, mask: Array, precision: P
     value, _ = ops.attention_scores(query.value, key.value, heads, mask)
     q, k = np.abs(query.value) + query.error, np.abs(key.value) + key.error
     d, tiny = query.value.shape[-1] // heads, precision.tiny
-    relative = _gamma(d + 2, 4, precision)  # root, its reciprocal, sum, scaling
+    entered = _entering(query, precision) + _entering(key, precision)
+    relative = _gamma(d + 2, 4, precision, entered)  # root, its reciprocal, sum, scaling
     # |q'k' − qk| ≤ δq|k'| + |q|δk, rounding included in the first factor.
     error, _ = ops.attention_scores(query.error + relative * q + tiny * np.sqrt(d), k, heads)
     if key.error.any():
@@ -224,7 +280,7 @@ def mix(weights: Enclosed, value: Enclosed, precision: Precision) -> Enclosed:
     y : Enclosed (..., N, D)
     """
     terms = weights.value.shape[-1]
-    relative = _gamma(terms, 1, precision)
+    relative = _gamma(terms, 1, precision, _entering(weights, precision) + _entering(value, precision))
     y, _ = ops.mix(weights.value, value.value)
     p, v = weights.value + weights.error, np.abs(value.value) + value.error
     error, _ = ops.mix(weights.error + relative * p, v)

@@ -109,7 +109,7 @@ class Record:
     precision: Precision
 
 
-Precisions = Literal["float64", "float32", "float16", "bfloat16"]
+Precisions = Literal["float64", "float32", "float16", "bfloat16", "tf32", "bf16_f32"]
 
 #: What the metadata of a record say.
 METADATA_KINDS = {"config": dict, "rule": Rule, "dtype": Precisions, "accumulate": Precisions | None}

@@ -11,6 +11,7 @@ import numpy as np
 from ... import ops
 from ...model.neurons import Neuron, rate
 from ...ops import Array
+from ...ops.rounding import cut
 from .. import reference
 from ..cases import Arrays
 
@@ -73,6 +74,22 @@ def _tanh_gelu(x: Array) -> Array:
 def _tanh_gelu_slope(x: Array) -> Array:
     t = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+
+
+#: What is said of products whose inputs are rounded, by the unit round-off.
+SHORT = {
+    2.0**-11: "TF32 was used: what enters matrix products is rounded to 11 bits",
+    2.0**-8: "what enters matrix products is rounded to bfloat16",
+}
+
+
+def _truncated(x: Array, unit: float) -> Array:
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.trunc(mantissa / unit) * unit, exponent)
+
+
+def _entering(unit: float, rounded: Callable[[Array, float], Array]) -> Op:
+    return _with("linear", **{name: lambda a, c, name=name: rounded(a[name], unit) for name in ("x", "weight")})
 
 
 def _last_wins(a: Arrays, c: Mapping[str, Any]):
@@ -173,7 +190,11 @@ OP_MISTAKES: dict[str, list[tuple[str, Op]]] = {
         ("the padding row gets a gradient", _with("embedding", frozen_row=lambda a, c: None)),
         ("gradients of repeated ids overwrite each other", _last_wins),
     ],
-    "linear": [("the bias is missing", _with("linear", bias=lambda a, c: np.zeros_like(a["bias"])))],
+    "linear": [
+        ("the bias is missing", _with("linear", bias=lambda a, c: np.zeros_like(a["bias"]))),
+        *((SHORT[unit], _entering(unit, cut)) for unit in SHORT),
+        *((SHORT[unit], _entering(unit, _truncated)) for unit in SHORT),
+    ],
     "layer_norm": [
         ("ε is 1e-5", _with("layer_norm", eps=lambda a, c: 1e-5)),
         ("ε is 1e-6", _with("layer_norm", eps=lambda a, c: 1e-6)),
