@@ -6,6 +6,7 @@ any order, the membrane updated step by step.
 
 import dataclasses
 import json
+import re
 import tracemalloc
 from contextlib import contextmanager
 from xml.etree import ElementTree
@@ -803,3 +804,18 @@ def shorten(source, target, prefix):
         body += raw
     text = json.dumps(new).encode()
     target.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
+def test_a_certificate_says_how_much_it_left_open_and_may_be_asked_for_less(case, capsys):
+    """The same spikes, declared to be of bfloat16: consistent, but only as far as anything could be decided."""
+    share = re.compile(r"^([\d,]+) decisions \(([\d.]+)%\) could not be decided", re.MULTILINE)
+    assert cli.main(["certify", str(case.path), "--max-undecidable", "0.001"]) == 0
+    found = share.search(capsys.readouterr().out)
+    assert found and float(found[2]) <= 0.1
+    assert cli.main(["certify", str(case.path), "--dtype", "bfloat16"]) == 0
+    found = share.search(capsys.readouterr().out)
+    assert found and float(found[2]) > 1
+    assert cli.main(["certify", str(case.path), "--dtype", "bfloat16", "--max-undecidable", "0.01"]) == 1
+    assert "FAILED: more than 1.00% could not be decided" in capsys.readouterr().out
+    assert cli.main(["certify", str(case.path), "--max-undecidable", "2"]) == 2
+    assert "--max-undecidable is 2, but a share from 0 to 1" in capsys.readouterr().err

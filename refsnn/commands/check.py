@@ -43,16 +43,26 @@ def _certify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=PRECISIONS, help="precision of the record, instead of what it says")
     parser.add_argument("--accumulate", choices=PRECISIONS, help="precision of sums, instead of what the record says")
     parser.add_argument("--block", type=int, metavar="N", help="timesteps held at once (default: by memory)")
+    parser.add_argument(
+        "--max-undecidable",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="fail if rounding leaves more than this share of the decisions open, such as 0.01 (default: any share)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the margins as an SVG picture")
 
 
 def _certify(options: Any) -> int:
+    from ..errors import InputError
     from ..files import write_json
     from ..pages.figures.checks import plot_margins
     from ..pages.tables import margin_histogram, verdict_table
     from ..storage.records import certify_record, verdicts_to_dict
 
+    if not 0 <= options.max_undecidable <= 1:
+        raise InputError(f"`max_undecidable` is {options.max_undecidable:g}, but a share from 0 to 1 was expected")
     record, verdicts = certify_record(options.record, options.params, options.dtype, options.accumulate, options.block)
     if options.json:
         about = {"rule": record.rule, "precision": asdict(record.precision)}
@@ -60,7 +70,15 @@ def _certify(options: Any) -> int:
     if options.plot:
         plot_margins(verdicts, options.plot)
     print(f"{options.record}: {record.precision.name}, rule {record.rule}\n")
-    print(f"{verdict_table(verdicts)}\n\n{margin_histogram(verdicts)}")
+    left = sum(v.undecidable for v in verdicts.values())
+    undecidable = left / sum(v.decisions for v in verdicts.values())
+    said = f"{left:,} decisions ({undecidable:.2%}) could not be decided: either answer would have passed"
+    print(f"{verdict_table(verdicts)}\n{said}\n\n{margin_histogram(verdicts)}")
+    if undecidable > options.max_undecidable:
+        print(
+            f"\nFAILED: more than {options.max_undecidable:.2%} could not be decided; a higher precision decides more"
+        )
+        return 1
     return 1 if any(v.wrong for v in verdicts.values()) else 0
 
 
