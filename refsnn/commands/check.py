@@ -83,7 +83,10 @@ def _certify(options: Any) -> int:
 
 
 def _conform_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("adapter", metavar="MODULE", help="module (or module:object) with the adapter's functions")
+    parser.add_argument(
+        "adapter", metavar="MODULE", nargs="?", help="module (or module:object) with the adapter's functions"
+    )
+    parser.add_argument("--new", metavar="FILE", help="instead, write an adapter to begin with, such as adapter.py")
     parser.add_argument("--suite", choices=SUITES, default="tiny", help="sizes (default: %(default)s)")
     add_seed(parser, "fixes every number")
     parser.add_argument("--seeds", metavar="FROM-TO", help="every case with each of these seeds, such as 0-9")
@@ -97,6 +100,7 @@ def _conform_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-x", action="store_true", dest="first", help="stop at the first failure")
     parser.add_argument("--traceback", action="store_true", help="print exceptions in full")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--badge", metavar="FILE", help="write how many passed as an SVG badge")
     parser.add_argument("--html", metavar="FILE", help="write the results as a page")
 
 
@@ -107,6 +111,14 @@ def _conform(options: Any) -> int:
     from ..conformance.run import Asked
     from ..errors import InputError, whole
 
+    if (options.adapter is None) == (options.new is None):
+        raise InputError("name the module of an adapter, or a file to write one to: --new adapter.py")
+    if options.new:
+        from ..conformance.skeleton import write_skeleton
+
+        write_skeleton(options.new)
+        print(f"wrote {options.new}; next: refsnn conform {os.path.basename(options.new).removesuffix('.py')}")
+        return 0
     if not 0 < options.timeout < float("inf"):
         raise InputError(f"`timeout` is {options.timeout:g}, but a number of seconds above 0 was expected")
     chosen = [
@@ -150,7 +162,7 @@ def _check_reports(options: Any) -> None:
 
     if options.html:
         require("jinja2")
-    for path in filter(None, (options.json, options.html)):
+    for path in filter(None, (options.json, options.html, options.badge)):
         if not os.path.isdir(os.path.dirname(os.path.abspath(path))) or os.path.isdir(path):
             raise InputError(f"cannot write {path}: it is a folder, or in none; name a file in a folder that exists")
 
@@ -158,7 +170,14 @@ def _check_reports(options: Any) -> None:
 def _judge_and_report(options: Any, child: Any, asked: Any) -> int:
     """Put the cases, and write and print whatever was judged, also if it was interrupted."""
     from ..conformance.cases import VERSION, fingerprint
-    from ..conformance.report import nothing_tested, stale, text_report, write_html_report, write_json_report
+    from ..conformance.report import (
+        nothing_tested,
+        stale,
+        text_report,
+        write_badge,
+        write_html_report,
+        write_json_report,
+    )
     from ..conformance.run import mend_first, run
 
     results: list[Any] = []
@@ -182,7 +201,11 @@ def _judge_and_report(options: Any, child: Any, asked: Any) -> int:
     about = {"suite": options.suite, "version": VERSION, "seed": options.seeds or options.seed}
     about |= {"cases_hash": fingerprint(asked.cases)}
     written = []
-    for path, write in ((options.json, write_json_report), (options.html, write_html_report)):
+    for path, write in (
+        (options.json, write_json_report),
+        (options.html, write_html_report),
+        (options.badge, write_badge),
+    ):
         if path:
             write(path, child.name, results, warnings, about)
             written.append(path)

@@ -15,7 +15,15 @@ from ..pages.document import render
 from .judge import Exemption, Result
 from .requirements import REQUIREMENTS
 
-__all__ = ["nothing_tested", "stale", "status_counts", "text_report", "write_html_report", "write_json_report"]
+__all__ = [
+    "nothing_tested",
+    "stale",
+    "status_counts",
+    "text_report",
+    "write_badge",
+    "write_html_report",
+    "write_json_report",
+]
 
 STATUSES = ("passed", "failed", "xfailed", "xpassed", "skipped", "unsupported")
 LEVELS = ("neuron", "op", "population", "encoder", "network", "distillation")
@@ -130,6 +138,33 @@ def write_json_report(
         del row["bare"], row["guess"]
     about = {"backend": name, "refsnn": __version__, **settings, "passed": sum(r.status == "passed" for r in results)}
     write_json(path, about | {"cases": len(results), "warnings": list(warnings), "results": rows})
+
+
+def write_badge(
+    path: str | os.PathLike, name: str, results: Sequence[Result], warnings: Sequence[str], settings: Mapping[str, Any]
+) -> None:
+    """Write how many cases passed as a badge.
+
+    Parameters
+    ----------
+    path : path
+    name, results, warnings, settings
+        As in `write_json_report`.
+    """
+    passed = sum(r.status == "passed" for r in results)
+    right = f"{passed}/{len(results)}"
+    colour = "#2e7d32" if results and passed == len(results) else "#b26a00" if passed else "#b71c1c"
+    left = f"refsnn {settings.get('suite', '')} v{settings.get('version', '')}"
+    width, other = 7 * len(left) + 12, 7 * len(right) + 12
+    write_text(
+        path,
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + other}" height="20" role="img" '
+        f'aria-label="{left}: {right} cases passed"><title>{left}: {right} cases passed</title>'
+        f'<rect width="{width}" height="20" fill="#555"/><rect x="{width}" width="{other}" height="20" '
+        f'fill="{colour}"/><g fill="#fff" font-family="Verdana,sans-serif" font-size="11" text-anchor="middle">'
+        f'<text x="{width / 2:g}" y="14">{left}</text>'
+        f'<text x="{width + other / 2:g}" y="14">{right}</text></g></svg>\n',
+    )
 
 
 def write_html_report(
