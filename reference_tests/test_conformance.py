@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,12 @@ import pytest
 
 from refsnn.commands.cli import main
 from refsnn.conformance import reference
-from refsnn.conformance.cases import SUITES, call, cases, eight_bits
+from refsnn.conformance.cases import SUITES, call, cases, eight_bits, fingerprint
 from refsnn.conformance.judge import Exemption, Result, conform, expectation, judge, read_exemptions
-from refsnn.conformance.report import stale, status_counts, write_html_report
+from refsnn.conformance.recognise import recognise
+from refsnn.conformance.report import RESULTS, stale, status_counts, write_html_report
 from refsnn.conformance.requirements import REQUIREMENTS
+from refsnn.conformance.run import mend_first
 from refsnn.errors import InputError
 
 HERE = Path(__file__).parent
@@ -54,6 +57,44 @@ def test_one_seed_fixes_every_number_and_another_changes_them():
         if case.id not in ("neurons/ties", "neurons/one-spike", "neurons/impulse", "neurons/tie-rule", "op/gelu",
                            "op/rate"):  # fmt: skip
             assert any(not np.array_equal(value, case.inputs[name]) for name, value in new.inputs.items()), case.id
+
+
+@pytest.mark.parametrize("seed", [1, 3, 5, 7])
+def test_every_seed_has_its_equilibria_and_the_reference_passes(seed):
+    """With seeds 1, 3 and 5 of the tiny suite the feedback as it is drawn does not contract."""
+    solved = [case for case in cases("tiny", seed) if "feedback" in case.id or "combined" in case.id]
+    assert len(solved) >= 8
+    assert {result.status for result in conform(reference, solved)} == {"passed"}
+
+
+def test_feedback_that_contracts_is_left_as_it_is_drawn():
+    drawn = [c.inputs["param/feedback.weight"] for c in cases("tiny", version=1) if c.id == "rate_map/feedback"]
+    assert 0.29 < np.linalg.norm(drawn[0], 2) < 0.31
+    halved = [c.inputs["param/feedback.weight"] for c in cases("tiny", 3, 1) if c.id == "rate_map/feedback"]
+    assert np.linalg.norm(halved[0], 2) < 0.16
+
+
+def test_a_later_version_adds_cases_and_changes_none():
+    for seed in (0, 1):
+        first, second = cases("tiny", seed, 1), {case.id: case for case in cases("tiny", seed)}
+        assert len(second) >= len(first) + 30
+        assert fingerprint(first) == fingerprint([second[case.id] for case in first]) != fingerprint(second.values())
+    order = [case.level for case in cases("tiny")]
+    assert order == sorted(order, key=["neuron", "op", "population", "encoder", "network", "distillation"].index)
+
+
+def test_seeds_are_ranges_and_results_name_theirs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "skips").write_text("neurons/subtract # not today\n")
+    arguments = ["conform", "refsnn.conformance.reference", "--only", "neurons/[rs]*", "--dtype", "float64"]
+    assert main([*arguments, "--seeds", "2-4", "--json", "out.json", "--skips", "skips"]) == 0
+    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert report["seed"] == "2-4" and report["version"] == 2 and len(report["cases_hash"]) == 12
+    assert [r["status"] for r in report["results"] if r["case"].startswith("neurons/subtract@")] == ["skipped"] * 3
+    assert "neurons/random@3" in {r["case"] for r in report["results"]}
+    for wrong in ("4-2", "x", "1-", "-1", "0-9-"):
+        assert main([*arguments, f"--seeds={wrong}"]) == 2
+        assert "two numbers that rise" in capsys.readouterr().err
 
 
 def test_exact_cases_do_not_round():
@@ -304,6 +345,71 @@ def test_pytest_runs_the_kit(tmp_path):
     assert "WARNING asr/10-leak-1[float64] passes" in found.stdout
     total = sum("float64" in case.dtypes for case in CASES.values())
     assert f"of {total} cases passed" in found.stdout
+
+
+def test_pytest_of_a_backend_that_was_asked_nothing_is_no_success(tmp_path):
+    (tmp_path / "partial.py").write_text("def neurons(*given): ...\ndef supports(*given): return False\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "refsnn.conformance"]
+    command += ["--backend", "partial", "--backend-dtype", "float64", "-k", "ties or linear"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=_path(tmp_path))
+    assert found.returncode == 5 and "nothing was tested" in found.stdout, found.stdout + found.stderr
+
+
+def test_ids_of_pytest_may_stand_in_a_file_of_xfails():
+    for pattern in ("op/gelu-float32", "op/gelu[float32]", "op/gelu", "op/*-float32", "*"):
+        assert Exemption(pattern, "why").matches("op/gelu[float32]")
+    for pattern in ("op/gelu-float64", "op/gelu[float64]", "op/relu", "gelu"):
+        assert not Exemption(pattern, "why").matches("op/gelu[float32]")
+
+
+def test_what_is_built_on_a_wrong_part_says_what_to_mend_first():
+    def op(name, arrays, constants, dtype):
+        return reference.op(name, arrays, constants, dtype) + (0.25 if name in ("gelu", "tanh") else 0)
+
+    def rate_map(*given):
+        return {name: value + 0.25 for name, value in reference.rate_map(*given).items()}
+
+    chosen = [CASES[name] for name in ("op/gelu", "op/tanh", "op/relu", "rate_map/network")]
+    results = {r.case: r for r in mend_first(list(conform(adapter(op=op, rate_map=rate_map), chosen, ["float64"])))}
+    assert "often" in results["op/gelu"].message
+    assert "mend these first: op/gelu[float64]" in results["rate_map/network"].message
+    assert "often" not in results["rate_map/network"].message and "tanh" not in results["rate_map/network"].message
+    alone = mend_first(list(conform(adapter(rate_map=rate_map), chosen, ["float64"])))
+    assert "mend these first" not in alone[-1].message and alone[-1].status == "failed"
+
+
+def test_mistakes_that_cannot_be_told_apart_are_all_named():
+    """With one position the softmax over queries is that over keys, and so on: names of equal answers are joined."""
+    case = CASES["simulate/inst"]
+    answer = call(reference, replace(case, settings={**case.settings, "rule": "running"}), case.inputs, "float64")
+    assert "the rule is running" in recognise(case, answer, expectation(case).values, "float64")
+    case = CASES["simulate/inst-leak"]  # where the neurons do not leak and V_th is 1, spikes are those of neither
+    case = replace(case, settings={**case.settings, "config": {**case.settings["config"], "vth": 1.0}})
+    expected = {"asr": np.array([0.5])}
+    halves = replace(CASES["asr/16-leak-1"], inputs={"spikes": np.ones((2, 1))})
+    found = recognise(halves, {"asr": np.array([2.0])}, expected, "float64")
+    assert found == "divided by T − 1"
+    with_two = replace(halves, settings={"leak": 0.5}, inputs={"spikes": np.array([[1.0], [1.0], [1.0]])})
+    found = recognise(with_two, {"asr": np.array([1.0])}, expected, "float64")
+    assert found and found.count(", or where ") >= 1 and "the plain mean" in found and "in reverse" in found
+
+
+def test_results_are_of_a_schema_and_a_badge_counts_them(tmp_path, monkeypatch):
+    jsonschema = pytest.importorskip("jsonschema")
+    monkeypatch.chdir(tmp_path)
+    assert main(["conform", "--new", "begun.py"]) == 0
+    assert main(["conform", "--new", "begun.py"]) == 2 and main(["conform", "--new", "no-name.py"]) == 2
+    assert main(["conform"]) == 2 and main(["conform", "begun", "--new", "other.py"]) == 2
+    status = main(["conform", "begun", "--only", "neurons/*", "--json", "out.json", "--badge", "badge.svg"])
+    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert status == 1 and report["backend"] == "my backend 0.1"
+    assert any("put your neurons here" in r["message"] for r in report["results"])
+    jsonschema.validate(report, RESULTS)
+    for change in ({"schema": "x"}, {"cases": "1"}, {"results": [{}]}, {"surplus": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(report | change, RESULTS)
+    badge = (tmp_path / "badge.svg").read_text(encoding="utf-8")
+    assert f">0/{report['cases']}<" in badge and "refsnn tiny v2" in badge
 
 
 def _path(folder):

@@ -43,9 +43,9 @@ def test_the_repositorys_bundle_is_what_is_computed_today(capsys):
 
 def test_writing_gives_the_same_bytes(tmp_path):
     """All but the manifest, which names the versions that wrote it; cases whose sums round may differ in a last bit."""
-    write_bundle(tmp_path, "tiny")
+    write_bundle(tmp_path, "tiny", version=1)
     assert [path.relative_to(tmp_path) for path in files(tmp_path)] == [path.relative_to(TINY) for path in files(TINY)]
-    for case in cases("tiny"):
+    for case in cases("tiny", version=1):
         if "float64" in case.exact:
             name = f"{case.id}.safetensors"
             assert (tmp_path / name).read_bytes() == (TINY / name).read_bytes(), name
@@ -183,6 +183,8 @@ def test_files_of_no_case_and_of_another_one_are_differences(bundle):
         (lambda m: m.update(seed="0"), "seed is '0'"),
         (lambda m: m.update(seed=True), "seed is True"),
         (lambda m: m.update(seed=-1), "the seed is -1"),
+        (lambda m: m.update(version=3), "the suite's version is 3"),
+        (lambda m: m.update(version="2"), "the suite's version is '2'"),
         (lambda m: m.pop("seed"), "seed is missing"),
         (lambda m: m.update(cases=["op/gelu"]), "cases is"),
         (lambda m: m.update(cases={"op/gelu": 1}), "cases is"),
@@ -220,3 +222,12 @@ def test_the_c_program_agrees_with_every_golden_neuron(tmp_path):
     for path in paths:
         found = subprocess.run([program, path], capture_output=True, text=True)
         assert found.returncode == 0, f"{path.name}: {found.stdout}{found.stderr}"
+
+
+def test_a_bundle_of_the_second_version_holds_the_cases_of_the_first_and_more(tmp_path):
+    write_bundle(tmp_path, "tiny")
+    said = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    old = json.loads((TINY / "manifest.json").read_text(encoding="utf-8"))
+    assert said["version"] == 2 and "version" not in old
+    assert set(said["cases"]) > set(old["cases"])
+    assert verify_bundle(tmp_path)[2] == []

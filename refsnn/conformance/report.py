@@ -16,6 +16,7 @@ from .judge import Exemption, Result
 from .requirements import REQUIREMENTS
 
 __all__ = [
+    "RESULTS",
     "nothing_tested",
     "stale",
     "status_counts",
@@ -25,6 +26,48 @@ __all__ = [
     "write_json_report",
 ]
 
+#: JSON schema of the results (https://json-schema.org, draft 2020-12).
+RESULTS: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Results of refsnn conform",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["schema", "backend", "refsnn", "suite", "version", "seed", "cases_hash", "passed", "cases", "warnings",
+                 "results"],
+    "properties": {
+        "schema": {"const": "refsnn.conformance/1"},
+        "backend": {"type": "string"},
+        "refsnn": {"type": "string"},
+        "suite": {"enum": ["tiny", "base", "odd"]},
+        "version": {"type": "integer", "minimum": 1},
+        "seed": {"type": ["integer", "string"], "description": "one seed, or a range such as 0-9"},
+        "cases_hash": {"type": "string", "description": "the same where the same was asked"},
+        "passed": {"type": "integer", "minimum": 0},
+        "cases": {"type": "integer", "minimum": 0},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+        "results": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["case", "dtype", "requirement", "status", "message", "worst", "level", "by_rounding",
+                             "undecidable", "trace"],
+                "properties": {
+                    "case": {"type": "string"},
+                    "dtype": {"type": "string"},
+                    "requirement": {"type": "string", "pattern": "^S-[0-9]+$"},
+                    "status": {"enum": ["passed", "failed", "xfailed", "xpassed", "skipped", "unsupported"]},
+                    "message": {"type": "string"},
+                    "worst": {"type": ["number", "null"], "description": "difference in units of its tolerance"},
+                    "level": {"type": "string"},
+                    "by_rounding": {"type": "integer", "minimum": 0},
+                    "undecidable": {"type": "number", "minimum": 0, "maximum": 1},
+                    "trace": {"type": "string"},
+                },
+            },
+        },
+    },
+}  # fmt: skip
 STATUSES = ("passed", "failed", "xfailed", "xpassed", "skipped", "unsupported")
 LEVELS = ("neuron", "op", "population", "encoder", "network", "distillation")
 
@@ -136,7 +179,13 @@ def write_json_report(
     rows = [asdict(r) | {"worst": r.worst if r.worst < float("inf") else None} for r in results]
     for row in rows:
         del row["bare"], row["guess"]
-    about = {"backend": name, "refsnn": __version__, **settings, "passed": sum(r.status == "passed" for r in results)}
+    about = {
+        "schema": "refsnn.conformance/1",
+        "backend": name,
+        "refsnn": __version__,
+        **settings,
+        "passed": sum(r.status == "passed" for r in results),
+    }
     write_json(path, about | {"cases": len(results), "warnings": list(warnings), "results": rows})
 
 
