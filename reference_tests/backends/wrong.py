@@ -784,7 +784,7 @@ class PaddingRowByMask(Torch):
             del self.embedding
 
 
-@wrong("S-10", case="gradients/prediction-padding")
+@wrong("S-10", case="gradients/internal-padding")
 class PaddingIdZeroHardCoded(Torch):
     def embed(self, config, params, batch):
         return super().embed(config | {"pad_token_id": 0}, params, batch)

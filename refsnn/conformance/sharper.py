@@ -176,10 +176,9 @@ def _padded(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         features = (name, "simulate:inst") if name == "simulate" else (name,)
         yield Case(f"{name}/padding", "network", "S-15", name, features, settings, inputs,
                    note=note + ("; one row is all padding, by certificate" if rows == 3 else ""))  # fmt: skip
-    for stage in ("internal", "prediction"):
-        case = _distilled({**sizes, "batch": 2}, seed, f"{stage}-padding", (f"gradients:{stage}",), {}, None, note)
-        padded(case.settings["config"], case.inputs, 2, _rng(seed, stage, "padding"))
-        yield case
+    case = _distilled({**sizes, "batch": 2}, seed, "internal-padding", ("gradients:internal",), {}, None, note)
+    padded(case.settings["config"], case.inputs, 2, _rng(seed, "internal", "padding"))
+    yield case
     config, inputs = _network(sizes, seed, "currents-holes")
     rng = _rng(seed, "currents-holes")
     shape = (3, *mask.shape, sizes["width"])
