@@ -82,6 +82,27 @@ def _certify(options: Any) -> int:
     return 1 if any(v.wrong for v in verdicts.values()) else 0
 
 
+def _diff_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("records", nargs=2, metavar="RECORD", help="two records of the same network and tokens")
+    parser.add_argument("--params", metavar="FILE", help="safetensors file with the parameters, if they lie apart")
+    parser.add_argument("--plot", metavar="FILE", help="draw the neuron's potential up to there as an SVG picture")
+
+
+def _diff(options: Any) -> int:
+    from ..conformance.difference import first_difference, plot_difference
+
+    one, other = options.records
+    difference = first_difference(one, other, options.params)
+    if difference is None:
+        print("the records hold the same spikes")
+        return 0
+    print(difference)
+    if options.plot:
+        plot_difference(difference, options.plot)
+        print(f"wrote {options.plot}")
+    return 1
+
+
 def _conform_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "adapter", metavar="MODULE", nargs="?", help="module (or module:object) with the adapter's functions"
@@ -325,6 +346,15 @@ COMMANDS = (
         _certify_options,
         _certify,
         "docs/certificates.md describes the file and derives the rounding bounds",
+    ),
+    Command(
+        "diff",
+        "find where two spike records part",
+        "Find the first decision in which two records differ, and say what the neuron read, its current and its "
+        "potential there. Exit status 1 if they differ.",
+        _diff_options,
+        _diff,
+        "example: refsnn diff ours.safetensors theirs.safetensors --plot potential.svg",
     ),
     Command(
         "conform",

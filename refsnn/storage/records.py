@@ -149,6 +149,38 @@ def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: 
     return Record(config.network, params, batch, said["rule"], precision)
 
 
+def read_record(path: str | os.PathLike, params: str | os.PathLike | None = None) -> tuple[Record, dict[str, Array]]:
+    """Read a record and all of its spikes.
+
+    Parameters
+    ----------
+    path : path
+    params : path, optional
+        A safetensors file with the parameters, where the record does not hold them.
+
+    Returns
+    -------
+    record : Record
+    spikes : dict
+        Population name -> (T, B, N, width) array.
+
+    Raises
+    ------
+    InputError
+        A file is missing, truncated, or not a record.
+    """
+    safetensors = require("safetensors")
+    path = existing(path, "the record")
+    given = None if params is None else load_tensors(params)[0]
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            found = _read(file, path, given, None, None)
+            keys = [key for key in file.keys() if key.startswith("spikes/")]
+            return found, {key.removeprefix("spikes/"): tensor(file, path, key) for key in keys}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read as safetensors ({error}); it may be truncated") from None
+
+
 def certify_record(
     path: str | os.PathLike,
     params: str | os.PathLike | None = None,
