@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The demonstration's and the tests' matrices are small: threads would only wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test test-oldest slow fuzz lint docs notebooks clean
+.PHONY: demo test test-oldest slow fuzz mutants lint docs notebooks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/refsnn demo --out runs/demo
@@ -23,6 +23,10 @@ slow: $(VENV)/.installed-test
 # Some four thousand damaged files and nearly right options; reference_tests/test_fuzz.py tries a few of them.
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python reference_tests/fuzz.py $(FUZZ)
+
+# Small faults in core modules, and whether their tests find them; before a release: MUTANTS='--count 300'.
+mutants: $(VENV)/.installed-test
+	$(BIN)/python reference_tests/mutants.py $(MUTANTS)
 
 # The oldest NumPy and SciPy that setup.cfg promises, in an environment of its own; backends are left out.
 test-oldest:

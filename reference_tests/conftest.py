@@ -20,7 +20,15 @@ from refsnn.model.shapes import BertConfig, network_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Scripts that made recorded values and constants, and backends: they need packages that the tests do not.
-collect_ignore_glob = ["fuzz.py", "record_*.py", "fit_*.py", "backends/*_backend.py", "backends/wrong.py"]
+collect_ignore_glob = [
+    "fuzz.py",
+    "mutants.py",
+    "on_a_gpu.py",
+    "record_*.py",
+    "fit_*.py",
+    "backends/*_backend.py",
+    "backends/wrong.py",
+]
 
 
 def _folder(variable: str, default: str) -> Path:

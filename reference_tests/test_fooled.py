@@ -242,13 +242,13 @@ def test_a_process_that_answers_twice_is_heard_once(tmp_path, monkeypatch):
 def test_options_stop_at_the_first_failure_show_tracebacks_and_share_the_work(conformed):
     source = RIGHT + "def asr(*given):\n    return deeper()\ndef deeper():\n    return 1 / 0\n"
     status, report, printed, _ = conformed(source, "asr/*", "-x", "--traceback", "--dtype", "float64")
-    assert status == 1 and report["cases"] == 1 and "1 of 4 cases were put" in printed
+    assert status == 1 and report["cases"] == 1 and "1 of 5 cases were put" in printed
     assert "Traceback (most recent call last)" in printed
     message = report["results"][0]["message"]
     assert "wrong.py:4 in asr: return deeper(); then wrong.py:6 in deeper: return 1 / 0" in message
     _, one, _, _ = conformed(source, "asr/*")
     _, two, _, _ = conformed(source, "asr/*", "--jobs", "2")
-    assert one["results"] == two["results"] and len(one["results"]) == 8
+    assert one["results"] == two["results"] and len(one["results"]) == 10
 
 
 def test_a_run_that_is_interrupted_writes_what_was_judged(tmp_path):

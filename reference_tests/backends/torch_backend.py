@@ -17,12 +17,14 @@ MASKED = -10000.0  # added to the scores of padded keys
 
 #: Where it computes: "cpu", or "cuda".
 DEVICE = os.environ.get("REFSNN_DEVICE", "cpu")
+#: TF32 in float32 too, to see that the kit finds it.
+FORCED = os.environ.get("REFSNN_FORCE_TF32") == "1"
 
 
 def to_torch(array, dtype: str) -> torch.Tensor:
     """A tensor of its own; integers stay integers."""
     array = np.asarray(array)
-    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32" or FORCED
     kind = getattr(torch, "float32" if dtype in ("tf32", "bf16_f32") else dtype) if array.dtype.kind == "f" else None
     return torch.tensor(array, dtype=kind, device=DEVICE)
 
@@ -42,7 +44,7 @@ def all_to_numpy(tensors: dict) -> dict[str, np.ndarray]:
 
 class Torch:
     name = "torch"
-    dtypes = ("float64", "float32", "bfloat16", *(("tf32",) if DEVICE == "cuda" else ()))
+    dtypes = ("float64", "float32", "bfloat16", *(("float16", "tf32") if DEVICE == "cuda" else ()))
 
     # --- operations -------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,9 @@
 A backend takes part by one module (or object), its *adapter*, that has some of the functions below. Each takes and
 returns NumPy arrays. What an adapter lacks counts as unsupported, and stays in the denominator.
 
-Every function is told the precision, ``dtype``: "float64", "float32", "float16", "bfloat16", "tf32" or "bf16_f32". Real arrays arrive as
-float64 for "float64" and as float32 otherwise, already rounded to numbers that the precision has; integer arrays are
-int64. What comes back may be any real array that `numpy.asarray` understands.
+Every function is told the precision, ``dtype``: "float64", "float32", "float16", "bfloat16", "tf32" or "bf16_f32". Real
+arrays arrive as float64 for "float64" and as float32 otherwise, already rounded to numbers that the precision has;
+integer arrays are int64. What comes back may be any real array that `numpy.asarray` understands.
 
 ``neurons(current, neuron, dtype) -> spikes``
     Spikes (T, …) of integrate-and-fire neurons under the currents (T, …). ``neuron`` is a dict of numbers: "vth",
@@ -15,11 +15,12 @@ int64. What comes back may be any real array that `numpy.asarray` understands.
 ``op(name, arrays, constants, dtype) -> y``
     An operation; ``arrays`` and ``constants`` are dicts. The table `refsnn.conformance.reference.OPS` names them all.
 ``pullback(name, arrays, constants, cotangent, dtype) -> {array name: cotangent}``
-    The operation's vector-Jacobian product, ``cotangent`` being of the shape of y (() for losses), with respect to every real array but masks (for "embedding", to "table").
+    The operation's vector-Jacobian product, ``cotangent`` being of the shape of y (() for losses), with respect to
+    every real array but masks (for "embedding", to "table").
 ``current(config, params, population, reads, mask, dtype) -> I``
     Input current of one population. ``params`` are its own (key and value get each other's too; the context has the
-    query's, the embeddings the feedback's). ``reads`` holds what it reads, in order, (…, B, N, width) each ("embeddings" reads
-    the input current first); ``mask`` is the (B, N) attention mask, 1 on tokens.
+    query's, the embeddings the feedback's). ``reads`` holds what it reads, in order, (…, B, N, width) each
+    ("embeddings" reads the input current first); ``mask`` is the (B, N) attention mask, 1 on tokens.
 ``rate_map(config, params, batch, dtype) -> {population: rates, "scores/E": raw attention scores of encoder E}``
     The equilibrium rates (B, N, width) of every population, and the scores (B, heads, N, N) of every encoder, counted
     from 0, mask included. With config["feedback"] the rates solve a = F(a); F contracts in every case of the kit.
