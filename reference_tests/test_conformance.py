@@ -433,13 +433,17 @@ BACKENDS = {
         {
             "neurons/ties": "u > V_th",
             "neurons/tie-rule": "u > V_th",
+            "neurons/wide-tie": "u > V_th",
             "neurons/leak-half": "leaks before the reset",
             "neurons/leak-charge": "leaks before the reset",
             "neurons/random-leak": "leaks before the reset",
         },
     ),
-    "spikingjelly_backend": ("spikingjelly", {"neurons/tie-rule": "δ = 0"}),
-    "norse_backend": ("norse", {"neurons/ties": "u > V_th", "neurons/tie-rule": "u > V_th"}),
+    "spikingjelly_backend": ("spikingjelly", {"neurons/tie-rule": "δ = 0", "neurons/wide-tie": "δ = 0"}),
+    "norse_backend": (
+        "norse",
+        {"neurons/ties": "u > V_th", "neurons/tie-rule": "u > V_th", "neurons/wide-tie": "u > V_th"},
+    ),
 }
 
 
