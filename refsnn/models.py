@@ -30,7 +30,7 @@ from .model.student import StudentConfig
 from .ops import Array
 from .readings.equilibrium import equilibrium
 from .readings.rate_map import Rates
-from .readings.simulate import Rule, simulate, spike_blocks
+from .readings.simulate import Rule, simulate, spike_blocks, timesteps
 from .storage.checkpoints import bert_folder, class_names, load_student, load_teacher
 from .storage.run import Run
 
@@ -185,6 +185,7 @@ class Student(_Reader):
         -------
         logits : (B, classes) array
         """
+        t_conv = None if t_conv is None else timesteps("t_conv", t_conv)
         if isinstance(inputs, Batch):
             network, last = first_position(self.network), self.network.readouts[-1]
             batch = self._taken(inputs)

@@ -189,6 +189,12 @@ def _given(recipe: Recipe, teacher: Any, packs: bool, task: Task | None = None) 
     if task is not None and "classifier.weight" in pretrained:
         head = ready_head(folder, pretrained, task)
         pretrained = {name: value for name, value in pretrained.items() if name not in head}
+    asked = task is not None and task.outputs > 1 and recipe.targets == "soft" and recipe.epochs_prediction
+    if asked and not recipe.epochs_teacher and not head:
+        raise InputError(
+            f"`epochs_teacher` is 0, but {folder} has no classifier, so its soft labels would be random; fine-tune it, "
+            "or learn the true labels (`targets` true)"
+        )
     pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
     if recipe.limit > config.max_position_embeddings:
         raise InputError(

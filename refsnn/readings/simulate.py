@@ -73,7 +73,7 @@ def spike_stream(
     InputError
         `t_conv` or `block` is not positive, the rule is unknown, or some units do not spike.
     """
-    t_conv, block = _steps("t_conv", t_conv), _steps("block", block)
+    t_conv, block = timesteps("t_conv", t_conv), timesteps("block", block)
     one_of("rule", rule, get_args(Rule))
     check_inputs(network, params, batch)
     yield from _stream(network, params, batch, t_conv, rule, block, stops)
@@ -273,16 +273,41 @@ def _times(t_conv: int | Sequence[int]) -> list[int]:
         given = [t_conv]
     if not given:
         raise InputError(f"`t_conv` is {shown(t_conv)}, but rates are read after one step or more")
-    return sorted({_steps("t_conv", t) for t in given})
+    return sorted({timesteps("t_conv", t) for t in given})
 
 
-def _steps(name: str, given: object) -> int:
-    """Return a number of timesteps, or say that it is none."""
+#: Timesteps of one simulation: beyond them not every spike count is a number in float32.
+MOST = 2**24
+
+
+def timesteps(name: str, given: object) -> int:
+    """Return a number of timesteps as Python's.
+
+    Parameters
+    ----------
+    name : str
+        The argument's, for the message.
+    given : object
+
+    Returns
+    -------
+    steps : int
+
+    Raises
+    ------
+    InputError
+        It is no whole number from 1 to `MOST`.
+
+    Examples
+    --------
+    >>> timesteps("t_conv", np.int64(8))
+    8
+    """
     try:
-        return whole(name, given)
+        return whole(name, given, most=MOST)
     except InputError:
         raise InputError(
-            f"`{name}` is {shown(given)}, but a simulation takes a whole number, at least one step"
+            f"`{name}` is {shown(given)}, but a simulation takes a whole number, at least one step and at most {MOST}"
         ) from None
 
 
@@ -340,7 +365,7 @@ def simulate(
     sequences, positions = batch.input_ids.shape
     shares = max(min(-(-batch.input_ids.size // SHARE), sequences), 1)
     if block is not None:
-        block = _steps("block", block)
+        block = timesteps("block", block)
     else:
         block = max(ROWS // max(-(-sequences // shares) * positions, 1), 1)
 
