@@ -22,7 +22,7 @@ from ..ops import Array
 from .inputs import check_inputs, check_known, dropout_shapes
 from .rate_map import Rates
 
-__all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
+__all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream", "timesteps"]
 
 Rule = Literal["inst", "running"]
 
