@@ -203,14 +203,14 @@ ALL = ("float64", "float32", "float16", "bfloat16")
 def _neurons(seed: int) -> Iterator[Case]:
     t = 24
 
-    def case(kind: str, requirement: str, note: str, current: Array, exact=(), features=(), **neuron: float) -> Case:
+    def case(kind: str, requirement: str, note: str, current: Array, exact=(), features=(), **neuron: Any) -> Case:
         constants = {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 0.0} | neuron
         return Case(
             f"neurons/{kind}", "neuron", requirement, "neurons", ("neurons", *features), {"neuron": constants},
             {"current": current}, exact=exact, note=note,
         )  # fmt: skip
 
-    def dyadic(kind: str, mean: float, steps: int = t, grain: float = 8, **neuron: float) -> Array:
+    def dyadic(kind: str, mean: float, steps: int = t, grain: float = 8, **neuron: Any) -> Array:
         """Currents that are multiples of V_th/8 between −1/2 and 2, at which no potential meets the threshold."""
         constants = Neuron(tie=0.0, **neuron)
         draws = _rng(seed, "neurons", kind).normal(mean, 0.5, (steps, 1000))

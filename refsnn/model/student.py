@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..schema import checked
 from .families import spiking_bert
 from .network import Network
-from .neurons import Neuron
+from .neurons import Neuron, Polarity
 from .shapes import LARGEST, BertConfig, network_shapes
 
 __all__ = ["StudentConfig"]
@@ -97,7 +97,10 @@ class StudentConfig:
         -------
         values : dict
         """
-        values = {**self.bert.to_dict(), **asdict(self.neuron), "feedback": self.feedback}
+        neuron = asdict(self.neuron)
+        if not self.neuron.signed:
+            del neuron["polarity"]  # the paper's, and every file's before there were others
+        values = {**self.bert.to_dict(), **neuron, "feedback": self.feedback}
         if self.populations:
             values["populations"] = {name: dict(constants) for name, constants in self.populations.items()}
         if self == self.body:
@@ -162,7 +165,7 @@ def _refuse_near_misses(source: object, values: Mapping[str, Any]) -> None:
 
 
 #: A neuron's constants, and what else a student's configuration has of its own, with their types.
-CONSTANTS: dict[str, Any] = {"vth": float, "leak": float, "u0": float, "tie": float | None}
+CONSTANTS: dict[str, Any] = {"vth": float, "leak": float, "u0": float, "tie": float | None, "polarity": Polarity}
 SCHEMA: dict[str, Any] = CONSTANTS | {
     "feedback": bool,
     "populations": dict[str, dict],  # type: ignore[type-arg]
