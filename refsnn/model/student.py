@@ -34,6 +34,9 @@ class StudentConfig:
     feedback : bool
     populations : mapping
         Population -> the constants of its own, which take the place of the neuron's: ``{"embeddings": {"u0": 0.0}}``.
+    per_feature : bool
+        Whether features have synapses of their own for residuals, and neurons thresholds; see
+        `refsnn.model.families.spiking_bert`.
 
     Examples
     --------
@@ -51,12 +54,13 @@ class StudentConfig:
     neuron: Neuron = field(default_factory=Neuron)
     feedback: bool = False
     populations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    per_feature: bool = False
 
     @property
     def network(self) -> Network:
         """The network that these numbers describe."""
         own = {name: replace(self.neuron, **constants) for name, constants in self.populations.items()}
-        return spiking_bert(self.bert, self.neuron, self.feedback, own)
+        return spiking_bert(self.bert, self.neuron, self.feedback, own, self.per_feature)
 
     @property
     def body(self) -> StudentConfig:
@@ -66,7 +70,7 @@ class StudentConfig:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of all parameters: the network, the map `fit` to the teacher's width, the classifier."""
-        shapes = network_shapes(self.bert, self.feedback)
+        shapes = network_shapes(self.bert, self.feedback, self.per_feature)
         for head, out in (("fit", self.teacher_width), ("classifier", self.classes)):
             if out:
                 shapes |= {f"{head}.weight": (out, self.bert.hidden_size), f"{head}.bias": (out,)}
@@ -101,6 +105,8 @@ class StudentConfig:
         if not self.neuron.signed:
             del neuron["polarity"]  # the paper's, and every file's before there were others
         values = {**self.bert.to_dict(), **neuron, "feedback": self.feedback}
+        if self.per_feature:
+            values["per_feature"] = True
         if self.populations:
             values["populations"] = {name: dict(constants) for name, constants in self.populations.items()}
         if self == self.body:
@@ -149,7 +155,9 @@ class StudentConfig:
             )
         try:
             bert = BertConfig.from_dict(values)
-            config = cls(bert, width, classes, neuron, values.get("feedback", False), own)
+            config = cls(
+                bert, width, classes, neuron, values.get("feedback", False), own, values.get("per_feature", False)
+            )
             config.network  # noqa: B018 - names of populations are checked where they are used
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
@@ -168,6 +176,7 @@ def _refuse_near_misses(source: object, values: Mapping[str, Any]) -> None:
 CONSTANTS: dict[str, Any] = {"vth": float, "leak": float, "u0": float, "tie": float | None, "polarity": Polarity}
 SCHEMA: dict[str, Any] = CONSTANTS | {
     "feedback": bool,
+    "per_feature": bool,
     "populations": dict[str, dict],  # type: ignore[type-arg]
     "teacher_width": int,
     "classes": int,

@@ -19,7 +19,7 @@ from .fast import TAIL, gelu_float32
 
 Array = NDArray[Any]
 
-__all__ = ["Array", "clip", "embedding", "gelu", "layer_norm", "linear", "relu", "tanh"]
+__all__ = ["Array", "clip", "embedding", "gelu", "layer_norm", "linear", "relu", "scale", "tanh"]
 
 
 def check_indices(indices: Array, count: int, what: str) -> None:
@@ -264,6 +264,34 @@ def tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """
     y = np.tanh(x)
     return y, lambda dy: dy * (1 - y * y)
+
+
+def scale(x: Array, weight: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """``y = w ⊙ x``: one factor for each feature.
+
+    Parameters
+    ----------
+    x : (..., D) array
+    weight : (D,) array
+
+    Returns
+    -------
+    y : (..., D) array
+    pullback : callable
+        ``pullback(dy) -> (dx, dweight)``.
+
+    Examples
+    --------
+    >>> y, pullback = scale(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([2.0, 0.5]))
+    >>> y, pullback(np.ones((2, 2)))[1]
+    (array([[2., 1.],
+           [6., 2.]]), array([4., 6.]))
+    """
+
+    def pullback(dy: Array) -> tuple[Array, Array]:
+        return dy * weight, (dy * x).reshape(-1, x.shape[-1]).sum(axis=0)
+
+    return x * weight, pullback
 
 
 def clip(x: Array, edge_derivative: float = 0.0, low: float = 0.0) -> tuple[Array, Callable[[Array], Array]]:

@@ -123,7 +123,7 @@ class _CutQuery(Attention):
 def _cut_query(population: Population, network: Network) -> Population:
     attention, neuron = population.projection, population.neuron
     assert isinstance(attention, Attention) and neuron is not None
-    return replace(population, projection=_CutQuery(attention.query, attention.heads, neuron.vth))
+    return replace(population, projection=_CutQuery(attention.query, attention.heads, attention.threshold, neuron.vth))
 
 
 @dataclass(frozen=True)
