@@ -160,7 +160,9 @@ def internal_loss(
     return losses, pullback
 
 
-def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable[[Array], tuple[Array, Params]]]:
+def logits(
+    params: Mapping[str, Array], readout: Array, rectified: bool = True
+) -> tuple[Array, Callable[[Array], tuple[Array, Params]]]:
     """Class scores of the student: ``z = W_c·relu(a_[CLS]) + b_c``, a linear map of the last encoder's [CLS] rates.
 
     Parameters
@@ -168,6 +170,8 @@ def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable
     params : mapping
         Holds ``classifier.weight`` and ``classifier.bias``.
     readout : (B, N, D) array
+    rectified : bool
+        Whether there is the ReLU; see `refsnn.model.network.Network.rectified`.
 
     Returns
     -------
@@ -175,7 +179,7 @@ def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable
     pullback : callable
         ``pullback(dlogits) -> (dreadout, dparams)``. ReLU passes nothing where a rate is exactly 0.
     """
-    active, relu_pullback = ops.relu(readout[:, 0])
+    active, relu_pullback = ops.relu(readout[:, 0]) if rectified else (readout[:, 0], lambda dy: dy)
     z, linear_pullback = ops.linear(active, params["classifier.weight"], params["classifier.bias"])
 
     def pullback(dz: Array) -> tuple[Array, Params]:
@@ -292,7 +296,7 @@ def prediction_gradients(
     """
     values, _, linearisation, statistics = _linearise(network, params, batch, simulated, scheme)
     last = network.readouts[-1]
-    z, logits_pullback = logits(params, values[last])
+    z, logits_pullback = logits(params, values[last], network.rectified)
     value, loss_pullback = loss(z)
     dlast, gradients = logits_pullback(loss_pullback(1.0))
     statistics |= _gradient(linearisation, {last: dlast}, gradients, scheme.solve)

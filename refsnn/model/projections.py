@@ -387,7 +387,7 @@ class AddNorm:
         return [
             *_affine("linear", widths[0], width, rates[0]),
             ("residual", *residual),
-            *[("residual", "read", width)] * own,
+            *[("residual", "read", width * (rates[1] or 0.0))] * own,
             *_layer_norm("normalisation", width),
         ]
 
