@@ -161,7 +161,8 @@ def _tensors(case: Case) -> dict[str, Array]:
     tensors = {f"input/{name}": value for name, value in case.inputs.items()}
     tensors |= {f"constant/{name}": value for name, value in _constants(case.settings).items()}
     # Networks' spikes are bytes; those of single neurons have their currents' type, for the simplest of readers.
-    kind = np.uint8 if case.function == "simulate" else np.float64
+    signed = "polarity" in case.settings.get("config", {})
+    kind = (np.int8 if signed else np.uint8) if case.function == "simulate" else np.float64
     return tensors | {f"output/{name}": value.astype(kind) for name, value in expectation(case).values.items()}
 
 
@@ -171,7 +172,7 @@ def write_bundle(folder: str | os.PathLike, suite: str = "tiny", seed: int = 0) 
     Parameters
     ----------
     folder : path
-    suite : {"tiny", "base"}
+    suite : {"tiny", "base", "signed"}
     seed : int
 
     Returns

@@ -22,7 +22,7 @@ from ..ops import Array
 from .inputs import check_inputs, check_known, dropout_shapes
 from .rate_map import Rates
 
-__all__ = ["Rule", "rates_and_firing", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
+__all__ = ["Rule", "currents", "rates_and_firing", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
 
 Rule = Literal["inst", "running"]
 
@@ -167,6 +167,32 @@ def spike_blocks(
         if name == network.populations[-1].name:
             yield t, spikes
             spikes = {}
+
+
+def currents(
+    population: Population, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array, t_conv: int
+) -> Array:
+    """Currents of one population over T steps, by the rule ``running``, from all the spikes that it reads.
+
+    Parameters
+    ----------
+    population : Population
+    params : mapping
+    reads : tuple of arrays
+        Spikes (T, B, N, width) of any type; (B, N, width) of the constant input.
+    mask : array
+        As from `refsnn.model.batch.attention_mask`.
+    t_conv : int
+        T.
+
+    Returns
+    -------
+    current : (T, B, N, width) array
+    """
+    times = np.arange(1, t_conv + 1, dtype=mask.dtype).reshape(-1, 1, 1, 1)
+    means = tuple(r if r.ndim == 3 else np.cumsum(r, axis=0, dtype=mask.dtype) / times for r in reads)
+    integral = times * population.projection(params, means, mask)[0]  # t·f(ā[t])
+    return np.diff(integral, axis=0, prepend=np.zeros_like(integral[:1]))
 
 
 class _RunningMeans:
