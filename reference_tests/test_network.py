@@ -15,7 +15,8 @@ from refsnn.model.dropout import dropout_masks
 from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT, first_position
 from refsnn.model.neurons import Neuron, asr, fire_loop
-from refsnn.model.shapes import BertConfig, feature_shapes
+from refsnn.model.parameters import check_parameters
+from refsnn.model.shapes import BertConfig, feature_shapes, network_shapes
 from refsnn.readings.certify import certify
 from refsnn.readings.energy import count
 from refsnn.readings.rate_map import rate_map, scores
@@ -287,6 +288,20 @@ def test_scales_of_one_are_the_papers_network():
     ):
         for name in one:
             np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5])
+def test_thresholds_that_are_not_positive_are_refused(value):
+    params = random_parameters(SMALL, 4, per_feature=True)
+    params["encoder.layer.1.intermediate.threshold"][3] = value
+    network = spiking_bert(SMALL, per_feature=True)
+    with pytest.raises(InputError, match=r"intermediate\.threshold holds .*, but thresholds are positive"):
+        simulate(network, params, random_batch(SMALL, 4), 4)
+    with pytest.raises(InputError, match=r"model: encoder\.layer\.1\.intermediate\.threshold holds"):
+        check_parameters(params, network_shapes(SMALL, per_feature=True), "model")
+    del params["encoder.layer.0.output.residual.weight"]
+    with pytest.raises(InputError, match=r"encoder\.layer\.0\.output\.residual\.weight"):
+        simulate(network, params, random_batch(SMALL, 4), 4)
 
 
 def test_a_threshold_of_its_own_is_what_a_neuron_of_that_threshold_has():

@@ -291,7 +291,8 @@ class Attention:
         return y, pullback
 
     def shapes(self, widths: Widths, width: int) -> Shapes:
-        return Linear(self.query).shapes(widths, widths[1])  # queries are compared with keys
+        own: Shapes = {} if self.threshold is None else {self.threshold: (width,)}
+        return Linear(self.query).shapes(widths, widths[1]) | own  # queries are compared with keys
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         h, key, value = reads
@@ -365,7 +366,8 @@ class AddNorm:
 
     def shapes(self, widths: Widths, width: int) -> Shapes:
         norm: Shapes = {f"{self.norm}.weight": (width,), f"{self.norm}.bias": (width,)}
-        return Linear(self.dense).shapes(widths, width) | norm
+        own: Shapes = {} if self.residual is None else {self.residual: (width,)}
+        return Linear(self.dense).shapes(widths, width) | own | norm
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         a, residual = reads
@@ -421,7 +423,8 @@ class Gelu:
         return y, pullback
 
     def shapes(self, widths: Widths, width: int) -> Shapes:
-        return Linear(self.name).shapes(widths, width)
+        own: Shapes = {} if self.threshold is None else {self.threshold: (width,)}
+        return Linear(self.name).shapes(widths, width) | own
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         slope = 1.13 / _least(params, self.threshold)  # the largest slope of GELU is 1.129
