@@ -19,7 +19,7 @@ from refsnn.model.parameters import check_parameters
 from refsnn.model.shapes import BertConfig, feature_shapes, network_shapes
 from refsnn.readings.certify import certify
 from refsnn.readings.energy import count
-from refsnn.readings.rate_map import rate_map, scores
+from refsnn.readings.rate_map import rate_map, scores, sweep
 from refsnn.readings.simulate import simulate, spike_blocks, spike_steps
 
 CONFIGS = st.builds(
@@ -275,6 +275,41 @@ def test_operation_count_of_one_small_encoder_by_hand():
     assert running.products == 10 * 2 * n * d  # attention multiplies rates at every step, spike or no spike
     assert running.accumulates == pytest.approx(by_hand - (key + value) * n * d, rel=1e-14)
     assert running.gain < energy.gain
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(CONFIGS, st.sampled_from(["retractable", "ternary"]), st.integers(0, 99), st.integers(1, 24), st.booleans())
+def test_few_steps_of_running_are_the_quantised_rate_map(config, polarity, seed, t_conv, gentle):
+    """Each population, but for its lag; all of them, where nobody lags: docs/derivations.md, proposition 6."""
+    neuron = Neuron(polarity=polarity, u0=0.5 if polarity == "retractable" else 0.1)
+    network = spiking_bert(config, neuron, per_feature=True)
+    params, batch = random_parameters(config, seed, per_feature=True), random_batch(config, seed, 2, 4)
+    if gentle:  # nothing but constants and, of contexts, spikes that neurons of higher thresholds count
+        params = {k: 0 * v if v.ndim > 1 or k.endswith("LayerNorm.weight") else v for k, v in params.items()}
+        params = {k: np.maximum(v, 1) if k.endswith("threshold") else v for k, v in params.items()}
+    steps = list(spike_steps(network, params, batch, t_conv, "running"))
+    integrals = {p.name: [] for p in network.populations}  # t·f(ā[t]) in thresholds
+    for t, _, means in steps:
+        currents = sweep(network, params, batch, at=means, t_conv=None)[0]
+        for p in network.populations:
+            reads = tuple(currents[INPUT] if r == INPUT else means[r] for r in p.reads)
+            integrals[p.name].append(t * p.projection(params, reads, attention_mask(batch, np.dtype(float)))[0])
+    rates, kept_up = steps[-1][2], True
+    for p in network.populations:
+        summed = neuron.u0 + 1 - neuron.due + 1e-9 + np.stack(integrals[p.name])
+        target = np.floor(summed) if polarity == "ternary" else np.maximum(np.floor(summed), 0)
+        lag = np.zeros(target.shape[1:])
+        for moved in np.abs(np.diff(target, axis=0, prepend=0)):
+            lag = np.maximum(lag + moved - 1, 0)
+        quantised = np.clip(target[-1], neuron.low * t_conv, t_conv) / t_conv
+        off = np.abs(rates[p.name] - quantised)
+        assert (off <= lag / t_conv + 1e-12).all(), p.name
+        kept_up = kept_up and off.max() < 1e-12
+    assert kept_up or not gentle
+    if kept_up:
+        for name, value in sweep(network, params, batch, t_conv=t_conv)[0].items():
+            if name != INPUT:
+                np.testing.assert_allclose(rates[name], value, atol=1e-12, err_msg=name)
 
 
 def test_scales_of_one_are_the_papers_network():

@@ -203,3 +203,51 @@ def test_a_polarity_is_written_only_where_it_is_not_the_papers():
         StudentConfig.from_dict(values | {"polarity": "both"})
     with pytest.raises(InputError, match="populations"):
         StudentConfig.from_dict(values | {"populations": {"embeddings": {"polarity": 1}}})
+
+
+def followed(neuron, current):
+    """Net counts n and what they follow, m, with the lag's bound: docs/derivations.md, propositions 4 and 5."""
+    spikes, _ = fire(current, neuron)
+    summed = neuron.u0 + np.cumsum(current, axis=0) / neuron.vth
+    target = np.floor(summed + 1 - neuron.due)
+    target = np.maximum(target, 0) if neuron.polarity == "retractable" else target
+    bound, lag = np.zeros(current.shape), np.zeros(current.shape[1:])
+    for t, moved in enumerate(np.abs(np.diff(target, axis=0, prepend=0))):
+        lag = np.maximum(lag + moved - 1, 0)
+        bound[t] = lag
+    return np.cumsum(spikes, axis=0), target, bound
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["retractable", "ternary"]), st.sampled_from([0.0, 0.25, 0.5, 0.875]),
+    st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([0.5, 2.0, 6.0]), st.integers(0, 99),
+)  # fmt: skip
+def test_counts_follow_what_was_summed(polarity, u0, vth, size, seed):
+    neuron = made(polarity, u0, vth=vth, tie=0.0)
+    current = vth * np.rint(np.random.default_rng(seed).normal(0.2, size, (40, 30)) * 8) / 8  # nothing rounds
+    n, m, bound = followed(neuron, current)
+    before = np.concatenate([np.zeros((1, 30)), n[:-1]])
+    np.testing.assert_array_equal(n, before + np.sign(m - before))
+    assert (np.abs(m - n) <= bound).all()
+    steady = np.abs(np.diff(m, axis=0, prepend=0)).max(axis=0) <= 1
+    assert (n == m)[:, steady].all()
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.sampled_from(["retractable", "ternary"]), st.floats(-0.9, 0.9), st.integers(-6, 6), st.integers(0, 99))
+def test_a_lag_is_made_up_for_as_fast_as_is_said(polarity, x, jump, seed):
+    neuron = made(polarity, 0.5, tie=0.0)
+    current = np.full((120, 1), x)
+    current[:2] = jump
+    n, m, _ = followed(neuron, current)
+    behind = int(m[1, 0] - n[1, 0])
+    speed = 1 - x if behind > 0 else 1 + x
+    settled = 1 + int(np.ceil(abs(behind) / speed))
+    assert (n == m)[settled:, 0].all()
+
+
+def test_an_unsigned_neuron_keeps_what_it_fired_too_much():
+    current = np.array([1.0, 1.0, -2.0, 0.0, 0.5])[:, None]
+    counts = {polarity: fire(current, Neuron(polarity=polarity))[0].sum() for polarity in POLARITIES[:2]}
+    assert counts == {"unsigned": 2, "retractable": 0}
