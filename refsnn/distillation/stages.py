@@ -534,9 +534,9 @@ def _answers(
 
     The teacher does not change any more: its soft labels are computed once, not once an epoch.
     """
-    todo = recipe.stage(stage).epochs and not finished(run, recipe.stage(stage))
-    soft = recipe.targets == "soft" and student.classes > 1 and todo
-    target = predict_teacher(config, teacher, examples) if soft else None
+    soft = recipe.targets == "soft" and student.classes > 1 and recipe.stage(stage).epochs
+    todo = soft and not finished(run, recipe.stage(stage))
+    target = predict_teacher(config, teacher, examples) if todo else None
     if target is not None and not np.isfinite(target).all():
         raise InputError(f"the teacher's class scores are not finite, so stage {stage} has nothing to learn from")
 
