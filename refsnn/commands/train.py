@@ -29,6 +29,7 @@ def _demo(options: Any) -> int:
 RECIPE_HELP = {
     "max_length": "limit in tokens (default: the task's, 64 for CoLA and SST-2, 128 otherwise)",
     "batch_size": "examples per step",
+    "batch_size_internal": "the same in the internal stage (default: as in the others)",
     "schedule_internal": "learning rate of the internal stage: constant, or warm-up and linear decay",
     "attention_weight": "weight of the attention loss in the general and internal stages",
     "targets": "what the prediction stage learns: the teacher's soft labels or the true ones; a regression always "
@@ -151,7 +152,7 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         metavar="PLAN",
-        help="paper, small, converted, deep or tiny, or a TOML file of the same kind",
+        help="paper, small, converted, deep, few-steps or tiny, or a TOML file of the same kind",
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder for everything")
     parser.add_argument("--data", metavar="DATA", help="folder with one of each task, or hub (default: the plan's)")

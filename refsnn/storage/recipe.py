@@ -74,6 +74,7 @@ RANGES = {
     "seed": (0, 10**18),
     "max_length": (3, 2**20),
     "batch_size": (1, 10**6),
+    "batch_size_internal": (1, 10**6),
     "t_conv": (1, 10**6),
     "hidden_size": (1, 2**20),
     "intermediate_size": (1, 2**20),
@@ -98,6 +99,8 @@ class Recipe:
     max_length : int or None
         Limit in tokens; the task's own where None.
     batch_size : int
+    batch_size_internal : int or None
+        Of the internal stage; that of the others where None.
     epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
         0 leaves a stage out.
     lr_teacher, lr_general, lr_internal, lr_prediction : float
@@ -178,6 +181,7 @@ class Recipe:
     own: Task | None = None
     polarity: Polarity = "unsigned"
     per_feature: bool = False
+    batch_size_internal: int | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS and self.own is None:
@@ -278,12 +282,14 @@ class Recipe:
         -------
         stage : Stage
         """
-        schedule = self.schedule_internal if name == "internal" else "linear"
-        return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
+        internal = name == "internal"
+        schedule = self.schedule_internal if internal else "linear"
+        size = (internal and self.batch_size_internal) or self.batch_size
+        return Stage(name, getattr(self, f"epochs_{name}"), size, getattr(self, f"lr_{name}"), schedule)
 
 
 #: Fields that are written only where they are not this: files from before there were any stay as they are.
-LATER = {"polarity": "unsigned", "per_feature": False}
+LATER = {"polarity": "unsigned", "per_feature": False, "batch_size_internal": None}
 
 #: Fields of a recipe that are real numbers, and fields of a task of one's own.
 REALS = [field.name for field in fields(Recipe) if "float" in str(field.type)]
