@@ -375,10 +375,12 @@ def rates_and_firing(
 
     Parameters
     ----------
-    network, params, batch, t_conv, rule, block, leak, keep, threads
+    network, params, batch, t_conv, rule, block, leak, keep
         As in `simulate`.
     counted : sequence of str
         The populations whose firing is wanted.
+    threads : int
+        As in `simulate`.
 
     Returns
     -------
