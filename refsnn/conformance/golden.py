@@ -276,7 +276,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     said = read_json(path)
     if said.get("schema") != SCHEMA:
         raise InputError(f"{folder} holds a bundle of schema {said.get('schema')!r}, but {SCHEMA!r} was expected")
-    kinds = {"schema": str, "suite": Literal["tiny", "base"], "seed": int, "cases": dict[str, dict]}
+    kinds = {"schema": str, "suite": Literal["tiny", "base", "signed"], "seed": int, "cases": dict[str, dict]}
     checked(path, said, kinds, "", kinds, closed=False)
     if said["seed"] < 0:
         raise InputError(f"{path}: the seed is {said['seed']}, but it must be at least 0")
