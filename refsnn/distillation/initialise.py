@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from ..model.projections import AddNorm, Attention, Gelu, Linear
 from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..ops import Array
+from ..parallel import each, threads
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import activity, rate_map
 from ..readings.simulate import currents, simulate
@@ -210,7 +211,7 @@ def calibrated(
         kind = kind_of(name)
         if kind == "intermediate":
             size = np.quantile(np.abs(values) if low else values, 1 - clipped, axis=None if uniform else 0)
-            threshold = np.maximum(size, 1e-3)
+            threshold = np.maximum(np.asarray(size, np.float64), 1e-3)
             own[name] = {"vth": float(threshold)} if uniform else {}
             own[name] |= {} if student.neuron.signed else {"u0": 0.0}
             images[name] = Affine(np.broadcast_to(1 / threshold, values.shape[1:]), np.zeros(values.shape[1]))
@@ -355,7 +356,8 @@ def refitted(
         return activity(population, params, reads, mask)[0]
 
     def off(population: Population, params: Params, reads: tuple[Array, ...], theirs: tuple[Array, ...]):
-        return _errors(population, params, teacher, images, reads, theirs)
+        wide = reads[0].astype(np.float64), *reads[1:]
+        return _errors(population, params, teacher, images, wide, theirs)
 
     return _layer_by_layer(student, params, teacher, batches, rates, off, {"attention_output", "output"})
 
@@ -441,7 +443,7 @@ def _errors(
         if isinstance(projection, Linear):
             image = images[population.name].times(population.neuron.vth)
             wanted = image.scale * wanted + image.shift
-    x = own[0].astype(np.float64)  # (..., tokens, in)
+    x = own[0]  # (..., tokens, in)
     return name, x, wanted - (x @ params[f"{name}.weight"].T + params[f"{name}.bias"] + extra)
 
 
@@ -474,10 +476,14 @@ def _layer_by_layer(
         if ours.kind in kinds:
             seen = (_reads(ours, own, other, real) for real, _, own, other in states)
             params |= _least_squares(params, (off(ours, params, *reads) for reads in seen))
-        for _, mask, own, other in states:
-            reads, originals = _reads(ours, own, other)
-            own[ours.name] = respond(ours, params, reads, mask)
-            other[ours.name], _ = theirs.projection(teacher, originals, mask)
+
+        def both(state: Any, at: tuple[Population, Population, Params] = (ours, theirs, params)) -> tuple[Array, Array]:
+            (mine, other, fitted), (_, mask, *known) = at, state
+            reads, originals = _reads(mine, *known)
+            return respond(mine, fitted, reads, mask), other.projection(teacher, originals, mask)[0]
+
+        for (_, _, own, other), found in zip(states, each(both, states, threads()), strict=True):
+            own[ours.name], other[ours.name] = found
             for name in [name for name in own if readers.get(name) == ours.name]:
                 del own[name], other[name]  # nobody reads them any more
     return params
@@ -501,7 +507,7 @@ def _least_squares(params: Mapping[str, Array], samples: Iterable[Error]) -> Par
     for name, reads, errors in samples:
         moved, x, error = name, reads.reshape(-1, reads.shape[-1]), errors.reshape(-1, errors.shape[-1])
         count += len(x)
-        found = [x.sum(axis=0), error.sum(axis=0), x.T @ x, x.T @ error]
+        found = [np.asarray(part, np.float64) for part in (x.sum(axis=0), error.sum(axis=0), x.T @ x, x.T @ error)]
         sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
     assert sums is not None
     (mean_x, mean_e), gram, cross = (total / count for total in sums[:2]), sums[2], sums[3]
