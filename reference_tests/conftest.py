@@ -52,10 +52,12 @@ SMALL = BertConfig(
 )
 
 
-def random_parameters(config: BertConfig, seed: int, feedback: bool = False, scale: float = 0.4, extra=None):
+def random_parameters(
+    config: BertConfig, seed: int, feedback: bool = False, scale: float = 0.4, extra=None, per_feature=False
+):
     """Parameters without zeros or ones, so that no term of a formula can be left out unnoticed."""
     rng = np.random.default_rng(seed)
-    params = initial_parameters(network_shapes(config, feedback) | (extra or {}), rng, scale, np.float64)
+    params = initial_parameters(network_shapes(config, feedback, per_feature) | (extra or {}), rng, scale, np.float64)
     params = {name: value + 0.2 * rng.normal(size=value.shape) for name, value in params.items()}
     if feedback:
         params["feedback.weight"] *= 0.3

@@ -25,6 +25,7 @@ from refsnn.reproduction.progress import duration, time_left
 from refsnn.reproduction.reproduce import reproduce
 from refsnn.reproduction.summary import _over_seeds, plan_page, text_table
 from refsnn.storage.checkpoints import load_student
+from refsnn.storage.recipe import Recipe
 from refsnn.storage.run import Run
 from refsnn.workers import Workers
 
@@ -352,7 +353,7 @@ def test_without_data_text_and_teacher_are_made(tmp_path, capsys):
 # Plans
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "converted", "deep", "tiny"])
+@pytest.mark.parametrize("name", ["paper", "small", "converted", "deep", "few-steps", "tiny"])
 def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
     plan = read_plan(name)
     assert replace(plan, source="") == replace(read_plan(f"{name}.toml"), source="")
@@ -367,6 +368,23 @@ def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
         assert plan.tasks["sst2"].max_length == 64 and plan.tasks["qqp"].max_length == 128
         assert (plan.general.batch_size, plan.general.lr_general, plan.general.epochs_general) == (128, 5e-5, 3)
         assert {(r.batch_size, r.lr_internal, r.lr_prediction) for r in plan.tasks.values()} == {(32, 5e-5, 3e-5)}
+    if name in ("deep", "few-steps"):
+        recipe = plan.tasks["sst2"]
+        assert (recipe.polarity, recipe.per_feature, recipe.init, recipe.t_conv) == ("ternary", True, "converted", 8)
+        assert (recipe.stage("teacher").batch_size, recipe.stage("internal").batch_size) in ((32, 64), (32, 32))
+
+
+def test_what_a_recipe_has_only_since_later_is_written_only_where_it_is_used():
+    """Files from before polarities, scales per feature and another batch size stay as they are, byte for byte."""
+    later = {"polarity": "ternary", "per_feature": True, "batch_size_internal": 64}
+    plain = Recipe("sst2", 2)
+    assert not later.keys() & plain.to_dict().keys()
+    recipe = Recipe("sst2", 2, **later)
+    assert {name: recipe.to_dict()[name] for name in later} == later
+    assert Recipe.from_dict(recipe.to_dict()) == recipe and Recipe.from_dict(plain.to_dict()) == plain
+    for name, value in (("polarity", "both"), ("per_feature", 1), ("batch_size_internal", 0), ("u0", 0.5)):
+        with pytest.raises(InputError, match=f"`?{name}`? is {value!r}"):
+            Recipe("sst2", 2, **later | {name: value})
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ class Student(_Reader):
                 rates = equilibrium(network, self.params, batch).rates
             else:
                 rates = simulate(network, self.params, batch, t_conv, rule, keep=[last])[t_conv]
-            return logits(self.params, rates[last])[0]
+            return logits(self.params, rates[last], network.rectified)[0]
         if t_conv is None:
             return predict_rates(self.config, self.params, self.examples(inputs))
         found = predict_spikes(self.config, self.params, self.examples(inputs), [t_conv], rule, activity=False)
@@ -237,7 +237,7 @@ class Student(_Reader):
         Returns
         -------
         rates : dict
-            Population name -> (B, N, width) array in [0, 1].
+            Population name -> (B, N, width) array in [0, 1]; of ternary neurons in [−1, 1].
         """
         return equilibrium(self.network, self.params, self._taken(inputs)).rates
 
@@ -253,7 +253,7 @@ class Student(_Reader):
         Returns
         -------
         rates : dict
-            T -> population name -> (B, N, width) array in [0, 1].
+            T -> population name -> (B, N, width) array in [0, 1]; of ternary neurons in [−1, 1].
         """
         return simulate(self.network, self.params, self._taken(inputs), t_conv, rule)
 

@@ -62,9 +62,13 @@ def _certify(options: Any) -> int:
     return 1 if any(v.wrong for v in verdicts.values()) else 0
 
 
+#: Help of the option that names a suite.
+SUITE = "sizes, or signed spikes in place of the paper's (default: %(default)s)"
+
+
 def _conform_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("adapter", metavar="MODULE", help="module (or module:object) with the adapter's functions")
-    parser.add_argument("--suite", choices=("tiny", "base"), default="tiny", help="sizes (default: %(default)s)")
+    parser.add_argument("--suite", choices=("tiny", "base", "signed"), default="tiny", help=SUITE)
     add_seed(parser, "fixes every number")
     parser.add_argument("--dtype", nargs="+", choices=PRECISIONS, help="precisions (default: the adapter's)")
     parser.add_argument("--only", metavar="PATTERN", help="cases whose id matches, such as 'neurons/*'")
@@ -112,7 +116,7 @@ def _golden_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     write = actions.add_parser("write", help="write a bundle", description="Write a golden bundle.")
     write.add_argument("folder", metavar="DIR", help="folder to write into")
-    write.add_argument("--suite", choices=("tiny", "base"), default="tiny", help="sizes (default: %(default)s)")
+    write.add_argument("--suite", choices=("tiny", "base", "signed"), default="tiny", help=SUITE)
     add_seed(write, "fixes every number")
     again = "compute a bundle again and compare every number"
     verify = actions.add_parser("verify", help=again, description=again.capitalize() + ".")

@@ -20,7 +20,7 @@ from ..ops import Array
 from ..parallel import each, threads
 from ..progress import progress
 from ..readings.equilibrium import equilibrium
-from ..readings.simulate import SHARE, Rule, simulate
+from ..readings.simulate import SHARE, Rule, rates_and_firing
 from .student import logits
 from .teacher import classify
 
@@ -128,7 +128,7 @@ def solve_rates(
 
     def scores(batch: Batch) -> tuple[Array, ...]:
         found = equilibrium(network, params, batch)
-        z = logits(params, found.rates[network.readouts[-1]])[0]
+        z = logits(params, found.rates[network.readouts[-1]], network.rectified)[0]
         return z, found.solution.residual, np.full(len(z), found.solution.evaluations)
 
     z, residuals, sweeps = by_batches(examples, scores, tokens, config.bert.pad_token_id, "rate map")
@@ -145,7 +145,8 @@ class SpikingResult:
     ----------
     logits : (n, classes) array
     firing_rates : dict
-        Population -> spikes per neuron and step, averaged over the real tokens of all examples; empty if not wanted.
+        Population -> spikes per neuron and step, those of −1 included, averaged over the real tokens of all examples;
+        empty if not wanted.
     """
 
     logits: Array
@@ -186,11 +187,11 @@ def predict_spikes(
     times = sorted(set(t_conv))
 
     def one(batch: Batch) -> tuple[Array, Array]:
-        rates = simulate(network, params, batch, times, rule, keep=counted or [last])
-        z = np.stack([logits(params, rates[t][last])[0] for t in times], axis=1)  # (B, times, classes)
+        found = rates_and_firing(network, params, batch, times, rule, keep=[last], counted=counted)
+        z = np.stack([logits(params, found[t][0][last], network.rectified)[0] for t in times], axis=1)
         fired = np.zeros((len(z), len(times), len(counted)))  # spikes per neuron, summed over the real tokens
         for at in np.ndindex(*fired.shape[1:]):
-            per_token = rates[times[at[0]]][counted[at[1]]].mean(axis=-1, dtype=np.float64)  # (B, N)
+            per_token = found[times[at[0]]][1][counted[at[1]]].mean(axis=-1, dtype=np.float64)  # (B, N)
             fired[:, *at] = (per_token * batch.attention_mask).sum(axis=1)
         return z, fired
 

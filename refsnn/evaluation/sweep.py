@@ -109,7 +109,7 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
     if unknown := [axis for axis in over if axis not in AXES]:
         raise InputError(f"`over` has {', '.join(unknown)}, but {', '.join(AXES)} was expected")
     rules: tuple[Rule, ...] = ("inst", "running") if "rule" in over else ("inst",)
-    starts = (neuron.u0, 0.0, 0.5) if "u0" in over else (neuron.u0,)
+    starts = (neuron.u0, 0.0, 0.5) if "u0" in over and neuron.due > 0.5 else (neuron.u0,)  # ternary: 0 rounds already
     found = [Setting(rule, neuron.vth, neuron.leak, u0) for rule in rules for u0 in starts]
     if "vth" in over:
         found += [replace(found[0], vth=neuron.vth * scale) for scale in SCALES]

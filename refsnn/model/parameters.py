@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..ops import Array
 
 __all__ = [
+    "SCALES",
     "Params",
     "accumulate",
     "check_parameters",
@@ -17,6 +18,9 @@ __all__ = [
 ]
 
 Params = dict[str, Array]
+
+#: How the names of vectors end that multiply or divide: 1 leaves everything as it is, and they do not decay.
+SCALES = ("LayerNorm.weight", "residual.weight", "threshold")
 
 
 def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
@@ -37,7 +41,7 @@ def initial_parameters(
     scale: float = 0.02,
     dtype: np.dtype | type = np.float32,
 ) -> Params:
-    """BERT's initialisation: matrices normal with the given scale, biases 0, LayerNorm weights 1.
+    """BERT's initialisation: matrices normal with the given scale, biases 0, LayerNorm weights and other scales 1.
 
     Parameters
     ----------
@@ -62,7 +66,7 @@ def initial_parameters(
     def one(name: str, shape: tuple[int, ...]) -> Array:
         if len(shape) > 1:
             return rng.normal(0, scale, shape).astype(dtype)
-        return np.ones(shape, dtype) if name.endswith("LayerNorm.weight") else np.zeros(shape, dtype)
+        return np.ones(shape, dtype) if name.endswith(SCALES) else np.zeros(shape, dtype)
 
     return {name: one(name, shape) for name, shape in shapes.items()}
 
@@ -101,4 +105,6 @@ def check_parameters(params: Mapping[str, Array], shapes: Mapping[str, tuple[int
             raise InputError(
                 f"{source}: {name} holds NaN or infinite values, so nothing computed from it would mean anything"
             )
+        if name.endswith(".threshold") and not (value > 0).all():
+            raise InputError(f"{source}: {name} holds {value.min():.4g}, but thresholds are positive numbers")
     return {name: params[name] for name in shapes}

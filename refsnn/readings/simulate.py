@@ -22,7 +22,16 @@ from ..ops import Array
 from .inputs import check_inputs, check_known, dropout_shapes
 from .rate_map import Rates
 
-__all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream", "timesteps"]
+__all__ = [
+    "Rule",
+    "currents",
+    "rates_and_firing",
+    "simulate",
+    "spike_blocks",
+    "spike_steps",
+    "spike_stream",
+    "timesteps",
+]
 
 Rule = Literal["inst", "running"]
 
@@ -66,7 +75,7 @@ def spike_stream(
         The time of the block's last step, counted from 1.
     name : str
         The population.
-    spikes : (steps, B, N, width) array of 0 and 1
+    spikes : (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed
 
     Raises
     ------
@@ -154,7 +163,7 @@ def spike_blocks(
     t : int
         The time of the block's last step, counted from 1.
     spikes : dict
-        Population name -> (steps, B, N, width) array of 0 and 1.
+        Population name -> (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed.
 
     Raises
     ------
@@ -167,6 +176,32 @@ def spike_blocks(
         if name == network.populations[-1].name:
             yield t, spikes
             spikes = {}
+
+
+def currents(
+    population: Population, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array, t_conv: int
+) -> Array:
+    """Currents of one population over T steps, by the rule ``running``, from all the spikes that it reads.
+
+    Parameters
+    ----------
+    population : Population
+    params : mapping
+    reads : tuple of arrays
+        Spikes (T, B, N, width) of any type; (B, N, width) of the constant input.
+    mask : array
+        As from `refsnn.model.batch.attention_mask`.
+    t_conv : int
+        T.
+
+    Returns
+    -------
+    current : (T, B, N, width) array
+    """
+    times = np.arange(1, t_conv + 1, dtype=mask.dtype).reshape(-1, 1, 1, 1)
+    means = tuple(r if r.ndim == 3 else np.cumsum(r, axis=0, dtype=mask.dtype) / times for r in reads)
+    integral = times * population.projection(params, means, mask)[0]  # t·f(ā[t])
+    return np.diff(integral, axis=0, prepend=np.zeros_like(integral[:1]))
 
 
 class _RunningMeans:
@@ -228,9 +263,9 @@ def spike_steps(
     t : int
         The time, counted from 1.
     spikes : dict
-        Population name -> (B, N, width) array of 0 and 1.
+        Population name -> (B, N, width) array of 0 and 1, and of −1 where neurons are signed.
     asr : dict
-        Population name -> (B, N, width) array of float64, in [0, 1].
+        Population name -> (B, N, width) array of float64, in [0, 1]; of ternary neurons in [−1, 1].
 
     Raises
     ------
@@ -346,13 +381,51 @@ def simulate(
     Returns
     -------
     rates : dict
-        T -> population name -> (B, N, width) array in [0, 1], in the parameters' precision. ``"input"`` is not among
-        them.
+        T -> population name -> (B, N, width) array in [0, 1], of ternary neurons in [−1, 1], in the parameters'
+        precision. ``"input"`` is not among them.
 
     Raises
     ------
     InputError
         `t_conv` names no time or one below 1; and as in `spike_stream`.
+    """
+    found = rates_and_firing(network, params, batch, t_conv, rule, block, leak, keep, threads=threads)
+    return {t: rates for t, (rates, _) in found.items()}
+
+
+def rates_and_firing(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    t_conv: int | Sequence[int],
+    rule: Rule = "inst",
+    block: int | None = None,
+    leak: float = 1.0,
+    keep: Sequence[str] | None = None,
+    counted: Sequence[str] = (),
+    threads: int = 1,
+) -> dict[int, tuple[Rates, Rates]]:
+    """Average spiking rates, and how often neurons fired: what is read, and what it costs.
+
+    Parameters
+    ----------
+    network, params, batch, t_conv, rule, block, leak, keep
+        As in `simulate`.
+    counted : sequence of str
+        The populations whose firing is wanted.
+    threads : int
+        As in `simulate`.
+
+    Returns
+    -------
+    found : dict
+        T -> rates, firing: population name -> (B, N, width) arrays. Firing is spikes per step, a spike of −1 counting
+        like any other; of unsigned neurons it is the plain rate.
+
+    Raises
+    ------
+    InputError
+        As in `simulate`.
     """
     times = _times(t_conv)
     one_of("rule", rule, get_args(Rule))
@@ -361,6 +434,7 @@ def simulate(
     check_inputs(network, params, batch)
     everything = [p.name for p in network.populations]
     check_known("population", everything if keep is None else keep, everything)
+    check_known("population", counted, everything)
     names = everything if keep is None else list(keep)
     sequences, positions = batch.input_ids.shape
     shares = max(min(-(-batch.input_ids.size // SHARE), sequences), 1)
@@ -370,31 +444,43 @@ def simulate(
         block = max(ROWS // max(-(-sequences // shares) * positions, 1), 1)
 
     masks = dropout_shapes(network, batch)
+    signed = {p.name for p in network.populations if p.neuron is not None and p.neuron.signed}
 
-    def alone(share: Batch, rows: Array) -> dict[int, Rates]:
+    def alone(share: Batch, rows: Array) -> dict[int, tuple[Rates, Rates]]:
         own = {name: value[rows] if name in masks else value for name, value in params.items()}
-        rates: dict[int, Rates] = {t: {} for t in times}
+        rates: dict[int, tuple[Rates, Rates]] = {t: ({}, {}) for t in times}
         sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
+        fired: Rates = {}  # Σ |s[k]|
         for t, name, spikes in _stream(network, own, share, times[-1], rule, block, times):
-            if name not in names:
-                continue
-            if name not in sums:
-                sums[name] = np.zeros_like(spikes[0])
-            total = sums[name]
-            for fired in spikes:
-                if leak != 1:
-                    total *= leak
-                total += fired
-            if t in times:
-                rates[t][name] = total / float((leak ** np.arange(t)).sum())
+            if name in names:
+                _add(sums, name, spikes, leak)
+                if t in times:
+                    rates[t][0][name] = sums[name] / float((leak ** np.arange(t)).sum())
+            if name in counted:
+                _add(fired, name, np.abs(spikes) if name in signed else spikes, 1.0)
+                if t in times:
+                    rates[t][1][name] = fired[name] / t
             if t == times[-1]:
-                del sums[name]
+                sums.pop(name, None), fired.pop(name, None)
         return rates
 
     found = map_shares(alone, batch, shares, whole("threads", threads))
 
-    def joined(t: int, name: str) -> Array:
-        parts = [part[t].pop(name) for part in found]
+    def joined(t: int, which: int, name: str) -> Array:
+        parts = [part[t][which].pop(name) for part in found]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    return {t: {name: joined(t, name) for name in names} for t in times}
+    return {
+        t: ({name: joined(t, 0, name) for name in names}, {name: joined(t, 1, name) for name in counted}) for t in times
+    }
+
+
+def _add(sums: Rates, name: str, spikes: Array, leak: float) -> None:
+    """Add the spikes of a block to a sum that leaks from step to step."""
+    if name not in sums:
+        sums[name] = np.zeros_like(spikes[0])
+    total = sums[name]
+    for fired in spikes:
+        if leak != 1:
+            total *= leak
+        total += fired
