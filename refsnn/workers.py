@@ -20,14 +20,15 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from ._version import __version__
 from .errors import InputError, whole
-from .parallel import CORES, cores
+from .parallel import CORES, cores, each
+from .process import PRODUCT_THREADS
 from .progress import quiet
 
-__all__ = ["Workers", "carried", "executor", "serve"]
+__all__ = ["Workers", "carried", "each_process", "executor", "serve"]
 
 #: Workers that may be lost over one task: whatever ends them again and again is the task.
 TRIES = 3
@@ -318,7 +319,7 @@ def _receive(stream: IO[bytes]) -> bytes:
     return content
 
 
-def serve() -> NoReturn:
+def serve() -> None:
     """Answer the calls that come in by standard input. When it ends, as with the parent, so does this process."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a task prints may be taken for an answer
@@ -393,11 +394,15 @@ def each_process(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         free.put(_idle.pop() if _idle else _one_core())
 
     def one(item: Any) -> Any:
+        try:
+            call = pickle.dumps((function, (item,), {}))
+        except Exception:  # each kind of object refuses in its own way
+            return function(item)
         process = free.get()
         try:
             if process is not None:
-                return process.call(pickle.dumps((function, (item,), {})))
-        except (_UnknownError, pickle.PicklingError, AttributeError, TypeError):
+                return process.call(call)
+        except _UnknownError:
             pass
         except _LostError:
             assert process is not None
