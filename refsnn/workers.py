@@ -27,8 +27,9 @@ from .errors import InputError, whole
 from .parallel import CORES, cores, each
 from .process import PRODUCT_THREADS
 from .progress import quiet
+from .shared import forget, possible
 
-__all__ = ["Workers", "carried", "each_process", "executor", "serve"]
+__all__ = ["Workers", "carried", "each_process", "executor", "serve", "worth_processes"]
 
 #: Workers that may be lost over one task: whatever ends them again and again is the task.
 TRIES = 3
@@ -365,7 +366,30 @@ def _answer(call: bytes) -> bytes:
 _idle: list[_Process] = []
 
 
-def each_process(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> list[Any]:
+#: Multiply-accumulates, a second of a core or so, from which on processes are worth their start.
+WORTH = 3e10
+
+
+def worth_processes(workers: int, products: float) -> bool:
+    """Whether processes do some work sooner than threads: there are more than two cores, and it lasts.
+
+    Parameters
+    ----------
+    workers : int
+        Threads or processes.
+    products : float
+        Multiply-accumulates of the work, roughly.
+
+    Returns
+    -------
+    yes : bool
+    """
+    return workers > 2 and products >= WORTH and possible()
+
+
+def each_process(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int, done: Callable[[], Any] = lambda: None
+) -> list[Any]:
     """Apply a function to every item, as `refsnn.parallel.each` does, by processes with one core each.
 
     Threads share one interpreter, and many short operations of NumPy wait for it. Large arrays should be
@@ -378,6 +402,8 @@ def each_process(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         Of one item.
     items : sequence
     workers : int
+    done : callable
+        Called here after each item.
 
     Returns
     -------
@@ -391,9 +417,14 @@ def each_process(function: Callable[[Any], Any], items: Sequence[Any], workers: 
     """
     free: SimpleQueue[_Process | None] = SimpleQueue()
     for _ in range(workers):
-        free.put(_idle.pop() if _idle else _one_core())
+        free.put(_borrowed())
 
     def one(item: Any) -> Any:
+        result = answer(item)
+        done()
+        return result
+
+    def answer(item: Any) -> Any:
         try:
             call = pickle.dumps((function, (item,), {}))
         except Exception:  # each kind of object refuses in its own way
@@ -420,6 +451,13 @@ def each_process(function: Callable[[Any], Any], items: Sequence[Any], workers: 
                 _retire(process)
 
 
+def _borrowed() -> _Process | None:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return _one_core()
+
+
 def _one_core() -> _Process | None:
     try:
         return _Process(1, **dict.fromkeys(PRODUCT_THREADS, "1"))
@@ -429,8 +467,6 @@ def _one_core() -> _Process | None:
 
 def _retire(process: _Process) -> None:
     """Keep a process for the next call, without the arrays of this one."""
-    from .shared import forget
-
     try:
         process.call(pickle.dumps((forget, (), {})))
         _idle.append(process)

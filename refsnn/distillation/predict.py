@@ -15,7 +15,7 @@ import numpy as np
 from ..data.examples import Examples, length_batches
 from ..model.batch import Batch
 from ..model.network import Network, first_position
-from ..model.parameters import Params
+from ..model.parameters import Params, products_per_token
 from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..ops import Array
@@ -23,7 +23,8 @@ from ..parallel import each, threads
 from ..progress import progress
 from ..readings.equilibrium import equilibrium
 from ..readings.simulate import SHARE, Rule, simulate
-from ..workers import carried
+from ..shared import copied
+from ..workers import carried, each_process, worth_processes
 from .student import logits
 from .teacher import classify
 
@@ -49,6 +50,7 @@ def by_batches(
     pad_token_id: int,
     label: str,
     executor: Executor | None = None,
+    steps: int = 1,
 ) -> tuple[Array, ...]:
     """Apply a function to batches of like lengths, one on each core, and put the results in the examples' order.
 
@@ -65,7 +67,9 @@ def by_batches(
     label : str
         For the progress bar.
     executor : concurrent.futures.Executor, optional
-        What computes the batches, instead of this process.
+        What computes the batches, instead of this machine's cores.
+    steps : int
+        Passes through the network.
 
     Returns
     -------
@@ -75,20 +79,24 @@ def by_batches(
     order = np.argsort(np.concatenate(places), kind="stable")
     with progress(label, "batch", len(places), leave=False) as bar:
 
-        def one(rows: Array) -> tuple[Array, ...]:
-            found = function(params, examples.batch(rows, pad_token_id))
+        def one(batch: Batch) -> tuple[Array, ...]:
+            result = function(params, batch)
             bar.update()
-            return found
+            return result
 
-        if executor is None:
-            parts = each(one, places, threads())
-        else:
-            batches = [examples.batch(rows, pad_token_id) for rows in places]
+        batches = [examples.batch(rows, pad_token_id) for rows in places]
+        workers, products = threads(), float(len(examples.tokens)) * products_per_token(params) * steps
+        if executor is not None:
             found = {}
             for number, part in carried(executor, partial(function, params), batches):
                 found[number] = part
                 bar.update()
             parts = [found[number] for number in range(len(batches))]
+        elif worth_processes(min(workers, len(batches)), products):
+            with copied(params) as kept:
+                parts = each_process(partial(function, kept), batches, min(workers, len(batches)), bar.update)
+        else:
+            parts = each(one, batches, workers)
     return tuple(np.concatenate(part)[order] for part in zip(*parts, strict=True))
 
 
@@ -223,7 +231,7 @@ def predict_spikes(
     counted = [p.name for p in network.populations] if activity else []
     times = sorted(set(t_conv))
     function = partial(_fired, network, times, rule, counted)
-    z, fired = by_batches(examples, function, params, tokens, config.bert.pad_token_id, "spikes", executor)
+    z, fired = by_batches(examples, function, params, tokens, config.bert.pad_token_id, "spikes", executor, times[-1])
     firing = fired.sum(axis=0) / examples.lengths.sum()  # (times, populations)
     return {t: SpikingResult(z[:, i], dict(zip(counted, firing[i].tolist(), strict=True))) for i, t in enumerate(times)}
 

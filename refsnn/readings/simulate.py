@@ -10,15 +10,19 @@ Two integration rules turn a projection f and the spikes s it reads into input c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from ..errors import InputError, is_number, one_of, shown, whole
-from ..model.batch import Batch, attention_mask, map_shares
+from ..model.batch import Batch, attention_mask, in_shares, map_shares
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import Neuron, fire
+from ..model.parameters import products_per_token
 from ..ops import Array
+from ..shared import Shared, copied, room
+from ..workers import each_process, worth_processes
 from .inputs import check_inputs, check_known, dropout_shapes
 from .rate_map import Rates
 
@@ -315,8 +319,9 @@ def simulate(
         The populations whose rates are wanted; all by default.
     threads : int
         Sequences do not interact, so some of them at a time are taken through all timesteps, by each thread others.
-        The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). What is computed does not
-        depend on the number of threads.
+        The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). More than two threads
+        become processes where there is much to do (`refsnn.workers.each_process`). What is computed does not depend on
+        their number.
 
     Returns
     -------
@@ -344,32 +349,69 @@ def simulate(
     else:
         block = max(ROWS // max(-(-sequences // shares) * positions, 1), 1)
 
-    masks = dropout_shapes(network, batch)
-
-    def alone(share: Batch, rows: Array) -> dict[int, Rates]:
-        own = {name: value[rows] if name in masks else value for name, value in params.items()}
-        rates: dict[int, Rates] = {t: {} for t in times}
-        sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
-        for t, name, spikes in _stream(network, own, share, times[-1], rule, block, times):
-            if name not in names:
-                continue
-            if name not in sums:
-                sums[name] = np.zeros_like(spikes[0])
-            total = sums[name]
-            for fired in spikes:
-                if leak != 1:
-                    total *= leak
-                total += fired
-            if t in times:
-                rates[t][name] = total / float((leak ** np.arange(t)).sum())
-            if t == times[-1]:
-                del sums[name]
-        return rates
-
-    found = map_shares(alone, batch, shares, whole("threads", threads))
+    plan = _Plan(network, times, rule, block, float(leak), names, list(dropout_shapes(network, batch)))
+    workers = min(whole("threads", threads), shares)
+    products = float(batch.input_ids.size) * products_per_token(params) * times[-1]
+    if worth_processes(workers, products) and len({value.dtype for value in params.values()}) == 1:
+        return _by_processes(plan, params, batch, shares, workers)
+    found = map_shares(lambda share, rows: _share(plan, params, share, rows), batch, shares, workers)
 
     def joined(t: int, name: str) -> Array:
         parts = [part[t].pop(name) for part in found]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return {t: {name: joined(t, name) for name in names} for t in times}
+
+
+class _Plan(NamedTuple):
+    """How every share of a batch is simulated, and what is kept of it."""
+
+    network: Network
+    times: list[int]
+    rule: Rule
+    block: int
+    leak: float
+    names: list[str]
+    masks: list[str]  # parameters that belong to sequences
+
+
+def _share(plan: _Plan, params: Mapping[str, Array], share: Batch, rows: Array) -> dict[int, Rates]:
+    """Simulate some sequences of a batch."""
+    times = plan.times
+    own = {name: value[rows] if name in plan.masks else value for name, value in params.items()}
+    rates: dict[int, Rates] = {t: {} for t in times}
+    sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
+    for t, name, spikes in _stream(plan.network, own, share, times[-1], plan.rule, plan.block, times):
+        if name not in plan.names:
+            continue
+        if name not in sums:
+            sums[name] = np.zeros_like(spikes[0])
+        total = sums[name]
+        for fired in spikes:
+            if plan.leak != 1:
+                total *= plan.leak
+            total += fired
+        if t in times:
+            rates[t][name] = total / float((plan.leak ** np.arange(t)).sum())
+        if t == times[-1]:
+            del sums[name]
+    return rates
+
+
+def _by_processes(
+    plan: _Plan, params: Mapping[str, Array], batch: Batch, shares: int, workers: int
+) -> dict[int, Rates]:
+    """Simulate shares by processes, which read the parameters and write the rates where all of them can."""
+    precision = next(iter(params.values())).dtype
+    shapes = {name: (*batch.input_ids.shape, plan.network[name].width) for name in plan.names}
+    layout = {f"{t}/{name}": (shape, precision) for t in plan.times for name, shape in shapes.items()}
+    with copied(params) as kept, room(layout) as rates:
+        each_process(partial(_write_share, plan, kept, rates), in_shares(batch, shares), workers)
+    return {t: {name: rates[f"{t}/{name}"] for name in plan.names} for t in plan.times}
+
+
+def _write_share(plan: _Plan, params: Shared, rates: Shared, part: tuple[Batch, Array]) -> None:
+    share, rows = part
+    for t, found in _share(plan, params, share, rows).items():
+        for name, value in found.items():
+            np.copyto(rates[f"{t}/{name}"][rows[0] : rows[-1] + 1], value, casting="no")
