@@ -1,9 +1,7 @@
 """Workers: tasks come back whole, in any order; a worker that is lost is replaced; whoever cannot work says why."""
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -186,30 +184,6 @@ def test_without_dask_a_cluster_is_refused(monkeypatch, tmp_path, capsys):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # A real scheduler
-
-
-@pytest.fixture
-def dask(tmp_path):
-    """A scheduler with three workers, as processes; their addresses and processes."""
-    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'refsnn[cluster]'")
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "DASK_DISTRIBUTED__WORKER__USE_FILE_LOCKING": "false"}
-    file = tmp_path / "scheduler.json"
-    common = ["--no-dashboard", "--scheduler-file", str(file)]
-    start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", *common]
-    quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env, "cwd": tmp_path}
-    running = [subprocess.Popen(start, **quietly)]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *common]
-    running += [subprocess.Popen(worker, **quietly) for _ in range(3)]
-    deadline = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < deadline and running[0].poll() is None, "the scheduler does not start"
-        time.sleep(0.05)
-    try:
-        yield json.loads(file.read_text())["address"], running[1:]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
 
 
 def test_a_cluster_carries_tasks_and_loses_a_worker(dask):
