@@ -181,6 +181,21 @@ def test_class_scores_do_not_depend_on_the_number_of_processes(calls, monkeypatc
         assert bool(calls) == (count > 2)
 
 
+def test_a_forked_program_has_processes_of_its_own(calls):
+    assert workers.each_process(abs, [-1] * 3, 3) == [1, 1, 1] and len(workers._idle) > 2
+    pid = os.fork()
+    if not pid:
+        os._exit(len(workers._idle))
+    assert os.waitpid(pid, 0)[1] == 0
+    assert workers.each_process(abs, [-1] * 3, 3) == [1, 1, 1]
+
+
+def test_a_frozen_program_is_not_started_again(monkeypatch):
+    assert workers.worth_processes(3, 1e12)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert not workers.worth_processes(3, 1e12)
+
+
 SCRIPT = """
 import numpy as np
 from refsnn import workers

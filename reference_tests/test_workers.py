@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -111,6 +112,13 @@ def test_what_a_task_raises_is_raised_here(kind, raised):
         assert "in fails" in "".join(caught.value.__notes__), "where it happened is lost"
     if kind == "solver":
         assert caught.value.solution == {"residual": 1.0}
+
+
+def test_workers_do_without_standard_error():
+    program = "import os; os.close(2)\nfrom refsnn.workers import Workers\n"
+    program += "with Workers(2) as w: print(*w.map(abs, [-1, 2]))"
+    run = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert run.stdout == "1 2\n"
 
 
 def test_an_error_gives_up_what_has_not_begun_and_ends_what_has():

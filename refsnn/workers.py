@@ -8,6 +8,7 @@ whole, and it goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -323,7 +324,10 @@ def _receive(stream: IO[bytes]) -> bytes:
 def serve() -> None:
     """Answer the calls that come in by standard input. When it ends, as with the parent, so does this process."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a task prints may be taken for an answer
+    try:
+        os.dup2(2, 1)  # nothing that a task prints may be taken for an answer
+    except OSError:  # standard error is closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     calls: SimpleQueue[bytes] = SimpleQueue()
 
     def listen() -> None:
@@ -384,7 +388,8 @@ def worth_processes(workers: int, products: float) -> bool:
     -------
     yes : bool
     """
-    return workers > 2 and products >= WORTH and possible()
+    frozen = getattr(sys, "frozen", False)  # then the interpreter is not Python's, but a program of its own
+    return workers > 2 and products >= WORTH and possible() and not frozen
 
 
 def each_process(
@@ -474,5 +479,11 @@ def _retire(process: _Process) -> None:
         process.end()
 
 
+def _end_idle() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+atexit.register(_end_idle)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)  # they answer one process only
