@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,6 +297,54 @@ def test_a_worker_that_is_killed_and_a_parent_that_is_killed_cost_no_bytes(given
     assert models(out) == models(whole) and not list(out.rglob("*.part"))
     found, expected = (timeless(read_json(run / "results.json")) for run in (out, whole))
     assert found == expected
+
+
+def test_a_cluster_of_which_a_worker_is_killed_ends_with_the_same_bytes(given, whole, tmp_path, dask):
+    address, workers = dask
+    out = tmp_path / "run"
+    process = start(given, out, "--cluster", address)
+    wait_for(lambda: list(out.glob("*/seed-*/stages/teacher.safetensors")), process)
+    workers[0].kill()
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "finished 4 of 4" in said
+    assert models(out) == models(whole) and not list(out.rglob("*.part"))
+    found, expected = (timeless(read_json(run / "results.json")) for run in (out, whole))
+    assert found == expected
+
+
+def test_a_task_waits_for_a_worker_that_is_still_ending(given, whole, tmp_path, monkeypatch):
+    """A scheduler may take a worker for lost, and give its task to another, while it still writes."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    folder = out / "rte" / "seed-3"
+    for path in (folder / "report.html", folder / "results-inst.json"):
+        path.unlink()
+    for path in out.rglob("run.json"):
+        path.write_text(path.read_text().replace(f'"general": "{whole}', f'"general": "{out}'))
+    for what in ("", "results-inst"):
+        monkeypatch.setattr("refsnn.reproduction.reproduce.ENDING", 0.1)
+        with (
+            Run(folder).held(what),
+            pytest.raises(InputError, match=r"seed-3.* is in use by process"),
+            ThreadPoolExecutor(1) as threads,
+        ):
+            reproduce(**arguments(given, out), executor=threads)
+    monkeypatch.setattr("refsnn.reproduction.reproduce.ENDING", 30.0)
+    taken, freed = threading.Event(), time.monotonic() + 1.0
+
+    def hold():
+        with Run(folder).held():
+            taken.set()
+            time.sleep(max(freed - time.monotonic(), 0.0))
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    with ThreadPoolExecutor(1) as threads:
+        reproduce(**arguments(given, out), executor=threads)
+    thread.join()
+    assert time.monotonic() > freed and models(out) == models(whole)
 
 
 def test_ctrl_c_ends_the_workers_too(given, tmp_path):

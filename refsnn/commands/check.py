@@ -162,9 +162,17 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
         "works",
         nargs="*",
         metavar="WORK",
-        help="simulate, simulate-768, long, evaluate, teacher, step, neurons (default: all but long)",
+        help="simulate, simulate-768, simulate-64, running, evaluate, teacher, step, feedback, teacher-step, certify, "
+        "neurons; long and distill, which take minutes (default: all but these two)",
     )
     parser.add_argument("--against", nargs="+", default=[], metavar="MODULE", help="adapters of backends")
+    parser.add_argument(
+        "--cores",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="numbers of cores to compare, of those that there are (default: all of them)",
+    )
     parser.add_argument("--repetitions", type=int, default=5, metavar="N", help="turns that count (default: 5)")
     parser.add_argument("--json", metavar="FILE", help="write every time as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the ratios as an SVG picture")
@@ -175,24 +183,54 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _counts(given: list[int] | None) -> list[int]:
+    """Numbers of cores that this machine has; it says which it has not."""
+    from ..errors import whole
+    from ..parallel import cores
+
+    if given is None:
+        return [cores()]
+    wanted = sorted({whole("cores", count) for count in given})
+    found = [count for count in wanted if count <= cores()] or [cores()]
+    if left := [str(count) for count in wanted if count > cores()]:
+        print(f"this machine has {cores()}; left out: {', '.join(left)}", file=sys.stderr)
+    return found
+
+
 def _bench(options: Any) -> int:
-    from ..conformance.bench import WORKS, bench_table, measure, plot_ratios, plot_scaling, scaling, timings
+    from ..conformance.bench import (
+        LONG,
+        WORKS,
+        bench_table,
+        cores_table,
+        measure,
+        plot_ratios,
+        plot_scaling,
+        scaling,
+        timings,
+    )
+    from ..errors import InputError
     from ..files import write_json
 
+    if options.cores and (options.scaling or options.plot):
+        raise InputError("`cores` makes a table and no picture; leave out `plot` and `scaling`")
     if options.scaling:
         with progress_bar(4, "round") as update:
             measured = scaling(3, update)
         plot_scaling(measured, options.scaling)
         print(f"wrote {options.scaling}")
         return 0
-    works = options.works or [name for name in WORKS if name != "long"]
-    with progress_bar(len(works) * (options.repetitions + 1), "round") as update:
-        outcomes = measure(works, options.against, options.repetitions, update)
+    works = options.works or [name for name in WORKS if name not in LONG]
+    counts = _counts(options.cores)
+    outcomes = []
+    with progress_bar(len(counts) * len(works) * (options.repetitions + 1), "round") as update:
+        for count in counts:
+            outcomes += measure(works, options.against, options.repetitions, update, count)
     if options.json:
         write_json(options.json, timings(outcomes))
     if options.plot:
         plot_ratios(outcomes, options.plot)
-    print(bench_table(outcomes))
+    print(cores_table(outcomes) if options.cores else bench_table(outcomes))
     for path in filter(None, (options.json, options.plot)):
         print(f"wrote {path}")
     return 0

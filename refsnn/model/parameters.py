@@ -15,6 +15,7 @@ __all__ = [
     "accumulate",
     "check_parameters",
     "initial_parameters",
+    "products_per_token",
 ]
 
 Params = dict[str, Array]
@@ -108,3 +109,18 @@ def check_parameters(params: Mapping[str, Array], shapes: Mapping[str, tuple[int
         if name.endswith(".threshold") and not (value > 0).all():
             raise InputError(f"{source}: {name} holds {value.min():.4g}, but thresholds are positive numbers")
     return {name: params[name] for name in shapes}
+
+
+def products_per_token(params: Mapping[str, Array]) -> int:
+    """Count the multiply-accumulates of a token in one pass, attention's products aside.
+
+    Parameters
+    ----------
+    params : mapping
+
+    Returns
+    -------
+    count : int
+        Entries of all matrices, but for tables of embeddings.
+    """
+    return sum(value.size for name, value in params.items() if value.ndim == 2 and not name.startswith("embeddings."))

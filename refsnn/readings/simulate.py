@@ -10,15 +10,19 @@ Two integration rules turn a projection f and the spikes s it reads into input c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from ..errors import InputError, is_number, one_of, shown, whole
-from ..model.batch import Batch, attention_mask, map_shares
+from ..model.batch import Batch, attention_mask, in_shares, map_shares
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import Neuron, fire
+from ..model.parameters import products_per_token
 from ..ops import Array
+from ..shared import Shared, copied, room
+from ..workers import each_process, worth_processes
 from .inputs import check_inputs, check_known, dropout_shapes
 from .rate_map import Rates
 
@@ -375,8 +379,9 @@ def simulate(
         The populations whose rates are wanted; all by default.
     threads : int
         Sequences do not interact, so some of them at a time are taken through all timesteps, by each thread others.
-        The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). What is computed does not
-        depend on the number of threads.
+        The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). More than two threads
+        become processes where there is much to do (`refsnn.workers.each_process`). What is computed does not depend on
+        their number.
 
     Returns
     -------
@@ -443,36 +448,67 @@ def rates_and_firing(
     else:
         block = max(ROWS // max(-(-sequences // shares) * positions, 1), 1)
 
-    masks = dropout_shapes(network, batch)
-    signed = {p.name for p in network.populations if p.neuron is not None and p.neuron.signed}
+    plan = _Plan(network, times, rule, block, float(leak), (names, counted), list(dropout_shapes(network, batch)))
+    workers = min(whole("threads", threads), shares)
+    products = float(batch.input_ids.size) * products_per_token(params) * times[-1]
+    if worth_processes(workers, products) and len({value.dtype for value in params.values()}) == 1:
+        found = _by_processes(plan, params, batch, shares, workers)
+    else:
+        parts = map_shares(lambda share, rows: _share(plan, params, share, rows), batch, shares, workers)
 
-    def alone(share: Batch, rows: Array) -> dict[int, tuple[Rates, Rates]]:
-        own = {name: value[rows] if name in masks else value for name, value in params.items()}
-        rates: dict[int, tuple[Rates, Rates]] = {t: ({}, {}) for t in times}
-        sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
-        fired: Rates = {}  # Σ |s[k]|
-        for t, name, spikes in _stream(network, own, share, times[-1], rule, block, times):
-            if name in names:
-                _add(sums, name, spikes, leak)
-                if t in times:
-                    rates[t][0][name] = sums[name] / float((leak ** np.arange(t)).sum())
-            if name in counted:
-                _add(fired, name, np.abs(spikes) if name in signed else spikes, 1.0)
-                if t in times:
-                    rates[t][1][name] = fired[name] / t
-            if t == times[-1]:
-                sums.pop(name, None), fired.pop(name, None)
-        return rates
+        def joined(key: _Key) -> Array:
+            arrays = [part.pop(key) for part in parts]
+            return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
-    found = map_shares(alone, batch, shares, whole("threads", threads))
+        found = {key: joined(key) for key in plan.keys}
 
-    def joined(t: int, which: int, name: str) -> Array:
-        parts = [part[t][which].pop(name) for part in found]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def of(t: int, counted: bool) -> Rates:
+        return {name: found[t, counted, name] for name in plan.wanted[counted]}
 
-    return {
-        t: ({name: joined(t, 0, name) for name in names}, {name: joined(t, 1, name) for name in counted}) for t in times
-    }
+    return {t: (of(t, False), of(t, True)) for t in times}
+
+
+#: A time, whether spikes are counted whatever their sign, and the population.
+_Key = tuple[int, bool, str]
+
+
+class _Plan(NamedTuple):
+    """How every share of a batch is simulated, and what is kept of it."""
+
+    network: Network
+    times: list[int]
+    rule: Rule
+    block: int
+    leak: float
+    wanted: tuple[Sequence[str], Sequence[str]]  # populations whose rates are kept, and those whose spikes are counted
+    masks: list[str]  # parameters that belong to sequences
+
+    @property
+    def keys(self) -> list[_Key]:
+        """All that is kept."""
+        return [(t, counted, name) for t in self.times for counted in (False, True) for name in self.wanted[counted]]
+
+
+def _share(plan: _Plan, params: Mapping[str, Array], share: Batch, rows: Array) -> dict[_Key, Array]:
+    """Simulate some sequences of a batch."""
+    times = plan.times
+    own = {name: value[rows] if name in plan.masks else value for name, value in params.items()}
+    signed = {p.name for p in plan.network.populations if p.neuron is not None and p.neuron.signed}
+    found: dict[_Key, Array] = {}
+    sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
+    fired: Rates = {}  # Σ |s[k]|
+    for t, name, spikes in _stream(plan.network, own, share, times[-1], plan.rule, plan.block, times):
+        if name in plan.wanted[False]:
+            _add(sums, name, spikes, plan.leak)
+            if t in times:
+                found[t, False, name] = sums[name] / float((plan.leak ** np.arange(t)).sum())
+        if name in plan.wanted[True]:
+            _add(fired, name, np.abs(spikes) if name in signed else spikes, 1.0)
+            if t in times:
+                found[t, True, name] = fired[name] / t
+        if t == times[-1]:
+            sums.pop(name, None), fired.pop(name, None)
+    return found
 
 
 def _add(sums: Rates, name: str, spikes: Array, leak: float) -> None:
@@ -484,3 +520,24 @@ def _add(sums: Rates, name: str, spikes: Array, leak: float) -> None:
         if leak != 1:
             total *= leak
         total += fired
+
+
+def _by_processes(
+    plan: _Plan, params: Mapping[str, Array], batch: Batch, shares: int, workers: int
+) -> dict[_Key, Array]:
+    """Simulate shares by processes, which read the parameters and write the rates where all of them can."""
+    precision = next(iter(params.values())).dtype
+    layout = {_text(key): ((*batch.input_ids.shape, plan.network[key[2]].width), precision) for key in plan.keys}
+    with copied(params) as kept, room(layout) as rates:
+        each_process(partial(_write_share, plan, kept, rates), in_shares(batch, shares), workers)
+    return {key: rates[_text(key)] for key in plan.keys}
+
+
+def _text(key: _Key) -> str:
+    return "/".join(map(str, key))
+
+
+def _write_share(plan: _Plan, params: Shared, rates: Shared, part: tuple[Batch, Array]) -> None:
+    share, rows = part
+    for key, value in _share(plan, params, share, rows).items():
+        np.copyto(rates[_text(key)][rows[0] : rows[-1] + 1], value, casting="no")
