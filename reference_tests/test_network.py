@@ -325,6 +325,27 @@ def test_scales_of_one_are_the_papers_network():
             np.testing.assert_array_equal(one[name], two[name])
 
 
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_norms_bound_the_derivative_of_every_projection(per_feature):
+    """By power iteration, over each read alone: what the bound must not be below."""
+    network = spiking_bert(SMALL, Neuron(polarity="ternary"), per_feature=per_feature)
+    params, batch = random_parameters(SMALL, 6, per_feature=per_feature), random_batch(SMALL, 6, 1)
+    params |= {name: 0.5 * value for name, value in params.items() if name.endswith("threshold")}
+    params |= {name: 3 * value for name, value in params.items() if name.endswith("residual.weight")}
+    mask, rng = attention_mask(batch, np.dtype(float)), np.random.default_rng(0)
+    for p in network.populations[1:7]:
+        reads = tuple(rng.uniform(-1, 1, (*batch.input_ids.shape, network[name].width)) for name in p.reads)
+        bounds = p.projection.norms(params, reads, mask)
+        for i, bound in enumerate(bounds):
+            v, largest = rng.normal(size=reads[i].shape), 0.0
+            for _ in range(30):
+                v = v / np.linalg.norm(v)
+                moved = tuple(r + 1e-30j * v if i == j else r.astype(complex) for j, r in enumerate(reads))
+                u = p.projection(params, moved, mask)[0].imag / 1e-30
+                v, largest = p.projection(params, reads, mask)[1](u)[0][i], max(largest, np.linalg.norm(u))
+            assert 0 < largest <= bound * (1 + 1e-9), (p.name, i)
+
+
 @pytest.mark.parametrize("value", [0.0, -0.5])
 def test_thresholds_that_are_not_positive_are_refused(value):
     params = random_parameters(SMALL, 4, per_feature=True)

@@ -50,6 +50,8 @@ __all__ = [
 
 #: How many sequences a conversion looks at, and how many tokens it takes the ranges of activities from.
 SEQUENCES, TOKENS = 1536, 4096
+#: How many sequences it simulates to be fitted to few steps, each of which gives its tokens at three times.
+SIMULATED = 512
 
 #: Ridge of the least squares, relative to the mean variance of what is regressed on.
 RIDGE = 1e-2
@@ -316,7 +318,9 @@ def converted(
     params = {name: value.astype(dtype, copy=False) for name, value in params.items()}
     params = refitted(student, params, teacher, images, batches)
     if student.per_feature and t_conv is not None:
-        params = settled(student, params, teacher, images, batches, t_conv)
+        sizes = np.cumsum([len(batch.input_ids) for batch in batches])
+        simulated = batches[: int(np.searchsorted(sizes, SIMULATED)) + 1]
+        params = settled(student, params, teacher, images, simulated, t_conv)
     return student, params
 
 

@@ -24,7 +24,12 @@ def _transformer(
     own: Mapping[str, Neuron] = MappingProxyType({}),
     per_feature: bool = False,
 ) -> Network:
-    for what, given, kind in (("config", config, BertConfig), ("feedback", feedback, bool), ("own", own, Mapping)):
+    for what, given, kind in (
+        ("config", config, BertConfig),
+        ("feedback", feedback, bool),
+        ("own", own, Mapping),
+        ("per_feature", per_feature, bool),
+    ):
         if not isinstance(given, kind):
             raise InputError(f"`{what}` is {shown(given)}, but a {kind.__name__} was expected")
     if not all(isinstance(one, Neuron | None) for one in (neuron, *own.values())):
