@@ -14,6 +14,7 @@ import pytest
 import refsnn.workers
 from refsnn.commands.cli import main
 from refsnn.errors import InputError, NotConverged
+from refsnn.model.batch import Batch
 from refsnn.parallel import cores
 from refsnn.progress import quiet
 from refsnn.workers import Workers, carried, executor
@@ -46,6 +47,10 @@ def fails(kind):
     if kind == "solver":
         raise NotConverged("not yet", {"residual": 1.0})
     raise {"input": InputError, "memory": MemoryError, "exit": SystemExit, "plain": KeyError}[kind]("said")
+
+
+def described(task):
+    return type(task).__name__, repr(task)
 
 
 def slow(seconds):
@@ -201,6 +206,10 @@ def test_a_cluster_carries_tasks_and_loses_a_worker(dask):
         assert len(found) == 6 and os.getpid() not in {answer["pid"] for answer in found.values()}
         threading.Timer(1.0, workers[0].kill).start()
         assert len(dict(carried(carrier, slow, [0.5] * 12))) == 12
+        tasks = [Batch.of([[1, 2], [3]]), (abs, -1), [Batch.of([[1]])], {"a": (max, 1, 2)}]
+        assert dict(carried(carrier, described, tasks)) == {
+            number: described(task) for number, task in enumerate(tasks)
+        }
         with pytest.raises(InputError, match="said"):
             list(carried(carrier, fails, ["input"]))
 
