@@ -119,6 +119,29 @@ def test_what_a_task_raises_is_raised_here(kind, raised):
         assert caught.value.solution == {"residual": 1.0}
 
 
+ORPHAN = """
+import time
+from refsnn.workers import Workers
+with Workers(1) as workers:
+    print(workers.submit(__import__("os").getpid).result(), flush=True)
+    workers.submit(time.sleep, 60).result()
+"""
+
+
+def test_a_worker_ends_with_its_parent_in_the_middle_of_a_task():
+    """However the parent ends: or else the same command finds its folders locked."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("only Linux says how a process of another one is")
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    path, deadline = Path(f"/proc/{int(parent.stdout.readline())}/stat"), time.monotonic() + 20
+    time.sleep(0.2)
+    parent.kill()
+    parent.communicate()
+    while path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the worker outlives its parent"
+        time.sleep(0.02)
+
+
 def test_workers_do_without_standard_error():
     program = "import os; os.close(2)\nfrom refsnn.workers import Workers\n"
     program += "with Workers(2) as w: print(*w.map(abs, [-1, 2]))"
