@@ -138,11 +138,11 @@ def test_a_step_with_feedback_is_that_of_the_adapter():
 
 def test_backends_differentiate_the_same_step_with_feedback():
     pytest.importorskip("torch")
-    from reference_tests.backends import torch_backend, torch_unrolled
+    from reference_tests.backends import torch_backend, torch_implicit, torch_unrolled
 
     work = Work("small", "step", feedback=True, **SMALL)
     _, gradients, _ = _ours(work)()
-    for adapter in (torch_backend, torch_unrolled):
+    for adapter in (torch_backend, torch_implicit, torch_unrolled):
         theirs = _theirs(work, adapter)()
         assert all(np.allclose(theirs[f"gradient/{name}"], value, atol=1e-5) for name, value in gradients.items())
 

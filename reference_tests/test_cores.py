@@ -17,11 +17,12 @@ from refsnn.distillation import predict
 from refsnn.errors import InputError
 from refsnn.model.dropout import dropout_masks
 from refsnn.model.families import spiking_bert
+from refsnn.model.neurons import Neuron
 from refsnn.model.parameters import products_per_token
 from refsnn.model.shapes import head_shapes, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.readings import simulate as module
-from refsnn.readings.simulate import simulate
+from refsnn.readings.simulate import rates_and_firing, simulate
 
 pytestmark = pytest.mark.skipif(not shared.possible(), reason="only Linux has memory of this kind")
 
@@ -67,6 +68,19 @@ def test_rates_do_not_depend_on_the_number_of_processes(rule, feedback, dtype, c
         same(expected, simulate(network, params, batch, [3, 8], **options, threads=count))
         assert len(calls) == 7 and 1 < len(set(calls)) <= min(count, 7)
     same(simulate(network, params, batch, 5), simulate(network, params, batch, 5, threads=3))
+
+
+@pytest.mark.parametrize("polarity", ["unsigned", "ternary"])
+def test_firing_does_not_depend_on_the_number_of_processes(polarity, calls, monkeypatch):
+    monkeypatch.setattr(module, "SHARE", 4)
+    network, batch = spiking_bert(SMALL, Neuron(0.5, polarity=polarity)), random_batch(SMALL, 2, 7)
+    params = random_parameters(SMALL, 1)
+    options = {"keep": ["encoder.1.output"], "counted": ["encoder.0.key", "encoder.1.output"]}
+    expected = rates_and_firing(network, params, batch, [3, 8], **options)
+    found = rates_and_firing(network, params, batch, [3, 8], **options, threads=3)
+    for which in range(2):
+        same(*({t: both[which] for t, both in results.items()} for results in (expected, found)))
+    assert len(calls) == 7
 
 
 def test_masks_of_sequences_go_with_them(calls, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 import refsnn.workers
 from refsnn.commands.cli import main
 from refsnn.errors import InputError, NotConverged
+from refsnn.model.batch import Batch
 from refsnn.parallel import cores
 from refsnn.progress import quiet
 from refsnn.workers import Workers, carried, executor
@@ -46,6 +47,10 @@ def fails(kind):
     if kind == "solver":
         raise NotConverged("not yet", {"residual": 1.0})
     raise {"input": InputError, "memory": MemoryError, "exit": SystemExit, "plain": KeyError}[kind]("said")
+
+
+def described(task):
+    return type(task).__name__, repr(task)
 
 
 def slow(seconds):
@@ -112,6 +117,29 @@ def test_what_a_task_raises_is_raised_here(kind, raised):
         assert "in fails" in "".join(caught.value.__notes__), "where it happened is lost"
     if kind == "solver":
         assert caught.value.solution == {"residual": 1.0}
+
+
+ORPHAN = """
+import time
+from refsnn.workers import Workers
+with Workers(1) as workers:
+    print(workers.submit(__import__("os").getpid).result(), flush=True)
+    workers.submit(time.sleep, 60).result()
+"""
+
+
+def test_a_worker_ends_with_its_parent_in_the_middle_of_a_task():
+    """However the parent ends: or else the same command finds its folders locked."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("only Linux says how a process of another one is")
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    path, deadline = Path(f"/proc/{int(parent.stdout.readline())}/stat"), time.monotonic() + 20
+    time.sleep(0.2)
+    parent.kill()
+    parent.communicate()
+    while path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the worker outlives its parent"
+        time.sleep(0.02)
 
 
 def test_workers_do_without_standard_error():
@@ -201,6 +229,10 @@ def test_a_cluster_carries_tasks_and_loses_a_worker(dask):
         assert len(found) == 6 and os.getpid() not in {answer["pid"] for answer in found.values()}
         threading.Timer(1.0, workers[0].kill).start()
         assert len(dict(carried(carrier, slow, [0.5] * 12))) == 12
+        tasks = [Batch.of([[1, 2], [3]]), (abs, -1), [Batch.of([[1]])], {"a": (max, 1, 2)}]
+        assert dict(carried(carrier, described, tasks)) == {
+            number: described(task) for number, task in enumerate(tasks)
+        }
         with pytest.raises(InputError, match="said"):
             list(carried(carrier, fails, ["input"]))
 

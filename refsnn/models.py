@@ -28,6 +28,7 @@ from .model.parameters import Params, check_parameters, initial_parameters
 from .model.shapes import BertConfig, teacher_shapes
 from .model.student import StudentConfig
 from .ops import Array
+from .parallel import threads
 from .readings.equilibrium import equilibrium
 from .readings.rate_map import Rates
 from .readings.simulate import Rule, simulate, spike_blocks, timesteps
@@ -192,7 +193,7 @@ class Student(_Reader):
             if t_conv is None:
                 rates = equilibrium(network, self.params, batch).rates
             else:
-                rates = simulate(network, self.params, batch, t_conv, rule, keep=[last])[t_conv]
+                rates = simulate(network, self.params, batch, t_conv, rule, keep=[last], threads=threads())[t_conv]
             return logits(self.params, rates[last], network.rectified)[0]
         if t_conv is None:
             return predict_rates(self.config, self.params, self.examples(inputs))
@@ -255,7 +256,7 @@ class Student(_Reader):
         rates : dict
             T -> population name -> (B, N, width) array in [0, 1]; of ternary neurons in [−1, 1].
         """
-        return simulate(self.network, self.params, self._taken(inputs), t_conv, rule)
+        return simulate(self.network, self.params, self._taken(inputs), t_conv, rule, threads=threads())
 
     def raster(self, text: str | tuple[str, str], population: str, *, t_conv: int, rule: Rule = "inst") -> Raster:
         """Spikes of one population on one text.

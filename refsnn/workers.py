@@ -63,8 +63,10 @@ def carried(executor: Executor, function: Callable[[Any], Any], tasks: Sequence[
     ...     sorted(carried(pool, abs, [3, -2]))
     [(0, 3), (1, 2)]
     """
-    whole_task = partial(_carry_out, __version__, os.getcwd(), function)
-    futures = {executor.submit(whole_task, task): number for number, task in enumerate(tasks)}
+    folder = os.getcwd()
+    # The task goes within the function: of arguments, Dask looks into tuples and lists, and takes some for its own.
+    calls = [partial(_carry_out, __version__, folder, function, task) for task in tasks]
+    futures = {executor.submit(call): number for number, call in enumerate(calls)}
     try:
         for future in as_completed(futures):
             yield futures[future], _result(future)

@@ -5,10 +5,10 @@ Autograd keeps every sweep, as whoever knows nothing of implicit differentiation
 
 import torch
 
-from .torch_backend import Torch
+from .torch_implicit import Implicit
 
 
-class Unrolled(Torch):
+class Unrolled(Implicit):
     name = "torch, unrolled"
 
     @torch.enable_grad()
