@@ -209,7 +209,9 @@ def test_contestants_have_the_cores_that_are_asked_for(capsys, tmp_path, monkeyp
 
 def neurons(current, neuron, dtype):
     """As an adapter, this module sees whether it was given one core."""
-    assert len(os.sched_getaffinity(0)) == cores() == 1
+    assert cores() == 1
+    if hasattr(os, "sched_getaffinity"):
+        assert len(os.sched_getaffinity(0)) == 1
 
 
 def test_scaling_is_drawn(tmp_path):
