@@ -278,6 +278,21 @@ def test_workers_evaluate_to_the_same_bytes(folders):
     assert re.sub(clock, "", Run(run).results_file("running").read_text()) == expected
 
 
+def test_the_commands_take_workers_where_there_are_tasks(folders, capsys):
+    run, data = folders / "first", folders / "data"
+    words = ["--data", str(data), "--t-conv", "1", "2", "--over", "rule"]
+    assert main(["sweep", str(run), *words]) == 0
+    expected = timeless((run / "sweep.json").read_text())
+    table = capsys.readouterr().out
+    (run / "sweep.json").unlink()
+    assert main(["sweep", str(run), *words, "--workers", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert timeless((run / "sweep.json").read_text()) == expected and out == table
+    assert "finished 3 of 3" in err
+    assert main(["evaluate", str(run / "teacher"), "--data", str(data), "--workers", "2"]) == 2
+    assert "--workers and --cluster share out a run" in capsys.readouterr().err
+
+
 def test_a_model_travels_as_the_name_of_its_folder_and_is_not_another(folders):
     run = Run(folders / "first")
     params = Stored(run, "student")
