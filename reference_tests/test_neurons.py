@@ -234,10 +234,10 @@ def test_counts_follow_what_was_summed(polarity, u0, vth, size, seed):
     assert (n == m)[:, steady].all()
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.sampled_from(["retractable", "ternary"]), st.floats(-0.9, 0.9), st.integers(-6, 6), st.integers(0, 99))
-def test_a_lag_is_made_up_for_as_fast_as_is_said(polarity, x, jump, seed):
-    neuron = made(polarity, 0.5, tie=0.0)
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.sampled_from(["retractable", "ternary"]), st.integers(-29, 29), st.integers(-6, 6))
+def test_a_lag_is_made_up_for_as_fast_as_is_said(polarity, x, jump):
+    neuron, x = made(polarity, 0.5, tie=0.0), x / 32  # nothing rounds
     current = np.full((120, 1), x)
     current[:2] = jump
     n, m, _ = followed(neuron, current)
