@@ -211,6 +211,17 @@ def clip(draw, dtype, x):
     yield "dx", pullback(dy), oracles.clip_pullback(dy, x), np.abs(dy), 0
 
 
+def scale(draw, dtype, x, weight, bias):
+    y, pullback = ops.scale(x, weight[0])
+    dy = draw(y)
+    dx, dweight = pullback(dy)
+    exact = oracles.scale_pullback(dy, x, weight[0])
+    x_size, w_size, d_size = (np.abs(a).astype(np.float64) for a in (x, weight[0], dy))
+    yield "y", y, oracles.scale(x, weight[0]), x_size * w_size, 1
+    yield "dx", dx, exact[0], d_size * w_size, 1
+    yield "dw", dweight, exact[1], (d_size * x_size).sum(axis=0), len(x) + 1
+
+
 def firing_rate(draw, dtype, x):
     y, pullback = rate(x, Neuron(vth=VTH))
     dy = draw(y)
@@ -449,6 +460,7 @@ CASES: dict[str, tuple[Callable[..., Iterator], Callable[..., tuple], tuple[str,
     "relu": (relu, entrywise_inputs, ("with edges", *SIZES)),
     "tanh": (tanh, entrywise_inputs, ("normal", "saturated", *SIZES)),
     "clip": (clip, entrywise_inputs, ("with edges", *SIZES)),
+    "scale": (scale, linear_inputs, ("normal", "1e−6 … 1e6")),
     "rate": (firing_rate, entrywise_inputs, ("rates", *SIZES)),
     "attention_scores": (attention_scores, query_key_inputs, MASKS),
     "softmax": (softmax, score_inputs, ROWS),

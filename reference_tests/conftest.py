@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +62,12 @@ SMALL = BertConfig(
 )
 
 
-def random_parameters(config: BertConfig, seed: int, feedback: bool = False, scale: float = 0.4, extra=None):
+def random_parameters(
+    config: BertConfig, seed: int, feedback: bool = False, scale: float = 0.4, extra=None, per_feature=False
+):
     """Parameters without zeros or ones, so that no term of a formula can be left out unnoticed."""
     rng = np.random.default_rng(seed)
-    params = initial_parameters(network_shapes(config, feedback) | (extra or {}), rng, scale, np.float64)
+    params = initial_parameters(network_shapes(config, feedback, per_feature) | (extra or {}), rng, scale, np.float64)
     params = {name: value + 0.2 * rng.normal(size=value.shape) for name, value in params.items()}
     if feedback:
         params["feedback.weight"] *= 0.3
@@ -109,3 +113,27 @@ def seen(tmp_path):
         return [lacking for _, lacking, _ in said], said[0][2]
 
     return look
+
+
+@pytest.fixture
+def dask(tmp_path):
+    """A scheduler with three workers, as processes; their addresses and processes."""
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'refsnn[cluster]'")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    file = tmp_path / "scheduler.json"
+    common = ["--no-dashboard", "--scheduler-file", str(file)]
+    start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--host", "127.0.0.1", *common]
+    quietly = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env, "cwd": tmp_path}
+    running = [subprocess.Popen(start, **quietly)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *common]
+    running += [subprocess.Popen(worker, **quietly) for _ in range(3)]
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline and running[0].poll() is None, "the scheduler does not start"
+        time.sleep(0.05)
+    try:
+        yield json.loads(file.read_text())["address"], running[1:]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()

@@ -276,7 +276,7 @@ def dropped(x, rng, share: float = 0.1):
     return x * (rng.random(x.shape) >= share) / (1 - share)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DroppedEmbeddings(Embeddings):
     rng: np.random.Generator
 
@@ -284,7 +284,7 @@ class DroppedEmbeddings(Embeddings):
         return dropped(super().__call__(params, batch)[0], self.rng), None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DroppedAddNorm(AddNorm):
     rng: np.random.Generator
 
@@ -295,7 +295,7 @@ class DroppedAddNorm(AddNorm):
         return ops.layer_norm(dropped(linear, self.rng) + residual, gamma, beta, self.eps)[0], None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DroppedAttention(Attention):
     rng: np.random.Generator
 

@@ -79,9 +79,14 @@ def tanh(x):
     return _entrywise(lambda v: MP.sinh(v) / MP.cosh(v), x)
 
 
-def clip(x):
-    """The median of 0, x and 1."""
-    return _entrywise(lambda v: sorted([MP.zero, v, MP.one])[1], x)
+def clip(x, low=0):
+    """The median of 0 (or what is given in its place), x and 1."""
+    return _entrywise(lambda v: sorted([MP.mpf(low), v, MP.one])[1], x)
+
+
+def scale(x, weight):
+    """y_md = w_d x_md."""
+    return _exact(x) * _exact(weight)
 
 
 def softmax(x):
@@ -229,6 +234,16 @@ def tanh_pullback(dy, x):
 
 def clip_pullback(dy, x):
     return _slopes(lambda v: MP.mpf(0 < v < 1), dy, x)
+
+
+def scale_pullback(dy, x, weight):
+    """∂y_md/∂x_md = w_d, ∂y_md/∂w_d = x_md."""
+    dx, dweight = _zeros(x.shape), _zeros(len(weight))
+    dy, x, weight = _exact(dy), _exact(x), _exact(weight)
+    for (*m, d), t in np.ndenumerate(dy):
+        dx[(*m, d)] += t * weight[d]
+        dweight[d] += t * x[(*m, d)]
+    return dx, dweight
 
 
 def rate_pullback(dy, current, vth):

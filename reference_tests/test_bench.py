@@ -1,31 +1,38 @@
 """The benchmark: contestants take turns and their ratios are printed; how fast they are is not tested."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from refsnn.commands.cli import main
-from refsnn.conformance import reference
+from refsnn.conformance import bench, reference
 from refsnn.conformance.bench import (
     WORKS,
     Outcome,
+    Work,
     _floor,
+    _floor_arrays,
     _model,
     _ours,
     _padded,
     _sentences,
     _targets,
+    _theirs,
     bench_table,
     measure,
     plot_scaling,
 )
-from refsnn.distillation.student import logits
+from refsnn.distillation import stages
+from refsnn.distillation.student import logits, true_loss
 from refsnn.distillation.teacher import classify
 from refsnn.errors import InputError
 from refsnn.model.families import spiking_bert
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import head_shapes
+from refsnn.parallel import cores
 from refsnn.readings.simulate import simulate
 
 
@@ -69,7 +76,7 @@ def test_contestants_do_the_same_work():
     encoder = sum(p.size for n, p in params.items() if n.startswith("encoder.layer.0.") and n.endswith("dense.weight"))
     attention = sum(p.size for n, p in params.items() if n.startswith("encoder.layer.0.attention.self") and p.ndim == 2)
     assert encoder + attention == 12 * work.width**2  # the floor's shapes: four D × D, D × 4D and 4D × D
-    assert _floor(WORKS["step"], 1) is None and _floor(work, 1) is not None
+    assert _floor(WORKS["step"], 1) is None and _floor(work, 1) is not None and _floor(work, 3) is not None
     small = type(work)("small", "step", batch=2, positions=4, width=32, encoders=1)
     losses, gradients, _ = _ours(small)()
     config, params, batch = _model(small)
@@ -96,6 +103,115 @@ def test_sets_of_sentences_give_the_logits_of_padded_batches(kind):
             expected.append(logits(params, simulate(network, params, batch, 5)[5][network.readouts[-1]])[0])
     assert 20 < _sentences(work).lengths.mean() < 30
     np.testing.assert_allclose(_ours(work)(), np.concatenate(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16, 100])
+@pytest.mark.parametrize("name", ["simulate", "simulate-768", "running"])
+def test_the_floor_multiplies_everything_once_however_many_cores_there_are(name, threads):
+    work = WORKS[name]
+    counted = 0
+    for linear, heads, times in _floor_arrays(work, threads):
+        products = sum(spikes.shape[0] * weight.size for spikes, weight in linear)
+        counted += times * (products + 2 * heads.size * heads.shape[1])
+    assert counted == bench.products(work)
+
+
+def test_no_thread_of_the_floor_is_idle_while_another_multiplies_much():
+    rows = [linear[0][0].shape[0] * times for linear, _, times in _floor_arrays(WORKS["simulate"], 16)]
+    assert len(rows) == 16 and min(rows) == max(rows) > 0
+
+
+SMALL = {"batch": 3, "positions": 4, "width": 32, "encoders": 1}
+
+
+def test_a_step_with_feedback_is_that_of_the_adapter():
+    work = Work("small", "step", feedback=True, **SMALL)
+    losses, gradients, found = _ours(work)()
+    config, params, batch = _model(work)
+    described = {**config.to_dict(), "vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 1e-5, "feedback": True}
+    targets = _targets(work, config)
+    theirs = reference.gradients(described, params, batch._asdict(), targets, None, "float32")
+    assert np.isclose(theirs["loss"], losses["hidden"] + losses["attention"])
+    assert found["sweeps"] > 1 and gradients["feedback.weight"].any()
+    assert all(np.allclose(theirs[f"gradient/{name}"], value, atol=1e-5) for name, value in gradients.items())
+
+
+def test_backends_differentiate_the_same_step_with_feedback():
+    pytest.importorskip("torch")
+    from reference_tests.backends import torch_backend, torch_implicit, torch_unrolled
+
+    work = Work("small", "step", feedback=True, **SMALL)
+    _, gradients, _ = _ours(work)()
+    for adapter in (torch_backend, torch_implicit, torch_unrolled):
+        theirs = _theirs(work, adapter)()
+        assert all(np.allclose(theirs[f"gradient/{name}"], value, atol=1e-5) for name, value in gradients.items())
+
+
+def test_a_teachers_step_is_the_gradient_of_its_loss():
+    work = Work("small", "teacher-step", **SMALL)
+    losses, gradients, _ = _ours(work)()
+    config, params, batch = _model(work)
+    scores, pullback = classify(config, params, batch)
+    loss, loss_pullback = true_loss(scores, bench._labels(work))
+    expected = pullback(loss_pullback(1.0))
+    assert np.isclose(losses["loss"], loss) and gradients.keys() == expected.keys()
+    assert all(np.allclose(expected[name], value, atol=1e-6) for name, value in gradients.items())
+    pytest.importorskip("transformers", reason="Hugging Face's BERT is not installed")
+    from reference_tests.backends import transformers_bert
+
+    theirs = _theirs(work, transformers_bert)()
+    for name, value in gradients.items():
+        other = theirs.get(name, theirs.get(f"bert.{name}"))
+        assert other is not None and np.allclose(other, value, atol=1e-5), name
+
+
+def test_certificates_are_timed_over_all_decisions():
+    work = Work("small", "certify", t=5, **SMALL)
+    verdicts = _ours(work)()
+    assert sum(v.decisions for v in verdicts.values()) == bench.decisions(work)
+    assert not any(v.wrong for v in verdicts.values())
+    table = bench_table([Outcome("certify", "refsnn", [0.5, 2.0, 3.0], 100)])
+    assert f"{bench.decisions(WORKS['certify']) / 2e6:.1f} million decisions a second" in table
+
+
+def test_the_whole_of_distill_runs(monkeypatch):
+    pytest.importorskip("tokenizers")
+    seen = []
+    monkeypatch.setattr(stages, "save_model", lambda folder, *rest: seen.append((folder, rest[1])))
+    _ours(Work("small", "distill", 1, 40, 16, 32, 1))()
+    assert [folder.name for folder, _ in seen] == ["teacher", "run"]
+    assert not seen[0][0].exists(), "it leaves its folder behind"
+
+
+def test_cores_are_compared_in_a_table():
+    times = {("refsnn", 1): 4.0, ("refsnn", 4): 1.0, ("floor", 1): 3.0, ("floor", 4): 0.9, ("a.b", 1): 8.0}
+    times |= {("floor, BLAS threads", 1): 5.0, ("floor, BLAS threads", 4): 0.5, ("a.b", 4): 2.0}
+    outcomes = [Outcome("simulate", who, [s], 1.0, count) for (who, count), s in times.items()]
+    lines = [line.split() for line in bench.cores_table(outcomes).splitlines()[1:]]
+    assert lines[0] == ["cores", "1", "4"] and lines[1] == ["refsnn", "4", "1"] and lines[2][-2:] == ["1.00", "4.00"]
+    assert lines[3] == ["floor", "3", "0.5"] and lines[4][-2:] == ["1.33", "2.00"]
+    assert lines[5] == ["a.b", "8", "2"] and lines[6][-2:] == ["0.50", "0.50"]
+
+
+def test_contestants_have_the_cores_that_are_asked_for(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)  # this module is a backend
+    path = tmp_path / "times.json"
+    words = ["bench", "neurons", "--repetitions", "1", "--against", "test_bench", "--json", str(path)]
+    assert main([*words, "--cores", "100000", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "left out: 100000" in err and "times as fast" in out
+    outcomes = json.loads(path.read_text())["outcomes"]
+    assert {(o["contestant"], o["cores"]) for o in outcomes} == {("refsnn", 1), ("test_bench", 1)}
+    assert main(["bench", "neurons", "--cores", "0"]) == 2 and "--cores is 0" in capsys.readouterr().err
+    assert main(["bench", "neurons", "--cores", "1", "--plot", "x.svg"]) == 2
+    assert "--cores makes a table" in capsys.readouterr().err
+
+
+def neurons(current, neuron, dtype):
+    """As an adapter, this module sees whether it was given one core."""
+    assert cores() == 1
+    if hasattr(os, "sched_getaffinity"):
+        assert len(os.sched_getaffinity(0)) == 1
 
 
 def test_scaling_is_drawn(tmp_path):

@@ -40,24 +40,34 @@ RULES = ("inst", "running")
 def fire(program, neuron, current, charge=None, mistake=None):
     """Spikes and potentials, one rounding after every operation; `mistake` names what is done wrong."""
     store, exact = program.store, mistake == "fires above V_th only"
-    vth, leak = store(neuron.vth), store(neuron.leak)
-    level = vth if exact else store(store(1 - store(neuron.delta(program.precision))) * vth)
+    vth, leak, delta = store(neuron.vth), store(neuron.leak), store(neuron.delta(program.precision))
+    due = 0.5 if neuron.polarity == "ternary" else 1
+    level = vth if exact else store(store(due - delta) * vth)
+    lower = store(store(due - 1 - delta) * vth)
+    retractable = neuron.polarity == "retractable"
     v = store(np.full(current.shape[1:], store(neuron.u0)) * vth) if charge is None else charge
+    v, net = v if isinstance(v, tuple) else (v, np.zeros(current.shape[1:]))
     spikes, potentials = np.empty_like(current), np.empty_like(current)
     late = np.zeros_like(v, dtype=bool)
     for t, drive in enumerate(current):
         u = store((v if neuron.leak == 1 or mistake == "leaks before the reset" else store(leak * v)) + drive)
         s = u > level if exact else u >= level
+        if neuron.signed:
+            back = (
+                u < lower if mistake == "takes back what is not there" or not retractable else (u < lower) & (net > 0)
+            )
+            s = s.astype(program.work) - back * (mistake != "never fires −1")
+            net = net + s
         if mistake == "fires one step late":
             s, late = late, s
         potentials[t], spikes[t] = u, s
         if mistake == "resets to zero":
-            v = store(u * ~s)
+            v = store(u * (s == 0))
         elif mistake == "leaks before the reset":
             v = store(store(leak * u) - vth * s)
         else:
             v = store(u - vth * s)
-    return spikes, potentials, v
+    return spikes, potentials, (v, net) if retractable else v
 
 
 @np.errstate(all="ignore")  # overflow in float16, which the program notes
@@ -99,7 +109,7 @@ def imitate(model, params, batch, t_conv, rule, program, mistake=None):
                 found = fire(program, p.neuron, current, charges.get(p.name), mistake)
                 spikes[p.name][now], potentials[p.name][now], charges[p.name] = found
                 done.add(p.name)
-    return {k: v[1:].astype(np.uint8) for k, v in spikes.items()}, {k: v[1:] for k, v in potentials.items()}
+    return {k: v[1:].astype(np.int8) for k, v in spikes.items()}, {k: v[1:] for k, v in potentials.items()}
 
 
 @contextmanager
@@ -137,7 +147,7 @@ def first_wrong(model, verdicts):
 
 
 @st.composite
-def cases(draw, t_max=40):
+def cases(draw, t_max=40, polarities=("unsigned", "retractable", "ternary")):
     heads = draw(st.integers(1, 3))
     config = BertConfig(
         vocab_size=11,
@@ -154,11 +164,13 @@ def cases(draw, t_max=40):
         tie=draw(st.sampled_from([0, None])),
     )
     feedback, seed = draw(st.booleans()), draw(st.integers(0, 999))
+    polarity, per_feature = draw(st.sampled_from(polarities)), draw(st.booleans())
+    neuron = dataclasses.replace(neuron, polarity=polarity, u0=neuron.u0 - 0.5 * (polarity == "ternary"))
     scale = draw(st.sampled_from([0.2, 1.0, 3.0]))
-    params = {k: scale * v for k, v in random_parameters(config, seed, feedback).items()}
+    params = {k: scale * v for k, v in random_parameters(config, seed, feedback, per_feature=per_feature).items()}
     batch = random_batch(config, seed, draw(st.integers(1, 2)), draw(st.integers(1, 5)))
     rule, t_conv = draw(st.sampled_from(RULES)), draw(st.integers(1, t_max))
-    return spiking_bert(config, neuron, feedback), params, batch, t_conv, rule
+    return spiking_bert(config, neuron, feedback, per_feature=per_feature), params, batch, t_conv, rule
 
 
 programs = st.builds(
@@ -185,7 +197,7 @@ def test_a_correct_program_is_never_called_wrong(case, program):
         assert within_potentials(potentials[p.name], *compared[p.name], p.neuron, precision) <= 1, p.name
         assert verdicts[p.name].wrong == 0, (p.name, str(verdicts[p.name].first_wrong))
         assert verdicts[p.name].decisions == spikes[p.name].size
-        assert verdicts[p.name].spikes == spikes[p.name].sum()
+        assert verdicts[p.name].spikes == np.count_nonzero(spikes[p.name])
 
 
 @settings(some, max_examples=60)
@@ -352,7 +364,9 @@ def test_every_single_flip_of_a_very_small_network(rule, feedback):
 
 
 @settings(some, max_examples=25)
-@given(cases(t_max=25), st.sampled_from(["float64", "float32", "bfloat16"]), st.integers(0, 99))
+@given(
+    cases(t_max=25, polarities=("unsigned",)), st.sampled_from(["float64", "float32", "bfloat16"]), st.integers(0, 99)
+)
 def test_flips_beyond_the_bound_are_found_and_flips_within_are_not_held_against_it(case, name, seed):
     model, params, batch, _, rule = case
     program, precision = Program(name), PRECISIONS[name]
@@ -368,6 +382,64 @@ def test_flips_beyond_the_bound_are_found_and_flips_within_are_not_held_against_
         for flat in {*order[:1], *outside[:1], rng.integers(margin.size)}:
             places.append((p.name, tuple(int(i) for i in np.unravel_index(flat, margin.shape))))
     flips_are_judged(model, params, batch, spikes, rule, precision, places)
+
+
+def possible(neuron, precision, u, bound, net):
+    """What a correct program may decide: whatever some potential within the bound of ours decides."""
+    delta, due = neuron.delta(precision.name), 0.5 if neuron.polarity == "ternary" else 1.0
+    up, down = neuron.vth * (due - delta), neuron.vth * (due - 1 - delta)
+    may = net > 0 or neuron.polarity == "ternary"
+    found = {0} if u - bound <= up and (u + bound >= down or not may) else set()
+    return found | ({1} if u + bound >= up else set()) | ({-1} if may and u - bound <= down else set())
+
+
+@settings(some, max_examples=40)
+@given(
+    cases(t_max=20, polarities=("retractable", "ternary")),
+    st.sampled_from(["float64", "float32", "bfloat16"]),
+    st.integers(0, 99),
+)
+def test_each_of_three_answers_is_judged_by_itself(case, name, seed):
+    """Every decision is replaced by every other answer; it is wrong where no potential within the bound gives it."""
+    model, params, batch, _, rule = case
+    precision, rng = PRECISIONS[name], np.random.default_rng(seed)
+    spikes, _ = imitate(*case, Program(name))
+    for p in model.populations:
+        at = tuple(int(rng.integers(n)) for n in spikes[p.name].shape)
+        for answer in (-1, 0, 1):
+            changed = spikes[p.name].copy()
+            changed[at] = answer
+            here = {k: train[: at[0] + 1] for k, train in (spikes | {p.name: changed}).items()}
+            verdicts, compared = judged(model, params, batch, here, rule, precision)
+            u, bound = (part[at] for part in compared[p.name])
+            net = spikes[p.name][: at[0], *at[1:]].sum(dtype=int)
+            right = answer in possible(p.neuron, precision, u, bound, net)
+            assert verdicts[p.name].wrong == (not right)
+            if not right:
+                found = verdicts[p.name].first_wrong
+                assert (found.t, found.index, found.spike) == (at[0] + 1, at[1:], answer)
+                assert ("that it had not fired" in str(found)) == (
+                    answer < 0 and net == 0 and p.neuron.polarity == "retractable" and u < found.level - bound
+                )
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("polarity", ["retractable", "ternary"])
+@pytest.mark.parametrize("mistake", ["takes back what is not there", "never fires −1", "resets to zero"])
+def test_wrong_signed_neurons_are_found(mistake, polarity, rule):
+    if (mistake, polarity) == ("takes back what is not there", "ternary"):
+        pytest.skip("ternary neurons fire −1 whatever they fired before")
+    model = spiking_bert(SMALL, Neuron(polarity=polarity), per_feature=True)
+    params, batch = random_parameters(SMALL, 2, per_feature=True), random_batch(SMALL, 2)
+    wrong, _ = imitate(model, params, batch, 20, rule, Program("float64"), mistake)
+    assert sum(v.wrong for v in certify(model, params, batch, wrong, rule).values()) > 0
+    right, _ = imitate(model, params, batch, 20, rule, Program("float64"))
+    assert sum((right[p.name] < 0).any() for p in model.populations) > len(model.populations) / 2
+    assert sum(v.wrong for v in certify(model, params, batch, right, rule).values()) == 0
+    if mistake == "takes back what is not there":
+        found = min((v.first_wrong for v in certify(model, params, batch, wrong, rule).values() if v.first_wrong),
+                    key=lambda first: first.t)  # fmt: skip
+        assert found.spike == -1 and "took back a spike that it had not fired" in str(found)
 
 
 def dyadic_case():
@@ -455,13 +527,14 @@ def assert_same(verdicts, others):
 class Case:
     """A right record of `SMALL`, on file."""
 
-    def __init__(self, path, t_conv=17, rule="running", feedback=True, **options):
-        self.neuron = Neuron(vth=0.9, leak=0.9, u0=0.5)
+    def __init__(self, path, t_conv=17, rule="running", feedback=True, polarity="unsigned"):
+        self.neuron = Neuron(vth=0.9, leak=0.9, u0=0.5, polarity=polarity)
         self.path, self.rule = path, rule
-        own = {"encoder.0.intermediate": {"vth": 0.72, "u0": 0.0}}
-        self.config = StudentConfig(SMALL, neuron=self.neuron, feedback=feedback, populations=own)
+        signed = polarity != "unsigned"
+        own = {"encoder.0.intermediate": {"vth": 0.72, "u0": 0.0} | ({"polarity": "ternary"} if signed else {})}
+        self.config = StudentConfig(SMALL, neuron=self.neuron, feedback=feedback, populations=own, per_feature=signed)
         self.model = self.config.network
-        self.params, self.batch = random_parameters(SMALL, 6, feedback), random_batch(SMALL, 6)
+        self.params, self.batch = random_parameters(SMALL, 6, feedback, per_feature=signed), random_batch(SMALL, 6)
         self.spikes = record(self.model, self.params, self.batch, t_conv, rule)
         self.write(self.spikes)
 
@@ -481,8 +554,9 @@ def case(tmp_path):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("feedback", [False, True])
-def test_verdicts_do_not_depend_on_blocks_or_on_where_the_record_lies(tmp_path, rule, feedback):
-    case = Case(tmp_path / "spikes.safetensors", rule=rule, feedback=feedback)
+@pytest.mark.parametrize("polarity", ["unsigned", "retractable"])
+def test_verdicts_do_not_depend_on_blocks_or_on_where_the_record_lies(tmp_path, rule, feedback, polarity):
+    case = Case(tmp_path / "spikes.safetensors", rule=rule, feedback=feedback, polarity=polarity)
     for spikes in (case.spikes, case.flip("encoder.0.context", (9, 1, 0, 3))):
         case.write(spikes)
         whole = certify(case.model, case.params, case.batch, spikes, rule, block=17)
@@ -490,9 +564,20 @@ def test_verdicts_do_not_depend_on_blocks_or_on_where_the_record_lies(tmp_path, 
             assert_same(whole, certify(case.model, case.params, case.batch, spikes, rule, block=block))
             assert_same(whole, certify_record(case.path, block=block)[1])
         assert_same(whole, certify_record(case.path)[1])
-        other_type = {name: train.astype(bool) for name, train in spikes.items()}
+        other_type = {name: train.astype(bool if polarity == "unsigned" else "f4") for name, train in spikes.items()}
         assert_same(whole, certify(case.model, case.params, case.batch, other_type, rule))
     assert whole["encoder.0.context"].first_wrong.t == 10
+
+
+def test_spikes_of_minus_one_are_for_signed_neurons_alone(tmp_path):
+    case = Case(tmp_path / "spikes.safetensors", polarity="retractable")
+    assert {name: train.dtype for name, train in case.spikes.items()} == dict.fromkeys(case.spikes, np.int8)
+    assert all(verdict.wrong == 0 for verdict in certify_record(case.path)[1].values())
+    with pytest.raises(InputError, match="other values than 0 and 1"):
+        certify(spiking_bert(SMALL, case.neuron.__class__(), True), random_parameters(SMALL, 6, True), case.batch,
+                case.spikes)  # fmt: skip
+    with pytest.raises(InputError, match="other values than −1, 0 and 1"):
+        certify(case.model, case.params, case.batch, {name: 2 * train for name, train in case.spikes.items()})
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -492,6 +492,10 @@ def test_what_the_other_program_has_to_be_told(tmp_path):
     notes = " ".join(convert(write_run(tmp_path / "run2", config, params), tmp_path / "theirs2", "authors"))
     assert "fit_dense is 12 wide" in notes and "layer_norm_eps = 1e-12" in notes
     assert "share one threshold" in notes and "share one initial potential" in notes
+    config = StudentConfig(SMALL, 12, 2, Neuron(polarity="retractable"), per_feature=True)
+    params = initial_parameters(config.shapes, np.random.default_rng(0))
+    notes = " ".join(convert(write_run(tmp_path / "run4", config, params), tmp_path / "theirs4", "authors"))
+    assert "their spikes are 0 and 1" in notes and "their residuals have no synapses" in notes
     params = {theirs: value for theirs, value in read_torch(tmp_path / "theirs" / "pytorch_model.bin").items()}
     folder = authors_folder(tmp_path / "without vocabulary", params, SMALL)
     (folder / "vocab.txt").unlink()

@@ -109,7 +109,7 @@ def weighted_sum(m, start, weights, values, spikes):
         if not spikes:
             total = m.multiply_accumulate(total, m.read(w), x)
         elif x:
-            total = m.accumulate(total, m.read(w))
+            total = m.accumulate(total, x * m.read(w))  # x is 1 or −1: added or taken off
     return total
 
 
@@ -154,7 +154,7 @@ def attend(m, name, query, keys, values, spikes):
                 if not spikes:
                     total = m.multiply_accumulate(total, query[f], m.read(key[f]))
                 elif key[f]:
-                    total = m.accumulate(total, m.read(query[f]))
+                    total = m.accumulate(total, key[f] * m.read(query[f]))
             scores.append(total)
         m.at(name, "softmax")
         weights = softmax(m, scores)
@@ -165,7 +165,7 @@ def attend(m, name, query, keys, values, spikes):
                 if not spikes:
                     total = m.multiply_accumulate(total, p, m.read(value[f]))
                 elif value[f]:
-                    total = m.accumulate(total, m.read(p))
+                    total = m.accumulate(total, value[f] * m.read(p))
             context.append(total)
     return context
 
@@ -230,7 +230,9 @@ class Walk:
             if residual is not None and not self.spiking:
                 total = m.add(total, residual[i])
             elif residual is not None and residual[i]:
-                total = m.accumulate(total, 1.0)
+                synapses = self.params.get(prefix.replace("dense", "residual") + ".weight")
+                weight = 1.0 if synapses is None else m.read(synapses[i])
+                total = m.accumulate(total, residual[i] * weight)
             if means:
                 m.at(name, "running means")
                 self.kept[(*key, "sum")][i] = m.write(total)
@@ -254,7 +256,7 @@ class Walk:
             counts = self.kept.setdefault((name, place, read), [0.0] * len(spikes[place]))
             for i, s in enumerate(spikes[place]):
                 number = m.read(counts[i])
-                counts[i] = m.write(m.accumulate(number, 1.0) if s else number)
+                counts[i] = m.write(m.accumulate(number, s) if s else number)
             found.append([m.write(m.multiply(number, 1 / self.t)) for number in counts])
         return found
 
@@ -266,19 +268,48 @@ class Walk:
                 m.at(name, "activations")
                 out.append([m.write(i) for i in current])
                 continue
-            m.at(name, "membrane")
             potentials = self.kept.setdefault((name, place), [self.neuron.u0 * self.neuron.vth] * len(current))
+            counts = self.kept.setdefault((name, place, "net"), [0.0] * len(current))
             spikes = []
             for i, drive in enumerate(current):
+                own = self.threshold(name, i)
+                m.at(name, "membrane")
                 v = m.read(potentials[i])
                 if self.neuron.leak != 1:
                     v = m.multiply(v, self.neuron.leak)
-                v = m.add(v, drive)
-                fires = m.at_least(v, self.neuron.vth * (1 - 1e-9))
-                potentials[i] = m.write(m.add(v, -self.neuron.vth) if fires else v)
-                spikes.append(float(fires))
+                v = m.add(v, drive / own)
+                s = self.fires(name, v, counts, i)
+                m.at(name, "membrane")
+                potentials[i] = m.write(m.add(v, -self.neuron.vth * s) if s else v)
+                spikes.append(s)
             out.append(spikes)
         return out
+
+    def threshold(self, name, i):
+        """A neuron's own threshold, in units of V_th: a current is measured in it for nothing, as levels would be."""
+        _, e, kind = name.split(".") if "." in name else ("", "", name)
+        which = {"context": "attention.self", "intermediate": "intermediate"}.get(kind)
+        thresholds = self.params.get(f"encoder.layer.{e}.{which}.threshold")
+        if thresholds is None:
+            return 1.0
+        self.m.at(name, "thresholds")
+        return self.m.read(thresholds[i])
+
+    def fires(self, name, v, counts, i):
+        m, vth, polarity = self.m, self.neuron.vth, self.neuron.polarity
+        due = 0.5 if polarity == "ternary" else 1.0
+        s = float(m.at_least(v, vth * (due - 1e-9)))
+        if polarity == "unsigned":
+            return s
+        below = not m.at_least(v, vth * (due - 1 - 1e-9))
+        if polarity == "ternary":
+            return -1.0 if below else s
+        m.at(name, "net count")
+        none = m.at_least(0.0, m.read(counts[i]))
+        s = -1.0 if below and not none else s
+        if s:
+            counts[i] = m.write(m.add(counts[i], s))
+        return s
 
     def step(self, t, last):
         """One time step, or the one pass of an analogue network; `last` is what the last population gave before."""
@@ -348,7 +379,9 @@ class Walk:
     def classify(self, cls):
         m = self.m
         m.at("classifier", "read-out")
-        active = [x if m.at_least(x, 0.0) else 0.0 for x in (m.read(x) for x in cls)]
+        active = [m.read(x) for x in cls]
+        if self.neuron is None or self.neuron.polarity != "ternary":
+            active = [x if m.at_least(x, 0.0) else 0.0 for x in active]
         weight, bias = self.params["classifier.weight"], self.params["classifier.bias"]
         return [weighted_sum(m, m.read(b), row, active, False) for row, b in zip(weight, bias, strict=True)]
 
@@ -378,12 +411,16 @@ def without_zeros(counts):
 
 
 @pytest.mark.parametrize("feedback", [False, True], ids=["forward", "feedback"])
-@pytest.mark.parametrize("neuron", [Neuron(u0=0.5), Neuron(vth=0.8, leak=0.9)], ids=["IF", "LIF"])
+@pytest.mark.parametrize(
+    "neuron",
+    [Neuron(u0=0.5), Neuron(vth=0.8, leak=0.9), Neuron(u0=0.5, polarity="retractable"), Neuron(polarity="ternary")],
+    ids=["IF", "LIF", "retractable", "ternary"],
+)
 @pytest.mark.parametrize("rule", ["inst", "running"])
 def test_count_is_that_of_a_machine_that_computes_the_same_spikes(rule, neuron, feedback):
     t_conv = 7
-    params = random_parameters(TINY, 6, feedback, extra=HEADS)
-    network = spiking_bert(TINY, neuron, feedback)
+    params = random_parameters(TINY, 6, feedback, extra=HEADS, per_feature=neuron.signed)
+    network = spiking_bert(TINY, neuron, feedback, per_feature=neuron.signed)
     walk = Walk(params, neuron, feedback, rule)
     spikes, scores = walk.simulate(t_conv)
 
@@ -393,13 +430,15 @@ def test_count_is_that_of_a_machine_that_computes_the_same_spikes(rule, neuron, 
         wanted = np.concatenate([block[name] for block in blocks])[:, 0]
         np.testing.assert_array_equal(found, wanted, err_msg=name)
     last = spikes[network.readouts[-1]].mean(axis=0)
-    np.testing.assert_allclose(scores, logits(params, last[None])[0][0], rtol=1e-12)
-    assert all(0 < s.mean() < 1 for s in spikes.values())  # so that a rate taken for another would be seen
+    np.testing.assert_allclose(scores, logits(params, last[None], network.rectified)[0][0], rtol=1e-12)
+    fired = {name: np.abs(s) for name, s in spikes.items()}
+    assert all(0 < s.mean() < 1 for s in fired.values())  # so that a rate taken for another would be seen
 
     if feedback:  # the count lets the last step's spikes return too, though no step follows
-        walk.m.noted["embeddings", "linear", "accumulate"] += TINY.hidden_size * spikes[network.readouts[-1]][-1].sum()
-        walk.m.noted["embeddings", "linear", "read"] += TINY.hidden_size * spikes[network.readouts[-1]][-1].sum()
-    rates = {name: s.mean() for name, s in spikes.items()}
+        returned = TINY.hidden_size * fired[network.readouts[-1]][-1].sum()
+        walk.m.noted["embeddings", "linear", "accumulate"] += returned
+        walk.m.noted["embeddings", "linear", "read"] += returned
+    rates = {name: s.mean() for name, s in fired.items()}
     counted = full_count(network, rates, len(PLACES), CLASSES, rule)
     assert without_zeros(counted.spiking(t_conv)) == pytest.approx(per_token(walk.m), rel=1e-12)
 

@@ -51,6 +51,23 @@ def test_writing_gives_the_same_bytes(tmp_path):
             assert (tmp_path / name).read_bytes() == (TINY / name).read_bytes(), name
 
 
+def test_signed_spikes_have_a_bundle_of_their_own(tmp_path, capsys):
+    folder = tmp_path / "signed"
+    assert main(["golden", "write", str(folder), "--suite", "signed"]) == 0
+    assert main(["golden", "verify", str(folder)]) == 0
+    kinds = {path.stem: load_file(path)["output/embeddings"].dtype for path in folder.glob("simulate/*.safetensors")}
+    assert set(kinds.values()) == {np.dtype(np.int8)} and len(kinds) == 6
+
+    def flip(train):
+        train[3, 0, 0, 0] = -1 if train[3, 0, 0, 0] >= 0 else 1
+        return train
+
+    change(folder / "simulate" / "ternary-inst.safetensors", "output/encoder.0.key", flip)
+    capsys.readouterr()
+    assert main(["golden", "verify", str(folder)]) == 1
+    assert "wrong" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "machine",
     [

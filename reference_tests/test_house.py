@@ -12,7 +12,7 @@ import refsnn
 ROOT = Path(refsnn.__file__).parent
 #: From the ground up. A module may import from its own room and from those in lines above this one's.
 FLOORS = (
-    "_version errors files parallel process progress schema workers",
+    "_version errors files parallel process progress schema shared workers",
     "ops",
     "model",
     "readings data",

@@ -13,16 +13,16 @@ from refsnn.distillation.initialise import Affine, absorb, converted, copied, in
 from refsnn.distillation.student import layer_pairs, logits
 from refsnn.distillation.teacher import classify, encode
 from refsnn.errors import InputError
-from refsnn.model.batch import Batch
+from refsnn.model.batch import Batch, attention_mask
 from refsnn.model.families import bert, spiking_bert
-from refsnn.model.neurons import Neuron
+from refsnn.model.neurons import Neuron, fire
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.ops import softmax
 from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import rate_map, scores
-from refsnn.readings.simulate import simulate
+from refsnn.readings.simulate import currents, simulate, spike_blocks
 
 CONFIG = BertConfig(
     hidden_size=12,
@@ -240,6 +240,78 @@ def test_a_student_with_feedback_is_converted_without_it():
     for name, value in plain.items():
         if not name.startswith("classifier"):
             np.testing.assert_array_equal(fed_back[name], value)
+
+
+POLARITIES = [Neuron(u0=0.5), Neuron(u0=0.5, polarity="retractable"), Neuron(polarity="ternary")]
+
+
+@pytest.mark.parametrize("vth", [1.0, 1.5])
+@pytest.mark.parametrize("neuron", POLARITIES, ids=lambda neuron: neuron.polarity)
+def test_a_student_converted_per_feature_is_its_teacher_where_nothing_is_clipped(neuron, vth, monkeypatch):
+    if neuron.polarity != "ternary":  # whose rates have room for GELU's negative part
+        without_gelus_negative_part(monkeypatch)
+    params, text = teacher(0), batches(1)
+    student = StudentConfig(CONFIG, 12, 3, replace(neuron, vth=vth), per_feature=True)
+    student, found = converted(student, copied(student, params, layer_pairs(4, 4)), text, clipped=0.0)
+    network = student.network
+    for batch in text[:3]:
+        real = batch.attention_mask.astype(bool)
+        rates, target = equilibrium(network, found, batch).rates, encode(CONFIG, params, batch)
+        for name, hidden in zip(network.readouts, target.hidden, strict=True):
+            fitted = rates[name] @ found["fit.weight"].T + found["fit.bias"]
+            np.testing.assert_allclose(fitted[real], hidden[real], atol=1e-6)
+        ours, _ = scores(network, found, rates, batch)
+        for mine, theirs in zip(ours, target.scores, strict=True):
+            attends = np.broadcast_to(real[:, None, :, None], mine.shape)
+            np.testing.assert_allclose(softmax(mine)[0][attends], softmax(theirs)[0][attends], atol=1e-6)
+
+
+def test_every_feature_uses_its_whole_range():
+    params, text = teacher(2), batches(3, 20)
+    params["encoder.layer.2.output.LayerNorm.weight"][4] *= 15  # one feature fifteen times as wide as the others
+    widest = {}
+    for per_feature in (False, True):
+        student = StudentConfig(CONFIG, 12, 3, Neuron(polarity="ternary"), per_feature=per_feature)
+        config, found = converted(student, copied(student, params, layer_pairs(4, 4)), text)
+        rates = np.concatenate([
+            equilibrium(config.network, found, b).rates["encoder.2.output"][b.attention_mask.astype(bool)] for b in text
+        ])  # fmt: skip
+        widest[per_feature] = np.abs(rates).max(axis=0)
+        assert (config.populations != {}) == (not per_feature)  # thresholds are parameters, or constants
+    assert (widest[True] > 0.5).all() and np.median(widest[False]) < 0.3
+
+
+@pytest.mark.parametrize("neuron", POLARITIES, ids=lambda neuron: neuron.polarity)
+def test_currents_of_one_population_are_those_of_the_simulation(neuron):
+    """From the spikes that it reads, by the rule running: what it fires is what it fired."""
+    params, batch = teacher(0), batches(1)[0]
+    student = StudentConfig(CONFIG, 12, 3, neuron, per_feature=True)
+    student, found = converted(student, copied(student, params, layer_pairs(4, 4)), batches(1))
+    blocks = [spikes for _, spikes in spike_blocks(student.network, found, batch, 8, "running")]
+    trains = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    trains["input"], mask = student.network.drive(found, batch)[0], attention_mask(batch, np.dtype(float))
+    for p in student.network.populations:
+        reads = tuple(trains[name].astype(np.int8) if name != "input" else trains[name] for name in p.reads)
+        np.testing.assert_array_equal(fire(currents(p, found, reads, mask, 8), p.neuron)[0], trains[p.name], p.name)
+
+
+@pytest.mark.parametrize("neuron", POLARITIES, ids=lambda neuron: neuron.polarity)
+def test_maps_that_are_fitted_to_few_steps_answer_earlier(neuron):
+    """On new text, after T steps, hidden states come nearer to the teacher's."""
+    params, text, new = teacher(11), batches(12, 60), batches(13, 10)
+    student, errors = StudentConfig(CONFIG, 12, 3, neuron, per_feature=True), []
+    layers = copied(student, params, layer_pairs(4, 4))
+    for t_conv in (None, 8):
+        config, found = converted(student, layers, text, t_conv=t_conv)
+        last = config.network.readouts[-1]
+        off = []
+        for batch in new:
+            rates = simulate(config.network, found, batch, [4, 8], "running", keep=[last])
+            real, hidden = batch.attention_mask.astype(bool), encode(CONFIG, params, batch).hidden[-1]
+            fitted = [rates[t][last] @ found["fit.weight"].T + found["fit.bias"] for t in (4, 8)]
+            off.append([((x - hidden)[real] ** 2).mean() for x in fitted])
+        errors.append(np.mean(off, axis=0))
+    assert (errors[1] < 0.9 * errors[0]).all(), errors
 
 
 def test_a_student_of_another_width_starts_at_random():

@@ -22,6 +22,7 @@ from refsnn.errors import InputError
 from refsnn.evaluation.observe import Sentence
 from refsnn.files import read_json, write_json
 from refsnn.model.batch import Batch
+from refsnn.model.neurons import Neuron
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, teacher_shapes
 from refsnn.model.student import StudentConfig
@@ -45,14 +46,14 @@ VOID = {"meta", "br", "input"}
 # Helpers
 
 
-def make_run(folder, task, encoders=2, layers=4, max_length=None, feedback=False):
+def make_run(folder, task, encoders=2, layers=4, max_length=None, feedback=False, **options):
     """Write what a finished run holds, untrained: parameters are random and far from 0."""
     rng = np.random.default_rng(3)
     sizes = {"vocab_size": len(WORDS), "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
     bert = BertConfig(num_hidden_layers=encoders, max_position_embeddings=32, **sizes)
     teacher = BertConfig(num_hidden_layers=layers, max_position_embeddings=32, **sizes)
     outputs = TASKS[task].outputs
-    student = StudentConfig(bert, 16, outputs, feedback=feedback)
+    student = StudentConfig(bert, 16, outputs, feedback=feedback, **options)
     folder.mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     params = initial_parameters(student.shapes, rng, 0.6, np.float32)
@@ -435,3 +436,27 @@ def test_unfinished_runs_and_missing_teachers_say_what_to_do(tmp_path, capsys):
     with pytest.raises(InputError, match="does not exist"):
         inspect_run(tmp_path / "none", "a film")
     assert not (run / "inspect.html").exists()
+
+
+@pytest.mark.parametrize("polarity", ["retractable", "ternary"])
+def test_spikes_of_minus_one_are_marked_as_such(tmp_path, polarity):
+    run = make_run(tmp_path / "run", "sst2", neuron=Neuron(polarity=polarity), per_feature=True)
+    path, sentence = inspect_run(run, "a good film", t_conv=T)
+    data = json.loads(Outline(path.read_text(encoding="utf-8")).scripts[0])
+    config, params = load_student(run)
+    batch = Batch(np.array([sentence.ids]), np.array([sentence.kinds]), np.ones((1, len(sentence.ids)), int))
+    trains = next(spikes for _, spikes in spike_blocks(config.network, params, batch, T, "inst", block=T))
+    negative = False
+    for shown in data["populations"]:
+        size = (T, len(sentence.ids), shown["neurons"])
+
+        def unpacked(name, shown=shown, size=size):
+            bits = np.frombuffer(b64decode(shown[name]), np.uint8)
+            return np.unpackbits(bits, count=np.prod(size), bitorder="little").reshape(size).astype(int)
+
+        drawn = unpacked("spikes") - (unpacked("negative") if "negative" in shown else 0)
+        negative |= (drawn < 0).any()
+        train = trains[shown["name"]][:, 0]
+        columns = {tuple(column) for column in train.reshape(-1, train.shape[-1]).T.astype(int)}
+        assert {tuple(column) for column in drawn.reshape(-1, shown["neurons"]).T} <= columns
+    assert negative and data["negative"]

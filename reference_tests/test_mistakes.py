@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from refsnn.conformance.mistakes.neurons import NEURON_MISTAKES, recognise_neuron
+from refsnn.conformance.mistakes.neurons import NEURON_MISTAKES, _signed, _signed_candidates, recognise_neuron
 from refsnn.model.neurons import Neuron, fire
 
 LIF = {"vth": 0.5, "leak": 0.75, "u0": 0.5, "tie": 1e-9}
@@ -49,6 +49,20 @@ def test_the_right_rule_is_no_mistake_and_what_is_the_same_to_the_last_spike_has
             if np.array_equal(spikes, right)
             else np.array_equal(VARIANTS[named](current, **neuron), spikes)
         )
+
+
+@pytest.mark.parametrize("polarity", ["retractable", "ternary"])
+def test_every_mistake_of_signed_neurons_is_recognised_under_its_own_name(polarity):
+    neuron = {"vth": 0.5, "leak": 1.0, "u0": 0.25, "tie": 1e-9, "polarity": polarity}
+    rng = np.random.default_rng(0)
+    ties = rng.integers(-16, 17, (40, 4, 25)) / 16  # potentials meet the levels exactly now and then
+    current = 0.5 * np.concatenate([rng.normal(0.1, 0.8, ties.shape), ties, ties * (1 - 1e-12)], 1)
+    (_, right), *others = _signed_candidates(polarity, 0.5, 1e-9)
+    spikes = fire(current, Neuron(**neuron))[0]
+    np.testing.assert_array_equal(_signed(current, 0.5, 1.0, 0.25, **right), spikes)
+    assert recognise_neuron(current, spikes, neuron) is None
+    for sentence, levels in others:
+        assert recognise_neuron(current, _signed(current, 0.5, 1.0, 0.25, **levels), neuron) == sentence
 
 
 def test_two_mistakes_at_once_are_both_named():

@@ -15,10 +15,11 @@ from refsnn.model.dropout import dropout_masks
 from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT, first_position
 from refsnn.model.neurons import Neuron, asr, fire_loop
-from refsnn.model.shapes import BertConfig
+from refsnn.model.parameters import check_parameters
+from refsnn.model.shapes import BertConfig, feature_shapes, network_shapes
 from refsnn.readings.certify import certify
 from refsnn.readings.energy import count
-from refsnn.readings.rate_map import rate_map, scores
+from refsnn.readings.rate_map import rate_map, scores, sweep
 from refsnn.readings.simulate import simulate, spike_blocks, spike_steps
 
 CONFIGS = st.builds(
@@ -50,10 +51,17 @@ def complex_step(function, params, direction, h=1e-30):
     st.integers(1, 3),
     st.integers(1, 7),
     st.sampled_from([0.0, 0.4]),
+    st.sampled_from(["unsigned", "retractable", "ternary"]),
+    st.booleans(),
 )
-def test_gradient_through_the_rate_map_and_the_scores(config, vth, seed, size, positions, dropout):
-    network = spiking_bert(config, Neuron(vth=vth))
-    params, batch = random_parameters(config, seed), random_batch(config, seed, size, positions)
+def test_gradient_through_the_rate_map_and_the_scores(
+    config, vth, seed, size, positions, dropout, polarity, per_feature
+):
+    network = spiking_bert(config, Neuron(vth=vth, polarity=polarity), per_feature=per_feature)
+    params, batch = (
+        random_parameters(config, seed, per_feature=per_feature),
+        random_batch(config, seed, size, positions),
+    )
     rng = np.random.default_rng(seed)
     masks = dropout_masks(network, batch, dropout, rng, np.float64) if dropout else {}
     rates, pullback = rate_map(network, params | masks, batch)
@@ -110,6 +118,9 @@ def test_derivative_at_the_edges_of_the_clip_does_not_matter_for_structural_ties
         np.testing.assert_allclose(gradients[0][name], gradients[1][name], atol=1e-13)
 
 
+SIGNED = [Neuron(polarity="retractable", u0=0.5), Neuron(vth=0.8, leak=0.9, polarity="ternary", u0=-0.2)]
+
+
 def plain_simulation(network, params, batch, t_conv, rule):
     """The definition: one step at a time, one population at a time, with whole histories kept."""
     x, _ = network.drive(params, batch)
@@ -146,11 +157,12 @@ def plain_simulation(network, params, batch, t_conv, rule):
 
 @pytest.mark.parametrize("rule", ["inst", "running"])
 @pytest.mark.parametrize("feedback", [False, True])
-@pytest.mark.parametrize("neuron", [Neuron(), Neuron(vth=0.8, leak=0.9, u0=0.5)])
+@pytest.mark.parametrize("neuron", [Neuron(), Neuron(vth=0.8, leak=0.9, u0=0.5), *SIGNED])
 def test_simulation_equals_its_plain_definition(rule, feedback, neuron):
     config = dataclasses.replace(SMALL, hidden_size=6, intermediate_size=5, num_hidden_layers=1)
-    network = spiking_bert(config, neuron, feedback)
-    params, batch = random_parameters(config, 5, feedback), random_batch(config, 5, 2, 3)
+    network = spiking_bert(config, neuron, feedback, per_feature=neuron.signed)
+    params = random_parameters(config, 5, feedback, per_feature=neuron.signed)
+    batch = random_batch(config, 5, 2, 3)
     expected = plain_simulation(network, params, batch, 12, rule)
     for block in (1, 5, 12):
         blocks = [dict(spikes) for _, spikes in spike_blocks(network, params, batch, 12, rule, block)]
@@ -209,8 +221,10 @@ def test_memory_does_not_grow_with_t():
     assert peaks[1] < 1.05 * peaks[0]
 
 
-def test_running_integration_reaches_the_rate_map_and_inst_does_not():
-    network, params, batch = spiking_bert(SMALL), random_parameters(SMALL, 1), random_batch(SMALL, 1)
+@pytest.mark.parametrize("neuron", [Neuron(), Neuron(polarity="retractable", u0=0.5), Neuron(polarity="ternary")])
+def test_running_integration_reaches_the_rate_map_and_inst_does_not(neuron):
+    network, per_feature = spiking_bert(SMALL, neuron, per_feature=neuron.signed), neuron.signed
+    params, batch = random_parameters(SMALL, 1, per_feature=per_feature), random_batch(SMALL, 1)
     target, _ = rate_map(network, params, batch)
     error = {
         rule: {
@@ -225,10 +239,11 @@ def test_running_integration_reaches_the_rate_map_and_inst_does_not():
 
 
 @pytest.mark.parametrize("feedback", [False, True])
-@pytest.mark.parametrize("neuron", [Neuron(), Neuron(vth=0.7, leak=0.9, u0=0.5)])
+@pytest.mark.parametrize("neuron", [Neuron(), Neuron(vth=0.7, leak=0.9, u0=0.5), *SIGNED])
 def test_certificate_accepts_our_spikes_and_finds_every_flipped_one(neuron, feedback):
-    network = spiking_bert(SMALL, neuron, feedback)
-    params, batch = random_parameters(SMALL, 4, feedback), random_batch(SMALL, 4)
+    network = spiking_bert(SMALL, neuron, feedback, per_feature=neuron.signed)
+    params = random_parameters(SMALL, 4, feedback, per_feature=neuron.signed)
+    batch = random_batch(SMALL, 4)
     spikes = dict(next(iter(spike_blocks(network, params, batch, 1)))[1])
     blocks = [dict(s) for _, s in spike_blocks(network, params, batch, 15)]
     spikes = {name: np.concatenate([s[name] for s in blocks]) for name in spikes}
@@ -237,7 +252,7 @@ def test_certificate_accepts_our_spikes_and_finds_every_flipped_one(neuron, feed
     for population in network.populations:
         at = tuple(rng.integers(0, n) for n in spikes[population.name].shape)
         flipped = spikes[population.name].copy()
-        flipped[at] = 1 - flipped[at]
+        flipped[at] = 1 - abs(flipped[at])
         verdict = certify(network, params, batch, spikes | {population.name: flipped})[population.name]
         assert verdict.wrong >= 1
         assert (verdict.first_wrong.t, verdict.first_wrong.index) == (at[0] + 1, at[1:]), population.name
@@ -260,6 +275,104 @@ def test_operation_count_of_one_small_encoder_by_hand():
     assert running.products == 10 * 2 * n * d  # attention multiplies rates at every step, spike or no spike
     assert running.accumulates == pytest.approx(by_hand - (key + value) * n * d, rel=1e-14)
     assert running.gain < energy.gain
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(CONFIGS, st.sampled_from(["retractable", "ternary"]), st.integers(0, 99), st.integers(1, 24), st.booleans())
+def test_few_steps_of_running_are_the_quantised_rate_map(config, polarity, seed, t_conv, gentle):
+    """Each population, but for its lag; all of them, where nobody lags: docs/derivations.md, proposition 6."""
+    neuron = Neuron(polarity=polarity, u0=0.5 if polarity == "retractable" else 0.1)
+    network = spiking_bert(config, neuron, per_feature=True)
+    params, batch = random_parameters(config, seed, per_feature=True), random_batch(config, seed, 2, 4)
+    if gentle:  # nothing but constants and, of contexts, spikes that neurons of higher thresholds count
+        params = {k: 0 * v if v.ndim > 1 or k.endswith("LayerNorm.weight") else v for k, v in params.items()}
+        params = {k: np.maximum(v, 1) if k.endswith("threshold") else v for k, v in params.items()}
+    steps = list(spike_steps(network, params, batch, t_conv, "running"))
+    integrals = {p.name: [] for p in network.populations}  # t·f(ā[t]) in thresholds
+    for t, _, means in steps:
+        currents = sweep(network, params, batch, at=means, t_conv=None)[0]
+        for p in network.populations:
+            reads = tuple(currents[INPUT] if r == INPUT else means[r] for r in p.reads)
+            integrals[p.name].append(t * p.projection(params, reads, attention_mask(batch, np.dtype(float)))[0])
+    rates, kept_up = steps[-1][2], True
+    for p in network.populations:
+        summed = neuron.u0 + 1 - neuron.due + 1e-9 + np.stack(integrals[p.name])
+        target = np.floor(summed) if polarity == "ternary" else np.maximum(np.floor(summed), 0)
+        lag = np.zeros(target.shape[1:])
+        for moved in np.abs(np.diff(target, axis=0, prepend=0)):
+            lag = np.maximum(lag + moved - 1, 0)
+        quantised = np.clip(target[-1], neuron.low * t_conv, t_conv) / t_conv
+        off = np.abs(rates[p.name] - quantised)
+        assert (off <= lag / t_conv + 1e-12).all(), p.name
+        kept_up = kept_up and off.max() < 1e-12
+    assert kept_up or not gentle
+    if kept_up:
+        for name, value in sweep(network, params, batch, t_conv=t_conv)[0].items():
+            if name != INPUT:
+                np.testing.assert_allclose(rates[name], value, atol=1e-12, err_msg=name)
+
+
+def test_scales_of_one_are_the_papers_network():
+    """Synapses of the residual and thresholds are parameters; where all are 1, nothing changes by a bit."""
+    params, batch = random_parameters(SMALL, 4), random_batch(SMALL, 4)
+    plain, other = (spiking_bert(SMALL, Neuron(u0=0.5), per_feature=own) for own in (False, True))
+    ones = {k: np.ones(v) for e in range(2) for k, v in feature_shapes(SMALL, e).items()}
+    for one, two in (
+        (rate_map(plain, params, batch)[0], rate_map(other, params | ones, batch)[0]),
+        (simulate(plain, params, batch, 9, "running")[9], simulate(other, params | ones, batch, 9, "running")[9]),
+    ):
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_norms_bound_the_derivative_of_every_projection(per_feature):
+    """By power iteration, over each read alone: what the bound must not be below."""
+    network = spiking_bert(SMALL, Neuron(polarity="ternary"), per_feature=per_feature)
+    params, batch = random_parameters(SMALL, 6, per_feature=per_feature), random_batch(SMALL, 6, 1)
+    params |= {name: 0.5 * value for name, value in params.items() if name.endswith("threshold")}
+    params |= {name: 3 * value for name, value in params.items() if name.endswith("residual.weight")}
+    mask, rng = attention_mask(batch, np.dtype(float)), np.random.default_rng(0)
+    for p in network.populations[1:7]:
+        reads = tuple(rng.uniform(-1, 1, (*batch.input_ids.shape, network[name].width)) for name in p.reads)
+        bounds = p.projection.norms(params, reads, mask)
+        for i, bound in enumerate(bounds):
+            v, largest = rng.normal(size=reads[i].shape), 0.0
+            for _ in range(30):
+                v = v / np.linalg.norm(v)
+                moved = tuple(r + 1e-30j * v if i == j else r.astype(complex) for j, r in enumerate(reads))
+                u = p.projection(params, moved, mask)[0].imag / 1e-30
+                v, largest = p.projection(params, reads, mask)[1](u)[0][i], max(largest, np.linalg.norm(u))
+            assert 0 < largest <= bound * (1 + 1e-9), (p.name, i)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5])
+def test_thresholds_that_are_not_positive_are_refused(value):
+    params = random_parameters(SMALL, 4, per_feature=True)
+    params["encoder.layer.1.intermediate.threshold"][3] = value
+    network = spiking_bert(SMALL, per_feature=True)
+    with pytest.raises(InputError, match=r"intermediate\.threshold holds .*, but thresholds are positive"):
+        simulate(network, params, random_batch(SMALL, 4), 4)
+    with pytest.raises(InputError, match=r"model: encoder\.layer\.1\.intermediate\.threshold holds"):
+        check_parameters(params, network_shapes(SMALL, per_feature=True), "model")
+    del params["encoder.layer.0.output.residual.weight"]
+    with pytest.raises(InputError, match=r"encoder\.layer\.0\.output\.residual\.weight"):
+        simulate(network, params, random_batch(SMALL, 4), 4)
+
+
+def test_a_threshold_of_its_own_is_what_a_neuron_of_that_threshold_has():
+    """One vector of equal thresholds and the constant of a population are the same network."""
+    config = dataclasses.replace(SMALL, num_hidden_layers=1)
+    for polarity in ("unsigned", "retractable", "ternary"):
+        neuron = Neuron(polarity=polarity)
+        own = {name: dataclasses.replace(neuron, vth=0.25) for name in ("encoder.0.context", "encoder.0.intermediate")}
+        params, batch = random_parameters(config, 4), random_batch(config, 4)
+        scales = {k: np.full(v, 0.25 if k.endswith("threshold") else 1.0) for k, v in feature_shapes(config, 0).items()}
+        constants = spiking_bert(config, neuron, own=own)
+        vectors = spiking_bert(config, neuron, per_feature=True)
+        found = simulate(constants, params, batch, 12)[12], simulate(vectors, params | scales, batch, 12)[12]
+        for name in found[0]:
+            np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
 def test_feedback_is_part_of_the_description():

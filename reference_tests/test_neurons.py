@@ -1,5 +1,8 @@
 """Neurons: the vectorised dynamics against the plain loop, conservation of charge, rates and their limits."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +10,20 @@ from hypothesis import strategies as st
 
 from refsnn.errors import InputError
 from refsnn.model.neurons import Neuron, asr, fire, fire_loop, membrane_potential, rate
+from refsnn.model.shapes import BertConfig
+from refsnn.model.student import StudentConfig
+
+POLARITIES = ["unsigned", "retractable", "ternary"]
+
+
+def made(polarity="unsigned", u0=0.0, **constants):
+    """A neuron whose membrane starts `u0` above the least that its polarity allows."""
+    return Neuron(polarity=polarity, u0=u0 - 0.5 * (polarity == "ternary"), **constants)
+
 
 NEURONS = st.builds(
-    Neuron,
+    made,
+    polarity=st.sampled_from(POLARITIES),
     vth=st.sampled_from([0.5, 1.0, 1.7]),
     leak=st.sampled_from([1.0, 0.99, 0.5]),
     u0=st.sampled_from([0.0, 0.5, 0.9]),
@@ -49,7 +63,8 @@ def test_the_potential_implied_by_a_record_is_the_one_that_made_it(neuron, seed)
     # The equation itself, written out here once more.
     before = np.concatenate([np.full((1, 6), neuron.u0 * neuron.vth), (u - neuron.vth * spikes)[:-1]])
     np.testing.assert_allclose(u, neuron.leak * before + current, atol=1e-12)
-    np.testing.assert_allclose(u[-1] - neuron.vth * spikes[-1], charge, atol=1e-12)
+    left = charge[0] if neuron.polarity == "retractable" else charge
+    np.testing.assert_allclose(u[-1] - neuron.vth * spikes[-1], left, atol=1e-12)
     split = membrane_potential(current[20:], spikes[20:], neuron, charge=(u - neuron.vth * spikes)[19])
     np.testing.assert_allclose(split, u[20:], atol=1e-12)
 
@@ -62,6 +77,39 @@ def test_spikes_at_threshold_exactly_and_within_the_tie_rule():
     assert fire(below, Neuron())[0][0, 0] == 1  # a structural tie fires
     assert fire(np.array([[1 - 1e-8]]), Neuron())[0][0, 0] == 0
     assert fire(np.array([[1 - 5e-6]], np.float32), Neuron())[0][0, 0] == 1
+
+
+def signed(currents, **constants):
+    return fire(np.array(currents, float)[:, None], Neuron(**constants))[0][:, 0].tolist()
+
+
+def test_a_retractable_neuron_gives_back_what_it_fired_and_no_more():
+    assert signed([1.0, 1.0, -3.0, 0.0, 0.0, 0.0, 4.0], polarity="retractable") == [1, 1, -1, -1, 0, 0, 1]
+    assert signed([-1.0, -1.0, 2.5, 0.0], polarity="retractable") == [0, 0, 0, 0]  # a charge below 0 stays
+    assert signed([2.5, 0.0, -1.0, 0.0], polarity="unsigned") == [1, 1, 0, 0]
+
+
+def test_a_ternary_neuron_fires_both_ways_from_half_the_threshold():
+    assert signed([0.5, -0.75, 0.0, -0.5], polarity="ternary") == [1, -1, 0, -1]
+    assert signed([1.7, -1.9, 0.4], vth=2.0, polarity="ternary") == [1, -1, 0]
+
+
+@pytest.mark.parametrize(("polarity", "first"), [("retractable", [1.0]), ("ternary", [])])
+@pytest.mark.parametrize("vth", [1.0, 2.0])
+def test_the_tie_rule_lowers_the_level_of_minus_one_as_well(polarity, first, vth):
+    level = 0.0 if first else -0.5  # where exact arithmetic has a tie: a spike of −1 is due below it, not at it
+    for delta, below, last in ((0.0, 0.0, 0), (0.0, 1e-15, -1), (None, 1e-15, 0), (None, 1e-8, -1), (1e-3, 1e-4, 0)):
+        current = [vth * x for x in (*first, level - below)]
+        assert signed(current, vth=vth, polarity=polarity, tie=delta)[-1] == last, (delta, below)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(NEURONS, st.integers(0, 9))
+def test_the_net_count_of_spikes_stays_in_its_range(neuron, seed):
+    spikes, _ = fire(np.random.default_rng(seed).normal(0.1, 2, (40, 8)), neuron)
+    count, t = spikes.cumsum(axis=0), np.arange(1, 41)[:, None]
+    assert ((neuron.low * t <= count) & (count <= t)).all()
+    assert set(np.unique(spikes)) <= ({-1, 0, 1} if neuron.signed else {0, 1})
 
 
 def test_leak_acts_after_the_reset():
@@ -88,17 +136,20 @@ def test_starting_at_half_the_threshold_removes_the_bias_of_the_rate():
     assert errors[0.5].mean() == pytest.approx(0, abs=1.2e-3)  # rounding
 
 
+@pytest.mark.parametrize("polarity", POLARITIES)
 @pytest.mark.parametrize("vth", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("u0", [0.0, 0.5, 0.8])
-def test_the_quantised_rate_is_what_steps_of_a_constant_current_leave(vth, u0):
-    neuron = Neuron(vth, u0=u0)
-    currents = np.random.default_rng(0).uniform(-0.5, 1.5, 2000) * vth
+def test_the_quantised_rate_is_what_steps_of_a_constant_current_leave(vth, u0, polarity):
+    neuron = made(polarity, u0, vth=vth)
+    currents = np.random.default_rng(0).uniform(-1.5, 1.5, 2000) * vth
     for t_conv in (1, 7, 16, 100):
         spikes, _ = fire(np.broadcast_to(currents, (t_conv, *currents.shape)), neuron)
         quantised, pullback = rate(currents, neuron, t_conv=t_conv)
         np.testing.assert_allclose(quantised, asr(spikes), rtol=0, atol=1e-15)
         cotangent = np.random.default_rng(1).normal(size=currents.shape)
         np.testing.assert_array_equal(pullback(cotangent), rate(currents, neuron)[1](cotangent))
+        inside = (currents > neuron.low * vth) & (currents < vth)
+        np.testing.assert_allclose(pullback(cotangent), cotangent * inside / vth, rtol=1e-15)
 
 
 def test_leak_weighted_average_and_its_limit():
@@ -113,16 +164,90 @@ def test_leak_weighted_average_and_its_limit():
 
 @pytest.mark.parametrize(
     ("constants", "word"),
-    [({"vth": 0}, "threshold"), ({"vth": np.nan}, "threshold"), ({"leak": 0}, "leak"), ({"u0": 1}, "potential")],
+    [
+        ({"vth": 0}, "threshold"),
+        ({"vth": np.nan}, "threshold"),
+        ({"leak": 0}, "leak"),
+        ({"u0": 1}, "potential"),
+        ({"u0": 0.5, "polarity": "ternary"}, r"of ternary neurons lies in \[-0.5, 0.5\)"),
+        ({"polarity": "signed"}, "unsigned, retractable, ternary"),
+    ],
 )
 def test_impossible_constants_are_refused_in_words(constants, word):
     with pytest.raises(InputError, match=word):
         Neuron(**constants)
 
 
-def test_one_neuron_may_come_without_an_axis_of_neurons():
-    current = np.random.default_rng(0).normal(0.4, 1, 50)
-    first, charge = fire(current[:20], Neuron(leak=0.9, u0=0.5))
-    second, _ = fire(current[20:], Neuron(leak=0.9, u0=0.5), charge)
-    whole, _ = fire(current[:, None], Neuron(leak=0.9, u0=0.5))
+@pytest.mark.parametrize("polarity", POLARITIES)
+def test_one_neuron_may_come_without_an_axis_of_neurons(polarity):
+    current, neuron = np.random.default_rng(0).normal(0.1, 1, 50), made(polarity, 0.5, leak=0.9)
+    first, charge = fire(current[:20], neuron)
+    second, _ = fire(current[20:], neuron, charge)
+    whole, _ = fire(current[:, None], neuron)
     assert np.array_equal(np.concatenate([first, second]), whole[:, 0])
+
+
+def test_a_polarity_is_written_only_where_it_is_not_the_papers():
+    paper = StudentConfig(BertConfig(num_hidden_layers=1))
+    assert "polarity" not in paper.to_dict()
+    config = replace(
+        paper,
+        neuron=Neuron(polarity="retractable", u0=0.5),
+        populations={"encoder.0.intermediate": {"polarity": "ternary", "u0": 0.0}, "embeddings": {"vth": 2.0}},
+    )
+    values = json.loads(json.dumps(config.to_dict()))
+    assert values["polarity"] == "retractable" and StudentConfig.from_dict(values) == config
+    network = config.network
+    assert [network[n].neuron.polarity for n in ("embeddings", "encoder.0.intermediate")] == ["retractable", "ternary"]
+    with pytest.raises(InputError, match="polarity is 'both', but one of 'unsigned', 'retractable', 'ternary'"):
+        StudentConfig.from_dict(values | {"polarity": "both"})
+    with pytest.raises(InputError, match="populations"):
+        StudentConfig.from_dict(values | {"populations": {"embeddings": {"polarity": 1}}})
+
+
+def followed(neuron, current):
+    """Net counts n and what they follow, m, with the lag's bound: docs/derivations.md, propositions 4 and 5."""
+    spikes, _ = fire(current, neuron)
+    summed = neuron.u0 + np.cumsum(current, axis=0) / neuron.vth
+    target = np.floor(summed + 1 - neuron.due)
+    target = np.maximum(target, 0) if neuron.polarity == "retractable" else target
+    bound, lag = np.zeros(current.shape), np.zeros(current.shape[1:])
+    for t, moved in enumerate(np.abs(np.diff(target, axis=0, prepend=0))):
+        lag = np.maximum(lag + moved - 1, 0)
+        bound[t] = lag
+    return np.cumsum(spikes, axis=0), target, bound
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["retractable", "ternary"]), st.sampled_from([0.0, 0.25, 0.5, 0.875]),
+    st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([0.5, 2.0, 6.0]), st.integers(0, 99),
+)  # fmt: skip
+def test_counts_follow_what_was_summed(polarity, u0, vth, size, seed):
+    neuron = made(polarity, u0, vth=vth, tie=0.0)
+    current = vth * np.rint(np.random.default_rng(seed).normal(0.2, size, (40, 30)) * 8) / 8  # nothing rounds
+    n, m, bound = followed(neuron, current)
+    before = np.concatenate([np.zeros((1, 30)), n[:-1]])
+    np.testing.assert_array_equal(n, before + np.sign(m - before))
+    assert (np.abs(m - n) <= bound).all()
+    steady = np.abs(np.diff(m, axis=0, prepend=0)).max(axis=0) <= 1
+    assert (n == m)[:, steady].all()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.sampled_from(["retractable", "ternary"]), st.integers(-29, 29), st.integers(-6, 6))
+def test_a_lag_is_made_up_for_as_fast_as_is_said(polarity, x, jump):
+    neuron, x = made(polarity, 0.5, tie=0.0), x / 32  # nothing rounds
+    current = np.full((120, 1), x)
+    current[:2] = jump
+    n, m, _ = followed(neuron, current)
+    behind = int(m[1, 0] - n[1, 0])
+    speed = 1 - x if behind > 0 else 1 + x
+    settled = 1 + int(np.ceil(abs(behind) / speed))
+    assert (n == m)[settled:, 0].all()
+
+
+def test_an_unsigned_neuron_keeps_what_it_fired_too_much():
+    current = np.array([1.0, 1.0, -2.0, 0.0, 0.5])[:, None]
+    counts = {polarity: fire(current, Neuron(polarity=polarity))[0].sum() for polarity in POLARITIES[:2]}
+    assert counts == {"unsigned": 2, "retractable": 0}

@@ -170,7 +170,12 @@ def layer_norm_case(z, rng):
 
 def entrywise_case(z, rng, name, **options):
     x = rng.normal(0.5, 1.5, size=(*z.lead, z.d))  # all branches of relu and clip
-    return Case(partial(getattr(ops, name), **options), (x,), getattr(oracles, name))
+    low = {"low": options["low"]} if "low" in options else {}
+    return Case(partial(getattr(ops, name), **options), (x,), partial(getattr(oracles, name), **low))
+
+
+def scale_case(z, rng):
+    return Case(ops.scale, (rng.normal(size=(*z.lead, z.d)), rng.normal(size=z.d)), oracles.scale)
 
 
 def softmax_case(z, rng):
@@ -260,6 +265,8 @@ CASES = {
     "tanh": partial(entrywise_case, name="tanh"),
     "clip": partial(entrywise_case, name="clip"),
     "clip with edges": partial(entrywise_case, name="clip", edge_derivative=1.0),
+    "clip from −1": partial(entrywise_case, name="clip", low=-1.0),
+    "scale": scale_case,
     "softmax": softmax_case,
     "scores": scores_case,
     "scores, causal": partial(scores_case, mask=causal),
@@ -532,6 +539,14 @@ def test_clip_at_the_edges(edge, dtype):
     assert np.array_equal(y, [0, 0, 0, 0, x[4], 0.5, x[6], 1, 1, 1])
     assert np.array_equal(dx, dy * np.array([0, 0, e, e, 1, 1, 1, e, 0, 0], dtype=dtype))
     assert y.dtype == dx.dtype == dtype
+
+
+@pytest.mark.parametrize("edge", [0.0, 1.0])
+def test_clip_from_minus_one_at_its_edges(edge):
+    x = np.array([-2, np.nextafter(-1, -2), -1, np.nextafter(-1, 0), -0.5, 0, 1, 2])
+    y, pullback = ops.clip(x, edge, low=-1.0)
+    assert np.array_equal(y, [-1, -1, -1, x[3], -0.5, 0, 1, 1])
+    assert np.array_equal(pullback(np.ones(8)), [0, 0, edge, 1, 1, 1, edge, 0])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from refsnn.reproduction.progress import duration, time_left
 from refsnn.reproduction.reproduce import reproduce
 from refsnn.reproduction.summary import _over_seeds, plan_page, text_table
 from refsnn.storage.checkpoints import load_student
+from refsnn.storage.recipe import Recipe
 from refsnn.storage.run import Run
 from refsnn.workers import Workers
 
@@ -296,6 +299,54 @@ def test_a_worker_that_is_killed_and_a_parent_that_is_killed_cost_no_bytes(given
     assert found == expected
 
 
+def test_a_cluster_of_which_a_worker_is_killed_ends_with_the_same_bytes(given, whole, tmp_path, dask):
+    address, workers = dask
+    out = tmp_path / "run"
+    process = start(given, out, "--cluster", address)
+    wait_for(lambda: list(out.glob("*/seed-*/stages/teacher.safetensors")), process)
+    workers[0].kill()
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "finished 4 of 4" in said
+    assert models(out) == models(whole) and not list(out.rglob("*.part"))
+    found, expected = (timeless(read_json(run / "results.json")) for run in (out, whole))
+    assert found == expected
+
+
+def test_a_task_waits_for_a_worker_that_is_still_ending(given, whole, tmp_path, monkeypatch):
+    """A scheduler may take a worker for lost, and give its task to another, while it still writes."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    folder = out / "rte" / "seed-3"
+    for path in (folder / "report.html", folder / "results-inst.json"):
+        path.unlink()
+    for path in out.rglob("run.json"):
+        path.write_text(path.read_text().replace(f'"general": "{whole}', f'"general": "{out}'))
+    for what in ("", "results-inst"):
+        monkeypatch.setattr("refsnn.reproduction.reproduce.ENDING", 0.1)
+        with (
+            Run(folder).held(what),
+            pytest.raises(InputError, match=r"seed-3.* is in use by process"),
+            ThreadPoolExecutor(1) as threads,
+        ):
+            reproduce(**arguments(given, out), executor=threads)
+    monkeypatch.setattr("refsnn.reproduction.reproduce.ENDING", 30.0)
+    taken, freed = threading.Event(), time.monotonic() + 1.0
+
+    def hold():
+        with Run(folder).held():
+            taken.set()
+            time.sleep(max(freed - time.monotonic(), 0.0))
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    with ThreadPoolExecutor(1) as threads:
+        reproduce(**arguments(given, out), executor=threads)
+    thread.join()
+    assert time.monotonic() > freed and models(out) == models(whole)
+
+
 def test_ctrl_c_ends_the_workers_too(given, tmp_path):
     process = start(given, tmp_path / "run", "--workers", "2")
     wait_for(lambda: list(tmp_path.glob("run/*/seed-*/stages/teacher.safetensors")), process)
@@ -352,7 +403,7 @@ def test_without_data_text_and_teacher_are_made(tmp_path, capsys):
 # Plans
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "converted", "deep", "tiny"])
+@pytest.mark.parametrize("name", ["paper", "small", "converted", "deep", "few-steps", "tiny"])
 def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
     plan = read_plan(name)
     assert replace(plan, source="") == replace(read_plan(f"{name}.toml"), source="")
@@ -367,6 +418,23 @@ def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
         assert plan.tasks["sst2"].max_length == 64 and plan.tasks["qqp"].max_length == 128
         assert (plan.general.batch_size, plan.general.lr_general, plan.general.epochs_general) == (128, 5e-5, 3)
         assert {(r.batch_size, r.lr_internal, r.lr_prediction) for r in plan.tasks.values()} == {(32, 5e-5, 3e-5)}
+    if name in ("deep", "few-steps"):
+        recipe = plan.tasks["sst2"]
+        assert (recipe.polarity, recipe.per_feature, recipe.init, recipe.t_conv) == ("ternary", True, "converted", 8)
+        assert (recipe.stage("teacher").batch_size, recipe.stage("internal").batch_size) in ((32, 64), (32, 32))
+
+
+def test_what_a_recipe_has_only_since_later_is_written_only_where_it_is_used():
+    """Files from before polarities, scales per feature and another batch size stay as they are, byte for byte."""
+    later = {"polarity": "ternary", "per_feature": True, "batch_size_internal": 64}
+    plain = Recipe("sst2", 2)
+    assert not later.keys() & plain.to_dict().keys()
+    recipe = Recipe("sst2", 2, **later)
+    assert {name: recipe.to_dict()[name] for name in later} == later
+    assert Recipe.from_dict(recipe.to_dict()) == recipe and Recipe.from_dict(plain.to_dict()) == plain
+    for name, value in (("polarity", "both"), ("per_feature", 1), ("batch_size_internal", 0), ("u0", 0.5)):
+        with pytest.raises(InputError, match=f"`?{name}`? is {value!r}"):
+            Recipe("sst2", 2, **later | {name: value})
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,12 @@ class Program:
             return self.store(self.total(np.concatenate([column, terms], axis=-1))), None
         return self.store(self.store(self.total(terms)) + bias), None
 
+    def scale(self, x, weight):
+        x = self.store(x)
+        if self.folded:  # a division by the reciprocal's reciprocal: what was given as a threshold, say
+            return self.store(x / self.store(1 / weight)), None
+        return self.store(x * self.store(weight)), None
+
     def attention_scores(self, query, key, heads, mask=None):
         query, key, mask = self.store(query), self.store(key), self.store(mask)
         d = query.shape[-1] // heads
@@ -218,6 +224,16 @@ def test_linear(program, kind, size, weight_size, bias_size, width, with_bias):
 
 
 @many
+@given(programs, kinds, sizes, sizes, st.integers(1, 24))
+def test_scale(program, kind, size, weight_size, width):
+    x, theirs = quantity(program, (12, width), size, kind)
+    weight = weight_size * (0.1 + program.rng.random(width)) * program.rng.choice([-1, 1], width)
+    ours = rounding.scale(x, weight, PRECISIONS[program.precision])
+    np.testing.assert_array_equal(ours.value, ops.scale(x.value, weight)[0])
+    check(program, program.scale(theirs, weight)[0], ours)
+
+
+@many
 @given(programs, kinds, kinds, sizes, sizes, st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
 def test_scores_softmax_and_mix(program, query_kind, key_kind, query_size, key_size, heads, d, keys):
     precision = PRECISIONS[program.precision]
@@ -293,11 +309,12 @@ def test_gelu(program, kind, size):
 
 
 @settings(many, max_examples=100)
-@given(programs, kinds, st.sampled_from([0.1, 1.0, 10.0]), st.integers(0, 99))
-def test_every_projection(program, kind, scale, seed):
+@given(programs, kinds, st.sampled_from([0.1, 1.0, 10.0]), st.integers(0, 99), st.booleans())
+def test_every_projection(program, kind, scale, seed, per_feature):
     precision = PRECISIONS[program.precision]
-    model = spiking_bert(SMALL, feedback=True)
-    params = {name: scale * value for name, value in random_parameters(SMALL, seed, feedback=True).items()}
+    model = spiking_bert(SMALL, feedback=True, per_feature=per_feature)
+    params = random_parameters(SMALL, seed, feedback=True, per_feature=per_feature)
+    params = {name: scale * value for name, value in params.items()}
     batch = random_batch(SMALL, seed)
     mask = attention_mask(batch, np.dtype(float))
     with pytest.MonkeyPatch.context() as patch:
@@ -353,6 +370,7 @@ def test_bounds_are_not_loose(name):
         normed = rounding.layer_norm(exact, weight[0], bias, 1e-12, precision)
         note("layer norm", program.layer_norm(x, weight[0], bias)[0], normed)
         note("gelu", program.gelu(x)[0], rounding.gelu(exact, precision))
+        note("scale", program.scale(x, bias)[0], rounding.scale(exact, bias, precision))
     for operation, bound in bounds.items():
         assert bound < LOOSEST[name] * seen[operation], (operation, bound / seen[operation])
 

@@ -1,6 +1,9 @@
 """Sweeps, early stopping, and several runs side by side."""
 
 import json
+import os
+import pickle
+import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,9 +17,10 @@ from refsnn.data.metrics import spread
 from refsnn.data.tasks import TASKS
 from refsnn.distillation.predict import predict_rates, predict_spikes
 from refsnn.distillation.stages import distill
-from refsnn.errors import NotConverged
+from refsnn.errors import InputError, NotConverged
 from refsnn.evaluation import anytime, sweep
 from refsnn.evaluation import published as paper
+from refsnn.evaluation.evaluate import evaluate_run
 from refsnn.files import write_json
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
@@ -24,7 +28,8 @@ from refsnn.model.student import StudentConfig
 from refsnn.pages import report, tables
 from refsnn.pages.sweep import write_sweep
 from refsnn.storage.checkpoints import load_student
-from refsnn.storage.run import Run
+from refsnn.storage.run import Run, Stored, _stored
+from refsnn.workers import Workers
 
 TIMES = [1, 2, 4, 8]
 QUICK = replace(
@@ -232,6 +237,85 @@ def test_what_is_finished_is_not_simulated_again(folders, simulations, monkeypat
     assert len(simulations) == 2 + 3
     sweep.sweep_run(run, data, ["t"], [1, 2])
     assert simulations[-1] == ("inst", (1, 2), 40, 1.0)
+
+
+def timeless(text):
+    """What was found, without the clock's part."""
+    entries = json.loads(text)["entries"]
+    return [{**entry, "found": {k: v for k, v in entry["found"].items() if k != "seconds"}} for entry in entries]
+
+
+def test_workers_find_the_same(folders, root):
+    names, data = ("first", "second", "plain"), folders / "data"
+    expected = sweep.sweep([folders / name for name in names], data, ["rule", "u0"], [1, 2])
+    kept = {name: (folders / name / "sweep.json").read_text() for name in names}
+    for count in (1, 2, 5):
+        for name in names:
+            (folders / name / "sweep.json").unlink()
+        with Workers(count) as workers:
+            found = sweep.sweep([folders / name for name in names], data, ["rule", "u0"], [1, 2], executor=workers)
+        for one, other in zip(found, expected, strict=True):
+            assert [s["rows"] for s in one["settings"]] == [s["rows"] for s in other["settings"]]
+        for name in names:
+            assert timeless((folders / name / "sweep.json").read_text()) == timeless(kept[name])
+
+
+def test_workers_evaluate_to_the_same_bytes(folders):
+    run, data = folders / "first", folders / "data"
+    clock = r'"(seconds|peak_memory_mb)": [\d.]+'
+
+    def evaluated(rule, executor):
+        evaluate_run(run, data, TIMES, rule, executor=executor)
+        return re.sub(clock, "", Run(run).results_file(rule).read_text())
+
+    for rule in ("inst", "running"):
+        expected = evaluated(rule, None)
+        for count in (1, 2, 5):
+            with Workers(count) as workers:
+                assert evaluated(rule, workers) == expected
+    words = ["evaluate", str(run), "--data", str(data), "--t-conv", *map(str, TIMES), "--workers", "2"]
+    assert main([*words, "--rule", "running"]) == 0
+    assert re.sub(clock, "", Run(run).results_file("running").read_text()) == expected
+
+
+def test_the_commands_take_workers_where_there_are_tasks(folders, capsys):
+    run, data = folders / "first", folders / "data"
+    words = ["--data", str(data), "--t-conv", "1", "2", "--over", "rule"]
+    assert main(["sweep", str(run), *words]) == 0
+    expected = timeless((run / "sweep.json").read_text())
+    table = capsys.readouterr().out
+    (run / "sweep.json").unlink()
+    assert main(["sweep", str(run), *words, "--workers", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert timeless((run / "sweep.json").read_text()) == expected and out == table
+    assert "finished 3 of 3" in err
+    assert main(["evaluate", str(run / "teacher"), "--data", str(data), "--workers", "2"]) == 2
+    assert "--workers and --cluster share out a run" in capsys.readouterr().err
+
+
+def test_a_model_travels_as_the_name_of_its_folder_and_is_not_another(folders):
+    run = Run(folders / "first")
+    params = Stored(run, "student")
+    sent = pickle.dumps(params)
+    assert len(sent) < 1000 < sum(value.nbytes for value in params.values())
+    found = pickle.loads(sent)
+    assert all(np.array_equal(found[name], value) for name, value in params.items()) and len(found) == len(params)
+    assert pickle.loads(sent) is found  # read once
+    os.utime(run.folder / "model.safetensors")
+    assert pickle.loads(pickle.dumps(Stored(run, "student"))) is not found
+    _stored.cache_clear()  # as in a worker that has not read it yet
+    with pytest.raises(InputError, match="was written again while it was being evaluated"):
+        pickle.loads(sent)
+
+
+@pytest.mark.parametrize("what", ["sweep", "results-inst"])
+def test_two_processes_never_write_the_same_results(folders, what):
+    run, data = Run(folders / "first"), folders / "data"
+    with run.held(what):
+        with pytest.raises(InputError, match=rf"the {what} of .*first is in use by process {os.getpid()} on .* since"):
+            sweep.sweep_run(run, data, ["t"], [1]) if what == "sweep" else evaluate_run(run, data, [1])
+        evaluate_run(run, data, [1], "running")  # other results
+        assert not (run.folder / "sweep.json").exists() and not run.results_file("inst").exists()
 
 
 def test_an_interrupted_sweep_goes_on_where_it_was(folders, simulations, monkeypatch):

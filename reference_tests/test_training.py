@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,16 @@ from refsnn import ops
 from refsnn.data.examples import Examples, length_batches
 from refsnn.distillation.optim import BertAdam, linear_warmup
 from refsnn.distillation.predict import predict_rates, predict_spikes, solve_rates
-from refsnn.distillation.stages import _scheme, _trained, distill
-from refsnn.distillation.student import Scheme, internal_gradients, layer_pairs, logits, prediction_gradients
+from refsnn.distillation.stages import FROZEN, _few_steps_objective, _scheme, _trained, distill
+from refsnn.distillation.student import (
+    Scheme,
+    internal_gradients,
+    layer_pairs,
+    logits,
+    prediction_gradients,
+    true_loss,
+)
+from refsnn.distillation.teacher import encode
 from refsnn.distillation.training import in_shares, train
 from refsnn.errors import InputError
 from refsnn.evaluation.evaluate import evaluate_run
@@ -27,7 +36,7 @@ from refsnn.files import json_lines, save_tensors, write_json
 from refsnn.model.families import spiking_bert
 from refsnn.model.neurons import Neuron
 from refsnn.model.parameters import initial_parameters
-from refsnn.model.shapes import BertConfig, network_shapes
+from refsnn.model.shapes import BertConfig, network_shapes, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.pages.tables import results_table
 from refsnn.parallel import each
@@ -36,6 +45,7 @@ from refsnn.readings.rate_map import sweep
 from refsnn.readings.simulate import simulate
 from refsnn.storage.checkpoints import load_student
 from refsnn.storage.recipe import Recipe, Stage
+from refsnn.storage.records import record
 from refsnn.storage.run import Run
 
 GOOD, BAD = "good fine great lovely".split(), "bad poor awful dull".split()
@@ -194,13 +204,62 @@ def test_a_small_student_learns_the_task_and_its_folder_says_everything(tmp_path
     assert list(dict.fromkeys(stages)) == ["teacher", "general", "internal", "prediction"]
 
 
-@pytest.mark.parametrize("mode", ["quantised", "released", "simulated"])
+@pytest.mark.parametrize("mode", ["quantised", "released", "simulated", "few-steps"])
 def test_other_forward_values_and_true_labels(tmp_path, mode):
     data, teacher = write_task(tmp_path / "data", rows=24), write_teacher(tmp_path / "bert")
     recipe = replace(RECIPE, mode=mode, t_conv=8, targets="true", u0=0.5, epochs_internal=1, epochs_prediction=1)
     distill(recipe, data, teacher, tmp_path / "run")
     config, _ = load_student(tmp_path / "run")
     assert config.neuron.u0 == 0.5
+
+
+@pytest.mark.parametrize("polarity", ["retractable", "ternary"])
+def test_a_student_of_few_steps_leaves_its_embeddings_and_scales_alone_and_is_evaluated(tmp_path, polarity):
+    data, teacher = write_task(tmp_path / "SST-2"), write_teacher(tmp_path / "bert")
+    recipe = replace(RECIPE, encoders=2, init="converted", polarity=polarity, per_feature=True, u0=0.0, t_conv=6,
+                     rule="running", epochs_general=0, epochs_internal=0, epochs_prediction=0, lr_internal=1e-3,
+                     schedule_internal="linear", attention_weight=0.0, mode="few-steps")  # fmt: skip
+    distill(recipe, data, teacher, tmp_path / "start")
+    distill(replace(recipe, epochs_internal=1), data, teacher, tmp_path / "run")
+    (config, start), (again, found) = (load_student(tmp_path / name) for name in ("start", "run"))
+    assert config == again and config.per_feature and config.neuron.polarity == polarity
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["polarity"] == polarity
+    still = {name for name, value in found.items() if np.array_equal(value, start[name])}
+    tables = {f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")}
+    assert still == tables | {"fit.weight", "fit.bias"} | {name for name in found if name.endswith("threshold")}
+    losses = [entry for entry in json_lines(tmp_path / "run" / "log.jsonl") if entry["stage"] == "internal"]
+    assert {"hidden", "attention", "prediction"} <= losses[0].keys()
+    results = evaluate_run(tmp_path / "run", tmp_path, [4, 8], "running")
+    assert results["rate_accuracy"] >= 0.8 and all(0 < row["firing_rate"] < 1 for row in results["spikes"])
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["recipe"]
+    assert settings["polarity"] == polarity and settings["per_feature"]
+    distill(replace(recipe, epochs_internal=1), data, teacher, tmp_path / "run")  # finished: it is the same run
+
+
+def test_few_steps_are_compared_after_half_and_after_all_of_them(tmp_path, monkeypatch):
+    student = StudentConfig(SMALL, SMALL.hidden_size, 2, Neuron(polarity="ternary"), per_feature=True)
+    rng = np.random.default_rng(0)
+    params = {n: rng.normal(0, 0.5, s) if len(s) > 1 else rng.uniform(0.5, 1, s) for n, s in student.shapes.items()}
+    batch, rows = random_batch(SMALL, 0), np.arange(2)
+    teacher = {n: rng.normal(0, 0.3, s) for n, s in teacher_shapes(SMALL, 2).items()}
+    recipe = Recipe("sst2", 2, mode="few-steps", t_conv=6, rule="running", targets="true", attention_weight=0.0,
+                    polarity="ternary", per_feature=True)  # fmt: skip
+    labels = np.array([0, 1])
+    objective = _few_steps_objective(None, recipe, student, SMALL, teacher, [0, 1, 2], SimpleNamespace(labels=labels))
+    losses, gradients, _ = objective(params, batch, rows)
+    target, parts = encode(SMALL, teacher, batch), []
+    for t in (3, 6):
+        rates = simulate(student.network, params, batch, t, "running")[t]
+        scheme = Scheme("simulated")
+        hidden = internal_gradients(student.network, params, batch, target.hidden, target.scores, rates, scheme, 0.0)
+        answer = prediction_gradients(student.network, params, batch, lambda z: true_loss(z, labels), rates, scheme)
+        parts.append((hidden, answer))
+    assert losses["hidden"] == pytest.approx(np.mean([hidden[0]["hidden"] for hidden, _ in parts]))
+    assert losses["prediction"] == pytest.approx(np.mean([answer[0]["prediction"] for _, answer in parts]))
+    for name, gradient in gradients.items():
+        wanted = sum(part[1].get(name, 0) for pair in parts for part in pair) / 2
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-9, atol=1e-12, err_msg=name)
+    assert not any(name.endswith(FROZEN) for name in gradients)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
@@ -366,16 +425,20 @@ def test_predictions_do_not_depend_on_the_number_of_cores(examples, monkeypatch)
         assert found[0][0][t].firing_rates == found[1][0][t].firing_rates
 
 
-def test_firing_rates_are_those_of_the_spikes_of_real_tokens(examples):
-    config = StudentConfig(SMALL, 7, 3)
+@pytest.mark.parametrize("polarity", ["unsigned", "retractable", "ternary"])
+def test_firing_rates_are_those_of_the_spikes_of_real_tokens(examples, polarity):
+    """A spike of −1 counts like any other, and class scores are read of the net rates."""
+    config = StudentConfig(SMALL, 7, 3, Neuron(polarity=polarity))
     params = random_parameters(SMALL, 5, extra={"classifier.weight": (3, 12), "classifier.bias": (3,)})
     found = predict_spikes(config, params, examples, [4, 7], "running", tokens=40)
     batch = examples.batch(np.arange(len(examples)))
     real = batch.attention_mask.astype(bool)
+    trains = record(config.network, params, batch, 7, "running")
     for t, rates in simulate(config.network, params, batch, [4, 7], "running").items():
-        wanted = {name: rate[real].mean() for name, rate in rates.items()}
+        wanted = {name: np.abs(train[:t, real].astype(float)).mean() for name, train in trains.items()}
         assert found[t].firing_rates == pytest.approx(wanted, rel=1e-12)
-        np.testing.assert_allclose(found[t].logits, logits(params, rates["encoder.1.output"])[0], rtol=1e-12)
+        z = logits(params, rates["encoder.1.output"], polarity != "ternary")[0]
+        np.testing.assert_allclose(found[t].logits, z, rtol=1e-12)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

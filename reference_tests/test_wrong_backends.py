@@ -22,8 +22,8 @@ LEVELS = (("neuron", "op"), ("population",), ("encoder",), ("network",), ("disti
 
 
 @cache
-def cases_of(levels):
-    return [case for case in cases("tiny", version=1) if case.level in levels]
+def cases_of(levels, suite):
+    return [case for case in cases(suite, version=1) if case.level in levels]
 
 
 @cache
@@ -31,15 +31,16 @@ def named_cases(suite):
     return {case.id: case for case in cases(suite)}
 
 
-def failures(adapter, levels, dtype):
-    return [result for result in conform(adapter, cases_of(levels), [dtype]) if result.status == "failed"]
+def failures(adapter, levels, wrong):
+    results = conform(adapter, cases_of(levels, wrong.suite), [wrong.dtype])
+    return [result for result in results if result.status == "failed"]
 
 
 @pytest.mark.parametrize("name", [name for name, wrong in WRONG.items() if not wrong.case])
 def test_mistakes_are_named_by_the_requirement_that_they_violate(name):
     wrong = WRONG[name]
     adapter = wrong.adapter()
-    failed = next(found for levels in LEVELS if (found := failures(adapter, levels, wrong.dtype)))
+    failed = next(found for levels in LEVELS if (found := failures(adapter, levels, wrong)))
     named = [result.message for result in failed if result.requirement == wrong.requirement]
     assert named, [(result.id, result.requirement) for result in failed]
     assert all(
@@ -58,7 +59,8 @@ def test_mistakes_that_took_a_case_of_their_own_are_caught_by_it(name):
     assert result.requirement == wrong.requirement, result.message
 
 
+@pytest.mark.parametrize("suite", ["tiny", "signed"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_the_backend_that_they_spoil_is_right(dtype):
-    results = list(conform(Torch(), cases("tiny"), [dtype]))
+def test_the_backend_that_they_spoil_is_right(dtype, suite):
+    results = list(conform(Torch(), cases(suite), [dtype]))
     assert results and [result.message for result in results if result.status != "passed"] == []

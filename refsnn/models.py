@@ -28,9 +28,10 @@ from .model.parameters import Params, check_parameters, initial_parameters
 from .model.shapes import BertConfig, teacher_shapes
 from .model.student import StudentConfig
 from .ops import Array
+from .parallel import threads
 from .readings.equilibrium import equilibrium
 from .readings.rate_map import Rates
-from .readings.simulate import Rule, simulate, spike_blocks
+from .readings.simulate import Rule, simulate, spike_blocks, timesteps
 from .storage.checkpoints import bert_folder, class_names, load_student, load_teacher
 from .storage.run import Run
 
@@ -185,14 +186,15 @@ class Student(_Reader):
         -------
         logits : (B, classes) array
         """
+        t_conv = None if t_conv is None else timesteps("t_conv", t_conv)
         if isinstance(inputs, Batch):
             network, last = first_position(self.network), self.network.readouts[-1]
             batch = self._taken(inputs)
             if t_conv is None:
                 rates = equilibrium(network, self.params, batch).rates
             else:
-                rates = simulate(network, self.params, batch, t_conv, rule, keep=[last])[t_conv]
-            return logits(self.params, rates[last])[0]
+                rates = simulate(network, self.params, batch, t_conv, rule, keep=[last], threads=threads())[t_conv]
+            return logits(self.params, rates[last], network.rectified)[0]
         if t_conv is None:
             return predict_rates(self.config, self.params, self.examples(inputs))
         found = predict_spikes(self.config, self.params, self.examples(inputs), [t_conv], rule, activity=False)
@@ -236,7 +238,7 @@ class Student(_Reader):
         Returns
         -------
         rates : dict
-            Population name -> (B, N, width) array in [0, 1].
+            Population name -> (B, N, width) array in [0, 1]; of ternary neurons in [−1, 1].
         """
         return equilibrium(self.network, self.params, self._taken(inputs)).rates
 
@@ -252,9 +254,9 @@ class Student(_Reader):
         Returns
         -------
         rates : dict
-            T -> population name -> (B, N, width) array in [0, 1].
+            T -> population name -> (B, N, width) array in [0, 1]; of ternary neurons in [−1, 1].
         """
-        return simulate(self.network, self.params, self._taken(inputs), t_conv, rule)
+        return simulate(self.network, self.params, self._taken(inputs), t_conv, rule, threads=threads())
 
     def raster(self, text: str | tuple[str, str], population: str, *, t_conv: int, rule: Rule = "inst") -> Raster:
         """Spikes of one population on one text.

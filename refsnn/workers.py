@@ -8,6 +8,7 @@ whole, and it goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -20,15 +21,16 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future,
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from ._version import __version__
 from .errors import InputError, whole
-from .parallel import CORES, cores
-from .process import prepare
+from .parallel import CORES, cores, each
+from .process import PRODUCT_THREADS
 from .progress import quiet
+from .shared import forget, possible
 
-__all__ = ["Workers", "carried", "executor", "serve"]
+__all__ = ["Workers", "carried", "each_process", "executor", "serve", "worth_processes"]
 
 #: Workers that may be lost over one task: whatever ends them again and again is the task.
 TRIES = 3
@@ -61,8 +63,10 @@ def carried(executor: Executor, function: Callable[[Any], Any], tasks: Sequence[
     ...     sorted(carried(pool, abs, [3, -2]))
     [(0, 3), (1, 2)]
     """
-    whole_task = partial(_carry_out, __version__, os.getcwd(), function)
-    futures = {executor.submit(whole_task, task): number for number, task in enumerate(tasks)}
+    folder = os.getcwd()
+    # The task goes within the function: of arguments, Dask looks into tuples and lists, and takes some for its own.
+    calls = [partial(_carry_out, __version__, folder, function, task) for task in tasks]
+    futures = {executor.submit(call): number for number, call in enumerate(calls)}
     try:
         for future in as_completed(futures):
             yield futures[future], _result(future)
@@ -91,7 +95,7 @@ def _carry_out(version: str, folder: str, function: Callable[[Any], Any], task: 
     """Carry out one task where it was asked for, quietly."""
     if version != __version__:
         raise InputError(
-            f"a worker has refsnn {__version__}, but {version} gave it a task; install the same everywhere"
+            f"a worker has refsnn {__version__}, but its task comes from {version}; install one everywhere"
         )
     if os.getcwd() != folder:
         try:
@@ -157,10 +161,11 @@ def _client(address: str) -> Any:
 # ---------------------------------------------------------------------------------------------------------------------
 # Processes here
 
-#: What a worker runs. Ctrl-C is for its parent, who ends it.
+#: What a worker runs. Ctrl-C is for its parent, who ends it; settings of the process come before NumPy.
 START = (
     "import pickle, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    "sys.path[:] = pickle.load(sys.stdin.buffer); from refsnn.workers import serve; serve()"
+    "sys.path[:] = pickle.load(sys.stdin.buffer); from refsnn.process import prepare; prepare(); "
+    "from refsnn.workers import serve; serve()"
 )
 
 
@@ -212,6 +217,9 @@ class Workers(Executor):
             process = self._process()
             try:
                 return process.call(call)
+            except _UnknownError as error:
+                assert error.__cause__ is not None
+                raise error.__cause__ from None
             except _LostError:
                 status = process.end()
                 self._own.process = None
@@ -265,11 +273,15 @@ class _LostError(Exception):
     """The other process is gone."""
 
 
+class _UnknownError(Exception):
+    """The other process does not know what it is asked: functions and classes of the main program, for example."""
+
+
 class _Process:
     """Another interpreter that answers calls, one at a time."""
 
-    def __init__(self, cores: int) -> None:
-        env = os.environ | {CORES: str(cores)}
+    def __init__(self, cores: int, **variables: str) -> None:
+        env = os.environ | {CORES: str(cores)} | variables
         self.popen = subprocess.Popen([sys.executable, "-c", START], stdin=-1, stdout=-1, env=env)
         self.begun = False
 
@@ -284,8 +296,10 @@ class _Process:
             received = _receive(self.popen.stdout)
         except (OSError, EOFError, ValueError):  # a pipe that is closed, by the other end or by `end`
             raise _LostError from None
-        fine, answer = pickle.loads(received)
-        if not fine:
+        how, answer = pickle.loads(received)
+        if how == "unknown":
+            raise _UnknownError from answer
+        if how == "error":
             raise answer
         return answer
 
@@ -309,11 +323,13 @@ def _receive(stream: IO[bytes]) -> bytes:
     return content
 
 
-def serve() -> NoReturn:
+def serve() -> None:
     """Answer the calls that come in by standard input. When it ends, as with the parent, so does this process."""
-    prepare()
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a task prints may be taken for an answer
+    try:
+        os.dup2(2, 1)  # nothing that a task prints may be taken for an answer
+    except OSError:  # standard error is closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     calls: SimpleQueue[bytes] = SimpleQueue()
 
     def listen() -> None:
@@ -333,15 +349,143 @@ def serve() -> NoReturn:
 
 
 def _answer(call: bytes) -> bytes:
+    how = "unknown"
     try:
         function, arguments, options = pickle.loads(call)
-        return pickle.dumps((True, function(*arguments, **options)))
+        how = "error"
+        return pickle.dumps(("result", function(*arguments, **options)))
     except BaseException as error:
         if not isinstance(error, InputError):
             error.add_note("In a worker:\n" + traceback.format_exc())
         try:
-            answer = pickle.dumps((False, error))
+            answer = pickle.dumps((how, error))
             pickle.loads(answer)  # some errors can be sent and not received
             return answer
         except Exception:
-            return pickle.dumps((False, RuntimeError(traceback.format_exc())))
+            return pickle.dumps((how, RuntimeError(traceback.format_exc())))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cores
+
+#: Processes that wait for work, from one call to the next: it takes longer to start one than many an item lasts.
+_idle: list[_Process] = []
+
+
+#: Multiply-accumulates, a second of a core or so, from which on processes are worth their start.
+WORTH = 3e10
+
+
+def worth_processes(workers: int, products: float) -> bool:
+    """Whether processes do some work sooner than threads: there are more than two cores, and it lasts.
+
+    Parameters
+    ----------
+    workers : int
+        Threads or processes.
+    products : float
+        Multiply-accumulates of the work, roughly.
+
+    Returns
+    -------
+    yes : bool
+    """
+    frozen = getattr(sys, "frozen", False)  # then the interpreter is not Python's, but a program of its own
+    return workers > 2 and products >= WORTH and possible() and not frozen
+
+
+def each_process(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int, done: Callable[[], Any] = lambda: None
+) -> list[Any]:
+    """Apply a function to every item, as `refsnn.parallel.each` does, by processes with one core each.
+
+    Threads share one interpreter, and many short operations of NumPy wait for it. Large arrays should be
+    `refsnn.shared.Shared`. What another process cannot do, since it does not know the function or cannot be started,
+    is done by the threads here.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item.
+    items : sequence
+    workers : int
+    done : callable
+        Called here after each item.
+
+    Returns
+    -------
+    results : list
+        One for each item, in their order.
+
+    Examples
+    --------
+    >>> each_process(abs, [1, -2, 3], 2)
+    [1, 2, 3]
+    """
+    free: SimpleQueue[_Process | None] = SimpleQueue()
+    for _ in range(workers):
+        free.put(_borrowed())
+
+    def one(item: Any) -> Any:
+        result = answer(item)
+        done()
+        return result
+
+    def answer(item: Any) -> Any:
+        try:
+            call = pickle.dumps((function, (item,), {}))
+        except Exception:  # each kind of object refuses in its own way
+            return function(item)
+        process = free.get()
+        try:
+            if process is not None:
+                return process.call(call)
+        except _UnknownError:
+            pass
+        except _LostError:
+            assert process is not None
+            process.end()
+            process = _one_core()
+        finally:
+            free.put(process)
+        return function(item)
+
+    try:
+        return each(one, items, workers)
+    finally:
+        for process in (free.get() for _ in range(workers)):
+            if process is not None:
+                _retire(process)
+
+
+def _borrowed() -> _Process | None:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return _one_core()
+
+
+def _one_core() -> _Process | None:
+    try:
+        return _Process(1, **dict.fromkeys(PRODUCT_THREADS, "1"))
+    except OSError:
+        return None
+
+
+def _retire(process: _Process) -> None:
+    """Keep a process for the next call, without the arrays of this one."""
+    try:
+        process.call(pickle.dumps((forget, (), {})))
+        _idle.append(process)
+    except _LostError:
+        process.end()
+
+
+def _end_idle() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+atexit.register(_end_idle)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # they answer one process only

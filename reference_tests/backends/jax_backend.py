@@ -56,8 +56,8 @@ def tanh(x):
     return jnp.tanh(x)
 
 
-def rate(current, vth):
-    low, high = jnp.array([0, 1], current.dtype)
+def rate(current, vth, polarity="unsigned"):
+    low, high = jnp.array([-1 if polarity == "ternary" else 0, 1], current.dtype)
     return lax.clamp(low, current / vth, high)  # its derivative is 0 at the edges; that of jnp.clip is 1/2
 
 
@@ -100,15 +100,19 @@ OPS |= {"relu": jax.nn.relu, "tanh": tanh, "softmax": jax.nn.softmax}
 # --- neurons ---------------------------------------------------------------------------------------------------------
 
 
-def step(charge, current, neuron):
-    """The charge that one step leaves, and its spikes."""
+def step(state, current, neuron):
+    """The charge and the net count that one step leaves, and its spikes."""
+    charge, net = state
+    polarity, vth, tie = neuron.get("polarity", "unsigned"), neuron["vth"], neuron["tie"]
+    due = 0.5 if polarity == "ternary" else 1.0
     membrane = neuron["leak"] * charge + current
-    spikes = (membrane >= neuron["vth"] * (1 - neuron["tie"])).astype(current.dtype)
-    return membrane - neuron["vth"] * spikes, spikes
+    back = (membrane < vth * (due - 1 - tie)) & {"unsigned": False, "retractable": net > 0, "ternary": True}[polarity]
+    spikes = (membrane >= vth * (due - tie)).astype(current.dtype) - back.astype(current.dtype)
+    return (membrane - vth * spikes, net + spikes), spikes
 
 
-def initial_charge(current, neuron):
-    return jnp.full_like(current, neuron["u0"] * neuron["vth"])
+def initial_state(current, neuron):
+    return jnp.full_like(current, neuron["u0"] * neuron["vth"]), jnp.zeros_like(current)
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
@@ -168,14 +172,18 @@ def input_current(config, params, population, reads, mask):
     if kind == "context":
         h, key, value = reads
         query = dense(params, layer + "attention.self.query", h)
-        return attention(query, key, value, additive_mask(mask, h.dtype), config["num_attention_heads"])
+        mixed = attention(query, key, value, additive_mask(mask, h.dtype), config["num_attention_heads"])
+        return mixed / params.get(layer + "attention.self.threshold", 1)
     if kind == "attention_output":
         context, h = reads
         projected = dense(params, layer + "attention.output.dense", context)
+        h = h * params.get(layer + "attention.output.residual.weight", 1)
         return norm(config, params, layer + "attention.output.LayerNorm", projected + h)
     if kind == "intermediate":
-        return gelu(dense(params, layer + "intermediate.dense", *reads))
+        inner = gelu(dense(params, layer + "intermediate.dense", *reads))
+        return inner / params.get(layer + "intermediate.threshold", 1)
     intermediate, attention_output = reads
+    attention_output = attention_output * params.get(layer + "output.residual.weight", 1)
     projected = dense(params, layer + "output.dense", intermediate)
     return norm(config, params, layer + "output.LayerNorm", projected + attention_output)
 
@@ -185,7 +193,7 @@ def sweep(config, params, batch, fed_back=None):
     rates = {"input": embed(config, params, batch), last(config): fed_back}
     for population, reads in populations(config).items():
         current = input_current(config, params, population, [rates[r] for r in reads], batch["attention_mask"])
-        rates[population] = rate(current, config["vth"])
+        rates[population] = rate(current, config["vth"], config.get("polarity", "unsigned"))
     return rates
 
 
@@ -254,7 +262,8 @@ def distillation_loss(config, params, batch, targets, simulated):
     if simulated is not None:  # the read-outs' values; in this order the sum is exactly the simulated one
         values |= {r: simulated[r] + (rates[r] - lax.stop_gradient(rates[r])) for r in readouts(config)}
     if "logits" in targets:
-        logits = dense(params, "classifier", jax.nn.relu(values[last(config)][:, 0]))
+        cls = values[last(config)][:, 0]
+        logits = dense(params, "classifier", cls if config.get("polarity") == "ternary" else jax.nn.relu(cls))
         return soft_cross_entropy(logits, targets["logits"], targets["temperature"]), {"logits": logits}
     hidden = sum(
         mse(dense(params, "fit", values[r]), teacher)
@@ -289,7 +298,7 @@ def pullback(name, arrays, constants, cotangent, dtype):
 
 def neurons(current, neuron, dtype):
     current = to_jax(current, dtype)
-    _, spikes = lax.scan(lambda charge, now: step(charge, now, neuron), initial_charge(current[0], neuron), current)
+    _, spikes = lax.scan(lambda state, now: step(state, now, neuron), initial_state(current[0], neuron), current)
     return to_numpy(spikes)
 
 
@@ -331,7 +340,7 @@ def simulate(config, params, batch, t_conv, rule, dtype):
 
     intermediate = jnp.zeros((*x.shape[:-1], config["intermediate_size"]), x.dtype)
     zeros = {p: intermediate if p.endswith("intermediate") else jnp.zeros_like(x) for p in reads}
-    charge = {population: initial_charge(zero, config) for population, zero in zeros.items()}
+    charge = {population: initial_state(zero, config) for population, zero in zeros.items()}
     steps = jnp.arange(1, t_conv + 1, dtype=x.dtype)
     return to_numpy(lax.scan(network_step, (charge, zeros, zeros, zeros), steps)[1])
 

@@ -45,6 +45,7 @@ def all_to_numpy(tensors: dict) -> dict[str, np.ndarray]:
 class Torch:
     name = "torch"
     dtypes = ("float64", "float32", "bfloat16", *(("float16", "tf32") if DEVICE == "cuda" else ()))
+    tolerance = None  # of fixed points, relative; a few units in the last place
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -66,8 +67,8 @@ class Torch:
     def tanh(self, x):
         return torch.tanh(x)
 
-    def rate(self, current, vth):
-        return torch.clamp(current / vth, 0, 1)
+    def rate(self, current, vth, polarity="unsigned"):
+        return torch.clamp(current / vth, -1 if polarity == "ternary" else 0, 1)
 
     def softmax(self, x):
         return torch.softmax(x, dim=-1)
@@ -110,8 +111,20 @@ class Torch:
     def reset(self, membrane, spikes, neuron):
         return membrane - neuron["vth"] * spikes
 
+    def fires_signed(self, membrane, net, neuron):
+        """Spikes of 1 and −1; a retractable neuron takes back only what its net count has."""
+        ternary, vth, tie = neuron["polarity"] == "ternary", neuron["vth"], neuron["tie"]
+        due = 0.5 if ternary else 1.0
+        back = (membrane < vth * (due - 1 - tie)) & (True if ternary else net > 0)
+        return (membrane >= vth * (due - tie)).to(membrane.dtype) - back.to(membrane.dtype)
+
     def step(self, charge, current, neuron):
-        """The spikes of one step, and the charge they leave."""
+        """The spikes of one step, and the charge they leave; with it, of signed neurons, their net count."""
+        if neuron.get("polarity", "unsigned") != "unsigned":
+            left, net = charge or (self.initial_charge(current, neuron), torch.zeros_like(current))
+            membrane = self.integrate(left, current, neuron)
+            spikes = self.fires_signed(membrane, net, neuron)
+            return spikes, (self.reset(membrane, spikes, neuron), net + spikes)
         if charge is None:
             charge = self.initial_charge(current, neuron)
         membrane = self.integrate(charge, current, neuron)
@@ -176,6 +189,14 @@ class Torch:
         kind = self.embedding(batch["token_type_ids"], params["embeddings.token_type_embeddings.weight"])
         return self.norm(config, params, "embeddings.LayerNorm", word + position + kind)
 
+    def synapses(self, params, name, residual):
+        """The residual, each feature through a synapse of its own where there are any."""
+        return residual * params[name] if name in params else residual
+
+    def in_thresholds(self, params, name, current):
+        """The current, measured in the neurons' own thresholds where they have any."""
+        return current / params[name] if name in params else current
+
     def query(self, config, params, e, h):
         return self.dense(params, f"encoder.layer.{e}.attention.self.query", h)
 
@@ -193,17 +214,21 @@ class Torch:
                 h, key, value = reads
                 query = self.query(config, params, e, h)
                 mask = self.additive_mask(mask, h.dtype)
-                return self.attention(query, key, value, mask, config["num_attention_heads"])
+                current = self.attention(query, key, value, mask, config["num_attention_heads"])
+                return self.in_thresholds(params, layer + "attention.self.threshold", current)
             case "attention_output":
                 context, h = reads
                 dense = self.dense(params, layer + "attention.output.dense", context)
+                h = self.synapses(params, layer + "attention.output.residual.weight", h)
                 return self.norm(config, params, layer + "attention.output.LayerNorm", dense + h)
             case "intermediate":
-                return self.gelu(self.dense(params, layer + "intermediate.dense", reads[0]))
+                current = self.gelu(self.dense(params, layer + "intermediate.dense", reads[0]))
+                return self.in_thresholds(params, layer + "intermediate.threshold", current)
             case "output":
                 intermediate, attention_output = reads
                 dense = self.dense(params, layer + "output.dense", intermediate)
-                return self.norm(config, params, layer + "output.LayerNorm", dense + attention_output)
+                residual = self.synapses(params, layer + "output.residual.weight", attention_output)
+                return self.norm(config, params, layer + "output.LayerNorm", dense + residual)
 
     def sweep(self, config, params, batch, fed_back=None):
         """The rates of every population, once through the network; ``fed_back`` are the rates fed back to its start."""
@@ -214,7 +239,8 @@ class Torch:
         for population, names in reads.items():
             inputs = [rates[name] for name in names]
             current = self.input_current(config, params, population, inputs, batch["attention_mask"])
-            rates[population] = self.rate(current, config["vth"])
+            signed = {"polarity": config["polarity"]} if "polarity" in config else {}
+            rates[population] = self.rate(current, config["vth"], **signed)
         return rates
 
     def raw_scores(self, config, params, batch, rates):
@@ -229,10 +255,11 @@ class Torch:
     # --- the equilibrium and its gradient ---------------------------------------------------------------------------
 
     def iterate(self, f, z):
-        """The fixed point of a contraction, to a few units in the last place."""
+        """The fixed point of a contraction."""
+        tolerance = self.tolerance or 4 * torch.finfo(z.dtype).eps
         for _ in range(500):
             previous, z = z, f(z)
-            if (z - previous).abs().max() <= 4 * torch.finfo(z.dtype).eps * z.abs().max():
+            if (z - previous).abs().max() <= tolerance * z.abs().max():
                 break
         return z
 
@@ -264,7 +291,8 @@ class Torch:
         return {"loss": parts["hidden"] + parts["attention"]} | parts
 
     def logits(self, config, params, rates):
-        return self.dense(params, "classifier", self.relu(rates[self.readouts(config)[-1]][:, 0]))
+        cls = rates[self.readouts(config)[-1]][:, 0]
+        return self.dense(params, "classifier", cls if config.get("polarity") == "ternary" else self.relu(cls))
 
     def prediction_losses(self, config, params, rates, targets):
         logits = self.logits(config, params, rates)

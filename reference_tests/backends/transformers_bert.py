@@ -28,3 +28,15 @@ def teacher(config, params, batch):
         _models[id(params)] = _model(config, params)
     with torch.inference_mode():
         return _models[id(params)](**{name: torch.tensor(ids) for name, ids in batch.items()}).logits.numpy()
+
+
+def teacher_gradients(config, params, batch, labels):
+    """Gradients of the cross-entropy of one batch, without dropout."""
+    import torch
+
+    if id(params) not in _models:
+        _models[id(params)] = _model(config, params)
+    model = _models[id(params)]
+    model.zero_grad(set_to_none=True)
+    model(**{name: torch.tensor(ids) for name, ids in batch.items()}, labels=torch.tensor(labels)).loss.backward()
+    return {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}

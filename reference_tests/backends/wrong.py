@@ -981,3 +981,95 @@ class WarmUpWithoutDecline(Torch):
     def scheduled(self, settings):
         done = settings["step"] / settings["steps"]
         return settings if done >= settings["warmup"] else super().scheduled(settings)
+
+
+# --- signed spikes --------------------------------------------------------------------------------------------------
+
+
+def wrong_signed(requirement, sentence="", also=""):
+    return wrong(requirement, sentence, also, suite="signed")
+
+
+@wrong_signed("S-38", "the neuron takes back spikes that it has not fired")
+class TakesBackWhatIsNotThere(Torch):
+    def fires_signed(self, membrane, net, neuron):
+        return super().fires_signed(membrane, torch.ones_like(net), neuron)
+
+
+@wrong_signed("S-38", "the neuron fires −1 at the lower level itself", also="S-39")
+class TakesBackAtTheLevel(Torch):
+    def fires_signed(self, membrane, net, neuron):
+        ternary, vth, tie = neuron["polarity"] == "ternary", neuron["vth"], neuron["tie"]
+        due = 0.5 if ternary else 1.0
+        back = (membrane <= vth * (due - 1 - tie)) & (True if ternary else net > 0)
+        return (membrane >= vth * (due - tie)).to(membrane.dtype) - back.to(membrane.dtype)
+
+
+@wrong_signed("S-38", "the neuron takes a spike back only from −V_th on")
+class TakesBackAtMinusOne(Torch):
+    def fires_signed(self, membrane, net, neuron):
+        if neuron["polarity"] == "ternary":
+            return super().fires_signed(membrane, net, neuron)
+        back = (membrane < -neuron["vth"]) & (net > 0)
+        return (membrane >= neuron["vth"] * (1 - neuron["tie"])).to(membrane.dtype) - back.to(membrane.dtype)
+
+
+@wrong_signed("S-38", "the neuron compares with the levels themselves", also="S-39")
+class SignedTieRuleIgnored(Torch):
+    def fires_signed(self, membrane, net, neuron):
+        return super().fires_signed(membrane, net, neuron | {"tie": 0.0})
+
+
+@wrong_signed("S-39", "the neuron never fires −1", also="S-38")
+class PolarityIgnored(Torch):
+    def step(self, charge, current, neuron):
+        return super().step(charge, current, {k: v for k, v in neuron.items() if k != "polarity"})
+
+
+@wrong_signed("S-39", "the neuron fires 1 and −1 from ±V_th")
+class TernaryFromTheThreshold(Torch):
+    def fires_signed(self, membrane, net, neuron):
+        if neuron["polarity"] != "ternary":
+            return super().fires_signed(membrane, net, neuron)
+        vth, tie = neuron["vth"], neuron["tie"]
+        return (membrane >= vth * (1 - tie)).to(membrane.dtype) - (membrane < -vth * (1 + tie)).to(membrane.dtype)
+
+
+@wrong_signed("S-40", "rates are cut at 0, not at −1")
+class TernaryRateCut(Torch):
+    def rate(self, current, vth, polarity="unsigned"):
+        return super().rate(current, vth)
+
+
+@wrong_signed("S-40")
+class TernaryThroughRelu(Torch):
+    def logits(self, config, params, rates):
+        return super().logits({k: v for k, v in config.items() if k != "polarity"}, params, rates)
+
+
+@wrong_signed("S-41", "the synapses of the residuals are left out")
+class SynapsesIgnored(Torch):
+    def synapses(self, params, name, residual):
+        return residual
+
+
+@wrong_signed("S-41")
+class SynapsesAfterTheSum(Torch):
+    def norm(self, config, params, name, x):
+        synapses = params.get(name.replace("LayerNorm", "residual") + ".weight", 1)
+        return super().norm(config, params, name, x * synapses)
+
+    def synapses(self, params, name, residual):
+        return residual
+
+
+@wrong_signed("S-42", "neurons' own thresholds are left out")
+class OwnThresholdsIgnored(Torch):
+    def in_thresholds(self, params, name, current):
+        return current
+
+
+@wrong_signed("S-42", "currents are multiplied by neurons' own thresholds, not divided")
+class OwnThresholdsMultiply(Torch):
+    def in_thresholds(self, params, name, current):
+        return current * params[name] if name in params else current

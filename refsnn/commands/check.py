@@ -16,7 +16,9 @@ __all__ = ["COMMANDS"]
 #: Precisions by name; `refsnn.ops.rounding.PRECISIONS` has their bounds.
 PRECISIONS = ("float64", "float32", "float16", "bfloat16", "tf32", "bf16_f32")
 #: Sizes of the conformance cases; `refsnn.conformance.cases.SUITES` has them.
-SUITES = ("tiny", "base", "odd")
+SUITES = ("tiny", "base", "odd", "signed")
+#: Help of the option that names a suite.
+SUITE = "sizes, or signed spikes in place of the paper's (default: %(default)s)"
 
 
 def _record_options(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +110,7 @@ def _conform_options(parser: argparse.ArgumentParser) -> None:
         "adapter", metavar="MODULE", nargs="?", help="module (or module:object) with the adapter's functions"
     )
     parser.add_argument("--new", metavar="FILE", help="instead, write an adapter to begin with, such as adapter.py")
-    parser.add_argument("--suite", choices=SUITES, default="tiny", help="sizes (default: %(default)s)")
+    parser.add_argument("--suite", choices=SUITES, default="tiny", help=SUITE)
     add_seed(parser, "fixes every number")
     parser.add_argument("--seeds", metavar="FROM-TO", help="every case with each of these seeds, such as 0-9")
     parser.add_argument("--dtype", nargs="+", choices=PRECISIONS, help="precisions (default: the adapter's)")
@@ -245,7 +247,7 @@ def _golden_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     write = actions.add_parser("write", help="write a bundle", description="Write a golden bundle.")
     write.add_argument("folder", metavar="DIR", help="folder to write into")
-    write.add_argument("--suite", choices=SUITES, default="tiny", help="sizes (default: %(default)s)")
+    write.add_argument("--suite", choices=SUITES, default="tiny", help=SUITE)
     add_seed(write, "fixes every number")
     again = "compute a bundle again and compare every number"
     verify = actions.add_parser("verify", help=again, description=again.capitalize() + ".")
@@ -291,9 +293,17 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
         "works",
         nargs="*",
         metavar="WORK",
-        help="simulate, simulate-768, long, evaluate, teacher, step, neurons (default: all but long)",
+        help="simulate, simulate-768, simulate-64, running, evaluate, teacher, step, feedback, teacher-step, certify, "
+        "neurons; long and distill, which take minutes (default: all but these two)",
     )
     parser.add_argument("--against", nargs="+", default=[], metavar="MODULE", help="adapters of backends")
+    parser.add_argument(
+        "--cores",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="numbers of cores to compare, of those that there are (default: all of them)",
+    )
     parser.add_argument("--repetitions", type=int, default=5, metavar="N", help="turns that count (default: 5)")
     parser.add_argument("--json", metavar="FILE", help="write every time as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the ratios as an SVG picture")
@@ -304,24 +314,54 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _counts(given: list[int] | None) -> list[int]:
+    """Numbers of cores that this machine has; it says which it has not."""
+    from ..errors import whole
+    from ..parallel import cores
+
+    if given is None:
+        return [cores()]
+    wanted = sorted({whole("cores", count) for count in given})
+    found = [count for count in wanted if count <= cores()] or [cores()]
+    if left := [str(count) for count in wanted if count > cores()]:
+        print(f"this machine has {cores()}; left out: {', '.join(left)}", file=sys.stderr)
+    return found
+
+
 def _bench(options: Any) -> int:
-    from ..conformance.bench import WORKS, bench_table, measure, plot_ratios, plot_scaling, scaling, timings
+    from ..conformance.bench import (
+        LONG,
+        WORKS,
+        bench_table,
+        cores_table,
+        measure,
+        plot_ratios,
+        plot_scaling,
+        scaling,
+        timings,
+    )
+    from ..errors import InputError
     from ..files import write_json
 
+    if options.cores and (options.scaling or options.plot):
+        raise InputError("`cores` makes a table and no picture; leave out `plot` and `scaling`")
     if options.scaling:
         with progress_bar(4, "round") as update:
             measured = scaling(3, update)
         plot_scaling(measured, options.scaling)
         print(f"wrote {options.scaling}")
         return 0
-    works = options.works or [name for name in WORKS if name != "long"]
-    with progress_bar(len(works) * (options.repetitions + 1), "round") as update:
-        outcomes = measure(works, options.against, options.repetitions, update)
+    works = options.works or [name for name in WORKS if name not in LONG]
+    counts = _counts(options.cores)
+    outcomes = []
+    with progress_bar(len(counts) * len(works) * (options.repetitions + 1), "round") as update:
+        for count in counts:
+            outcomes += measure(works, options.against, options.repetitions, update, count)
     if options.json:
         write_json(options.json, timings(outcomes))
     if options.plot:
         plot_ratios(outcomes, options.plot)
-    print(bench_table(outcomes))
+    print(cores_table(outcomes) if options.cores else bench_table(outcomes))
     for path in filter(None, (options.json, options.plot)):
         print(f"wrote {path}")
     return 0

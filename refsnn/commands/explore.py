@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .command import Command, add_data, add_rule, add_run, add_samples
+from .command import Command, add_data, add_rule, add_run, add_samples, add_workers
 
 __all__ = ["COMMANDS"]
 
@@ -28,35 +28,42 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         help="JSON file with picojoules of operations, in place of those of docs/energy.md",
     )
     parser.add_argument("--memory", action="store_true", help="charge memory traffic too, in the full count of energy")
+    add_workers(parser, "the batches")
 
 
 def _evaluate(options: Any) -> int:
+    from ..errors import InputError
     from ..evaluation.evaluate import evaluate_run, evaluate_teacher
     from ..pages.report import write_report
     from ..pages.tables import dev_line, results_table
     from ..readings.energy import Energies, read_energies
     from ..storage.checkpoints import holds_bert
+    from ..storage.run import Run
+    from ..workers import executor
 
     if holds_bert(options.run_folder):
+        if options.workers is not None or options.cluster is not None:
+            raise InputError("`workers` and `cluster` share out a run, but a BERT alone takes no time; leave them out")
         teacher = options.run_folder, options.data, options.task, options.columns, options.samples
         for part, task, scores, labels in evaluate_teacher(*teacher):
             print(dev_line(f"{options.run_folder}, {part}", task, scores, labels))
         return 0
     if options.task is not None:
-        from ..errors import InputError
-
         raise InputError("`task` is for a BERT alone, but a run remembers its own; leave it out")
-    results = evaluate_run(
-        options.run_folder,
-        options.data,
-        options.t_conv,
-        options.rule,
-        columns=options.columns,
-        energies=read_energies(options.energies) if options.energies else Energies(),
-        memory=options.memory,
-        samples=options.samples,
-    )
-    path = write_report(options.run_folder, options.rule)
+    with executor(options.workers, options.cluster) as carrier:
+        results = evaluate_run(
+            options.run_folder,
+            options.data,
+            options.t_conv,
+            options.rule,
+            columns=options.columns,
+            energies=read_energies(options.energies) if options.energies else Energies(),
+            memory=options.memory,
+            samples=options.samples,
+            executor=carrier,
+        )
+    with Run(options.run_folder).held("report", wait=60):  # another rule may just have been evaluated
+        path = write_report(options.run_folder, options.rule)
     print(results_table(results))
     print(f"wrote {path}")
     return 0
@@ -150,21 +157,25 @@ def _sweep_options(parser: argparse.ArgumentParser) -> None:
         "--t-conv", type=int, nargs="+", metavar="T", help="grid of timesteps (default: 28 of them from 1 to 256)"
     )
     add_samples(parser)
+    add_workers(parser, "settings and runs")
 
 
 def _sweep(options: Any) -> int:
     from ..evaluation.sweep import TIMES, sweep
     from ..pages.sweep import write_comparison, write_sweep
     from ..pages.tables import comparison_table, sweep_table
+    from ..workers import executor
 
-    results = sweep(
-        options.run_folders,
-        options.data,
-        over=options.over,
-        t_conv=TIMES if options.t_conv is None else options.t_conv,
-        samples=options.samples,
-        columns=options.columns,
-    )
+    with executor(options.workers, options.cluster) as carrier:
+        results = sweep(
+            options.run_folders,
+            options.data,
+            over=options.over,
+            t_conv=TIMES if options.t_conv is None else options.t_conv,
+            samples=options.samples,
+            columns=options.columns,
+            executor=carrier,
+        )
     for result in results:
         path = write_sweep(result)
         print(f"{sweep_table(result)}\nwrote {path}\n")

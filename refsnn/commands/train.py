@@ -29,13 +29,14 @@ def _demo(options: Any) -> int:
 RECIPE_HELP = {
     "max_length": "limit in tokens (default: the task's, 64 for CoLA and SST-2, 128 otherwise)",
     "batch_size": "examples per step",
+    "batch_size_internal": "the same in the internal stage (default: as in the others)",
     "schedule_internal": "learning rate of the internal stage: constant, or warm-up and linear decay",
     "attention_weight": "weight of the attention loss in the general and internal stages",
     "targets": "what the prediction stage learns: the teacher's soft labels or the true ones; a regression always "
     "learns the true scores",
     "temperature": "temperature of the soft labels",
     "mode": "forward values and gradient at the equilibrium, of rates as they are or quantised; simulated values, "
-    "gradient there (released); or both at simulated rates",
+    "gradient there (released); both at simulated rates, of one T or, with soft labels, of T/2 and T (few-steps)",
     "t_conv": "timesteps of the quantised and simulated modes",
     "rule": "integration rule of the simulated modes",
     "init": "where the student starts: at random, with the teacher's weights, or with these converted so that its "
@@ -48,6 +49,10 @@ RECIPE_HELP = {
     "vth": "threshold of every neuron",
     "leak": "leak of every neuron; 1 is integrate-and-fire",
     "u0": "initial membrane potential, in units of the threshold",
+    "polarity": "spikes of every neuron: 0 and 1, as in the paper; −1 too, to take one back; or −1 too, for rates down "
+    "to −1",
+    "per_feature": "residuals through a synapse per feature, and thresholds per neuron: of a converted student every "
+    "feature then uses its whole range",
 }
 
 
@@ -62,6 +67,9 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
             continue
         choices = get_args(types[field.name]) if field.type not in ("int | None",) else ()
         choices = choices if choices and isinstance(choices[0], str) else ()
+        if types[field.name] is bool:
+            group.add_argument("--" + field.name.replace("_", "-"), action="store_true", help=RECIPE_HELP[field.name])
+            continue
         kind = {"int": int, "float": float, "int | None": int}.get(str(field.type), str)
         what, _, stage = field.name.partition("_")
         text = RECIPE_HELP.get(field.name) or f"{'learning rate' if what == 'lr' else what} of the {stage} stage"
@@ -144,7 +152,7 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         metavar="PLAN",
-        help="paper, small, converted, deep or tiny, or a TOML file of the same kind",
+        help="paper, small, converted, deep, few-steps or tiny, or a TOML file of the same kind",
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder for everything")
     parser.add_argument("--data", metavar="DATA", help="folder with one of each task, or hub (default: the plan's)")

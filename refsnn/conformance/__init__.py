@@ -9,7 +9,8 @@ integer arrays are int64. What comes back may be any real array that `numpy.asar
 
 ``neurons(current, neuron, dtype) -> spikes``
     Spikes (T, …) of integrate-and-fire neurons under the currents (T, …). ``neuron`` is a dict of numbers: "vth",
-    "leak" (1 is IF), "u0" (initial charge, in units of vth), "tie" (δ: a neuron fires at u ≥ vth·(1 − δ)).
+    "leak" (1 is IF), "u0" (initial charge, in units of vth), "tie" (δ: a neuron fires at u ≥ vth·(1 − δ)). In the suite
+    "signed" it also has "polarity", "retractable" or "ternary".
 ``asr(spikes, leak, dtype) -> a``
     Average spiking rate (…) of spikes (T, …): the mean weighted by leak^(T−t).
 ``op(name, arrays, constants, dtype) -> y``
@@ -40,13 +41,17 @@ integer arrays are int64. What comes back may be any real array that `numpy.asar
     Optional: declines part of what a function does. Features are "neurons", "neurons:lif", "neurons:u0", "neurons:tie",
     "asr", "asr:leak", "op:NAME", "pullback:NAME", "current:KIND", "rate_map", "rate_map:feedback", "simulate:inst",
     "simulate:running", "simulate:feedback", "gradients:internal", "gradients:prediction", "gradients:feedback",
-    "update", "update:warmup".
+    "update", "update:warmup"; in the suite "signed" also "polarity:retractable", "polarity:ternary" and "per_feature".
 ``name`` and ``dtypes``
     Optional: what the backend is called, and the precisions it has; ("float64", "float32") by default.
 
 ``config`` is a dict of plain Python numbers: the sizes of a BERT `config.json` (hidden_size, num_hidden_layers,
 num_attention_heads, intermediate_size, layer_norm_eps, pad_token_id, …), the neurons' "vth", "leak", "u0", "tie", and
-"feedback", a bool. ``batch`` is a dict of three (B, N) arrays: "input_ids", "token_type_ids", "attention_mask".
+"feedback", a bool. In the suite "signed" it may have "polarity", and "per_feature", True: then "params" has
+"encoder.layer.E.attention.output.residual.weight" and "encoder.layer.E.output.residual.weight", the synapses of
+residuals, and "encoder.layer.E.attention.self.threshold" and "encoder.layer.E.intermediate.threshold", the thresholds
+of context and intermediate neurons in units of vth. ``batch`` is a dict of three (B, N) arrays: "input_ids",
+"token_type_ids", "attention_mask".
 ``params`` is a flat dict under the names of a Hugging Face checkpoint, matrices (out, in), with "feedback.weight" (no
 bias), "fit.weight" and "fit.bias" (to the teacher's width) and "classifier.weight" and "classifier.bias" where they are
 needed. Populations are called "embeddings" and "encoder.E.key", ".value", ".context", ".attention_output",

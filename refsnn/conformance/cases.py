@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
@@ -53,6 +54,8 @@ VANISHING = 1e-2
 #: the few long simulations where it is another.
 SUITES: dict[str, dict[str, int]] = {
     "tiny": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
+    # The size of tiny: spikes of −1, synapses of the residual, thresholds of single neurons, none of them the paper's.
+    "signed": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
     "base": {"batch": 4, "positions": 16, "width": 64, "heads": 4, "inner": 256, "encoders": 4, "vocab": 97, "t": 64},
     "odd": {
         "batch": 3,
@@ -285,7 +288,7 @@ def cases(suite: str = "tiny", seed: int = 0, version: int = VERSION) -> list[Ca
 
     Parameters
     ----------
-    suite : {"tiny", "base", "odd"}
+    suite : {"tiny", "base", "odd", "signed"}
     seed : int
         One seed fixes every number.
     version : int
@@ -296,8 +299,11 @@ def cases(suite: str = "tiny", seed: int = 0, version: int = VERSION) -> list[Ca
     cases : list of Case
     """
     sizes = SUITES[suite]
-    found = [*_neurons(seed), *_rates(seed), *_ops(sizes, seed), *_networks(sizes, seed)]
-    if version >= 2:
+    if suite == "signed":
+        found = [*_signed_neurons(seed), *_signed_networks(sizes, seed)]
+    else:
+        found = [*_neurons(seed), *_rates(seed), *_ops(sizes, seed), *_networks(sizes, seed)]
+    if version >= 2 and suite != "signed":
         from .sharper import sharper_cases
 
         found += sharper_cases(sizes, seed)
@@ -333,25 +339,35 @@ def _rng(seed: int, *name: str) -> np.random.Generator:
 ALL = ("float64", "float32", "float16", "bfloat16")
 
 
+#: Steps of a neuron's case.
+STEPS = 24
+
+
+def _neuron_case(
+    kind: str, requirement: str, note: str, current: Array, exact=(), features=(), **neuron: Any
+) -> Case:  # fmt: skip
+    constants = {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 0.0} | neuron
+    return Case(
+        f"neurons/{kind}", "neuron", requirement, "neurons", ("neurons", *features), {"neuron": constants},
+        {"current": current}, exact=exact, note=note,
+    )  # fmt: skip
+
+
+def _dyadic(
+    seed: int, kind: str, mean: float, steps: int = STEPS, grain: float = 8, low: float = -0.5, **neuron: Any
+) -> Array:
+    """Currents that are multiples of V_th/8 between −1/2 and 2, at which no potential meets a level."""
+    constants = Neuron(tie=0.0, **neuron)
+    draws = _rng(seed, "neurons", kind).normal(mean, 0.5, (steps, 1000))
+    current = np.clip(np.rint(draws * grain) / grain, low, 2) * constants.vth
+    u = membrane_potential(current, fire(current, constants)[0], constants)
+    levels = np.array(constants.levels("float64"))
+    apart = np.flatnonzero((u[..., None] != levels).all(axis=(0, 2)))[:16]
+    return current[:, apart].reshape(steps, 2, 8)
+
+
 def _neurons(seed: int) -> Iterator[Case]:
-    t = 24
-
-    def case(kind: str, requirement: str, note: str, current: Array, exact=(), features=(), **neuron: float) -> Case:
-        constants = {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 0.0} | neuron
-        return Case(
-            f"neurons/{kind}", "neuron", requirement, "neurons", ("neurons", *features), {"neuron": constants},
-            {"current": current}, exact=exact, note=note,
-        )  # fmt: skip
-
-    def dyadic(kind: str, mean: float, steps: int = t, grain: float = 8, **neuron: float) -> Array:
-        """Currents that are multiples of V_th/8 between −1/2 and 2, at which no potential meets the threshold."""
-        constants = Neuron(tie=0.0, **neuron)
-        draws = _rng(seed, "neurons", kind).normal(mean, 0.5, (steps, 1000))
-        current = np.clip(np.rint(draws * grain) / grain, -0.5, 2) * constants.vth
-        u = membrane_potential(current, fire(current, constants)[0], constants)
-        apart = np.flatnonzero((u != constants.vth).all(axis=0))[:16]
-        return current[:, apart].reshape(steps, 2, 8)
-
+    t, case, dyadic = STEPS, _neuron_case, partial(_dyadic, seed)
     lif, both = ("neurons:lif",), ("float64", "float32")
     impulse = np.zeros((t, 2, 8))
     impulse[np.arange(8), :, np.arange(8)] = 1.25
@@ -386,6 +402,43 @@ def _neurons(seed: int) -> Iterator[Case]:
         {"neuron": {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 2.0**-30}}, {"current": short},
         exact=("float64",), dtypes=("float64",), note="δ = 2⁻³⁰: potentials at V_th and a little below it fire; exact",
     )  # fmt: skip
+
+
+def _signed_neurons(seed: int) -> Iterator[Case]:
+    dyadic, lif, charged = partial(_dyadic, seed), ("neurons:lif",), ("neurons:u0",)
+    for polarity, requirement, mean in (("retractable", "S-38", 0.1), ("ternary", "S-39", 0.0)):
+
+        def case(kind, note, current, exact=(), features=(), polarity=polarity, requirement=requirement, **neuron):
+            features = (f"polarity:{polarity}", *features)
+            neuron["polarity"] = polarity
+            return _neuron_case(f"{polarity}-{kind}", requirement, note, current, exact, features, **neuron)
+
+        own: dict[str, Any] = {"low": -2, "polarity": polarity}
+        start = 0.5 if polarity == "retractable" else -0.25
+        yield case("plain", "both levels; exact", dyadic(f"{polarity}-plain", mean, **own), ALL)
+        yield case("threshold", "V_th = 2; exact", dyadic(f"{polarity}-threshold", mean, vth=2.0, **own), ALL, vth=2.0)
+        yield case("charge", f"u0 = {start:g}; exact", dyadic(f"{polarity}-charge", mean, u0=start, **own), ALL,
+                   charged, u0=start)  # fmt: skip
+        yield case("leak", "λ = 1/2; exact", dyadic(f"{polarity}-leak", mean, 16, 4, leak=0.5, **own),
+                   ("float64", "float32"), lif, leak=0.5)  # fmt: skip
+        yield case("ties", "potentials meet both levels again and again; exact", _meeting(polarity), ALL)
+        drawn = eight_bits(_rng(seed, "neurons", polarity, "random").normal(mean, 0.8, (STEPS, 2, 8)))
+        yield case("random", "λ = 0.9 and V_th = 0.8, by certificate", drawn, (), lif, leak=0.9, vth=0.8)
+        near = 1 - 2.0**-40 * (np.arange(8) % 2)
+        features = ("neurons", "neurons:tie", f"polarity:{polarity}")
+        neuron = {"vth": 1.0, "leak": 1.0, "u0": 0.0, "tie": 2.0**-30, "polarity": polarity}
+        yield Case(
+            f"neurons/{polarity}-tie-rule", "neuron", requirement, "neurons", features, {"neuron": neuron},
+            {"current": _meeting(polarity) * near}, exact=("float64",), dtypes=("float64",),
+            note="δ = 2⁻³⁰: potentials at a level and a little off it are decided alike; exact",
+        )  # fmt: skip
+
+
+def _meeting(polarity: str) -> Array:
+    """Currents under which potentials meet the levels exactly: V_th and 0, or ±V_th/2."""
+    ups = np.array([1, 0.5, 1.5, 0.25, 0.75, 1, 0.5, 2]) * (0.5 if polarity == "ternary" else 1)
+    signs = np.where(np.arange(STEPS) % 8 < 3, 1, np.where(np.arange(STEPS) % 8 < 6, -1, 0))
+    return np.tile(signs[:, None, None] * ups, (1, 2, 1))
 
 
 def _rates(seed: int) -> Iterator[Case]:
@@ -508,6 +561,7 @@ def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> 
     rng = _rng(seed, "network", name)
     encoders, feedback = options.pop("encoders", sizes["encoders"]), options.pop("feedback", False)
     settles = options.pop("settles", False)
+    per_feature, norm = options.pop("per_feature", False), options.pop("norm", 0.3)
     config = BertConfig(
         hidden_size=sizes["width"],
         num_hidden_layers=encoders,
@@ -517,12 +571,12 @@ def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> 
         max_position_embeddings=sizes["positions"] + 2,
         layer_norm_eps=options.pop("epsilon", 1e-12),
     )
-    shapes = network_shapes(config, feedback)
+    shapes = network_shapes(config, feedback, per_feature)
     params = initial_parameters(shapes, rng, 1.0 / np.sqrt(sizes["width"]), np.float64)
     params = {k: eight_bits(v + 0.2 * rng.normal(size=v.shape)) for k, v in params.items()}
     if feedback:
         size = np.linalg.norm(params["feedback.weight"], 2)
-        params["feedback.weight"] = eight_bits(params["feedback.weight"] * (0.3 / size))
+        params["feedback.weight"] = eight_bits(params["feedback.weight"] * (norm / size))
     lengths = np.maximum(sizes["positions"] - 2 * np.arange(sizes["batch"]), 2)
     mask = (np.arange(sizes["positions"]) < lengths[:, None]).astype(np.int64)
     ids = rng.integers(1, sizes["vocab"], mask.shape) * mask
@@ -530,7 +584,7 @@ def _network(sizes: Mapping[str, int], seed: int, name: str, **options: Any) -> 
     inputs = {f"param/{k}": v for k, v in params.items()}
     inputs |= {"batch/input_ids": ids, "batch/token_type_ids": rng.integers(0, 2, mask.shape) * mask}
     inputs |= {"batch/attention_mask": mask}
-    student = StudentConfig(config, neuron=neuron, feedback=feedback)
+    student = StudentConfig(config, neuron=neuron, feedback=feedback, per_feature=per_feature)
     if settles:
         _settle(student, inputs)
     return student.to_dict(), inputs
@@ -659,19 +713,13 @@ def _distillation(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         ("internal-feedback", internal + solved, {"feedback": True}, None, "implicit gradient"),
         ("prediction-feedback", prediction + solved, {"feedback": True}, None, "implicit gradient"),
     ):
-        yield _distilled(sizes, seed, name, features, options, lowest, note)
+        yield _gradient_case(sizes, seed, name, features, options, lowest, note)
 
 
-def _distilled(
-    sizes: Mapping[str, int],
-    seed: int,
-    name: str,
-    features: tuple[str, ...],
-    options: dict[str, Any],
-    lowest: int | None,
-    note: str,
-) -> Case:
-    """Return a distillation step, of the internal or the prediction stage as its name says."""
+def _gradient_case(
+    sizes: Mapping[str, int], seed: int, name: str, features: tuple[str, ...], options: dict[str, Any],
+    lowest: int | None, note: str, requirement: str = "", negative: bool = False,
+) -> Case:  # fmt: skip
     width, classes = sizes["width"] + 2, 3
     config, inputs = _network(sizes, seed, "gradients-" + name, settles="feedback" in options, **options)
     rng = _rng(seed, "gradients", name)
@@ -697,12 +745,107 @@ def _distilled(
         named |= {"loss": "S-32" if "internal" in name else "S-19"}
     else:
         names = ("embeddings", *(f"encoder.{e}.output" for e in range(encoders)))
-        inputs |= {f"simulated/{r}": np.maximum(rng.integers(lowest, 17, (*shape, d)), 0) / 16 for r in names}
-    requirement = {"prediction-silent": "S-33"}.get(name, "S-35" if options.get("feedback") else "S-34")
+        floor = lowest if negative else 0
+        inputs |= {f"simulated/{r}": np.maximum(rng.integers(lowest, 17, (*shape, d)), floor) / 16 for r in names}
+    usual = {"prediction-silent": "S-33"}.get(name, "S-35" if options.get("feedback") else "S-34")
+    requirement = requirement or usual
     return Case(
         f"gradients/{name}", "distillation", requirement, "gradients",
         ("gradients", *features), settings, inputs, named=named, dtypes=("float64", "float32"), note=note,
     )  # fmt: skip
+
+
+def _signed_networks(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
+    yield from _ternary_rates(sizes, seed)
+    yield from _feature_currents(sizes, seed)
+    retractable: dict[str, Any] = {"polarity": "retractable"}
+    ternary: dict[str, Any] = {"polarity": "ternary"}
+    own: dict[str, Any] = {"per_feature": True}
+    solved = ternary | own | {"feedback": True, "norm": 0.05}  # F contracts, which rates of both signs do not help
+    for name, requirement, options, note in (
+        ("ternary", "S-40", ternary, "rates between −1 and 1"),
+        ("per-feature", "S-30", own, "synapses of residuals, thresholds of neurons"),
+        ("ternary-feedback", "S-30", solved, "a true fixed point"),
+    ):
+        config, inputs = _network(sizes, seed, name, **options)
+        yield Case(
+            f"rate_map/{name}", "network", requirement, "rate_map", ("rate_map", *_needs(options, "rate_map")),
+            {"config": config}, inputs, note=note,
+        )  # fmt: skip
+    for name, requirement, rule, options in (
+        ("retractable-inst", "S-38", "inst", retractable),
+        ("retractable-running", "S-38", "running", retractable | own | {"u0": 0.5}),
+        ("ternary-inst", "S-39", "inst", ternary | own),
+        ("ternary-running", "S-39", "running", ternary),
+        ("ternary-running-leak", "S-39", "running", ternary | {"leak": 0.9, "vth": 0.8}),
+        ("retractable-feedback", "S-38", "running", retractable | {"feedback": True}),
+    ):
+        config, inputs = _network(sizes, seed, name, **options)
+        yield Case(
+            f"simulate/{name}", "network", requirement, "simulate",
+            ("simulate", f"simulate:{rule}", *_needs(options, "simulate")),
+            {"config": config, "t_conv": sizes["t"], "rule": rule}, inputs,
+            note=f"rule {rule}, by certificate",
+        )  # fmt: skip
+    for name, options, lowest, note, requirement in (
+        ("internal-ternary", ternary | own, None, "rates between −1 and 1", ""),
+        ("internal-per-feature", own | {"vth": 1.5}, 1, "synapses and thresholds have gradients; simulated values", ""),
+        ("prediction-ternary", ternary, -15, "negative values reach the classifier: there is no ReLU", "S-40"),
+        ("prediction-ternary-feedback", solved, None, "implicit gradient", ""),
+    ):
+        features = (f"gradients:{name.partition('-')[0]}", *_needs(options, "gradients"))
+        case = _gradient_case(sizes, seed, name, features, options, lowest, note, requirement, "ternary" in name)
+        yield case if "prediction" not in name else replace(case, named=case.named | {"logits": "S-40"})
+
+
+def _needs(options: Mapping[str, Any], function: str) -> tuple[str, ...]:
+    """Features that a network's options ask for."""
+    found = {
+        f"polarity:{options.get('polarity')}": "polarity" in options,
+        "per_feature": "per_feature" in options,
+        f"{function}:feedback": "feedback" in options,
+        "neurons:lif": "leak" in options,
+        "neurons:u0": "u0" in options,
+    }
+    return tuple(name for name, needed in found.items() if needed)
+
+
+def _ternary_rates(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
+    rng = _rng(seed, "ops", "ternary")
+    current = eight_bits(np.linspace(-3.97, 4.07, 61))  # not at −2 or 2
+    for function, prefix, arrays in (
+        ("op", "op", {"current": current}),
+        ("pullback", "pullback", {"current": current, "cotangent": eight_bits(rng.normal(size=61))}),
+    ):
+        yield Case(
+            f"{prefix}/rate-ternary", "op", "S-40", function, (f"{prefix}:rate", "polarity:ternary"),
+            {"op": "rate", "constants": {"vth": 2.0, "polarity": "ternary"}}, arrays,
+            exact=ALL if function == "op" else (), note="V_th = 2; below −1, inside and above 1",
+        )  # fmt: skip
+
+
+def _feature_currents(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
+    config, inputs = _network(sizes, seed, "feature-currents", per_feature=True)
+    params, mask = parts(inputs, "param"), inputs["batch/attention_mask"]
+    network = StudentConfig.from_dict(config).network
+    for kind, requirement in (
+        ("attention_output", "S-41"), ("output", "S-41"), ("context", "S-42"), ("intermediate", "S-42"),
+    ):  # fmt: skip
+        population = network[f"encoder.0.{kind}"]
+        for what in ("spikes", "rates"):
+            rng = _rng(seed, "feature-currents", kind, what)
+            reads = {}
+            for i, read in enumerate(population.reads):
+                shape = (3, *mask.shape, network[read].width)
+                drawn = rng.integers(-1, 2, shape) if what == "spikes" else rng.uniform(-1, 1, shape)
+                reads[f"read/{i}"] = eight_bits(drawn.astype(float))
+            own = {f"param/{k}": v for k, v in params.items() if _belongs(k, kind)}
+            own |= {"param/" + k: params[k] for k in ("encoder.layer.0.attention.self.threshold",) if kind == "context"}
+            yield Case(
+                f"current/{kind}-per-feature-{what}", "population", requirement, "current",
+                ("current", f"current:{kind}", "per_feature"), {"config": config, "population": population.name},
+                {**reads, **own, "mask": np.ones_like(mask)}, note=f"driven by signed {what}",
+            )  # fmt: skip
 
 
 def _update(sizes: Mapping[str, int], seed: int) -> Case:

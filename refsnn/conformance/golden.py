@@ -164,7 +164,8 @@ def _tensors(case: Case) -> dict[str, Array]:
     tensors = {f"input/{name}": value for name, value in case.inputs.items()}
     tensors |= {f"constant/{name}": value for name, value in _constants(case.settings).items()}
     # Networks' spikes are bytes; those of single neurons have their currents' type, for the simplest of readers.
-    kind = np.uint8 if case.function == "simulate" else np.float64
+    signed = "polarity" in case.settings.get("config", {})
+    kind = (np.int8 if signed else np.uint8) if case.function == "simulate" else np.float64
     return tensors | {f"output/{name}": value.astype(kind) for name, value in expectation(case).values.items()}
 
 
@@ -174,7 +175,7 @@ def write_bundle(folder: str | os.PathLike, suite: str = "tiny", seed: int = 0, 
     Parameters
     ----------
     folder : path
-    suite : {"tiny", "base", "odd"}
+    suite : {"tiny", "base", "odd", "signed"}
     seed : int
     version : int
         Of the suite.
@@ -278,7 +279,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     said = read_json(path)
     if said.get("schema") != SCHEMA:
         raise InputError(f"{folder} holds a bundle of schema {said.get('schema')!r}, but {SCHEMA!r} was expected")
-    kinds = {"schema": str, "suite": Literal["tiny", "base", "odd"], "seed": int, "cases": dict[str, dict]}
+    kinds = {"schema": str, "suite": Literal["tiny", "base", "odd", "signed"], "seed": int, "cases": dict[str, dict]}
     checked(path, said, kinds, "", kinds, closed=False)
     if said.get("version", 1) not in range(1, VERSION + 1):
         raise InputError(

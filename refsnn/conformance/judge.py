@@ -348,9 +348,10 @@ def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> dict[str, Ve
         spikes = np.asarray(answer["spikes"], np.float64)
         if spikes.shape != inputs["current"].shape:
             raise InputError(f"spikes have shape {spikes.shape}, but {inputs['current'].shape} was expected")
-        if not np.isin(spikes, (0, 1)).all():
-            raise InputError("spikes hold other values than 0 and 1")
-        return {"neurons": certify_neurons(inputs["current"], spikes, Neuron(**settings["neuron"]), precision)}
+        neuron = Neuron(**settings["neuron"])
+        if not np.isin(spikes, (0, 1, -1) if neuron.signed else (0, 1)).all():
+            raise InputError(f"spikes hold other values than {'−1, ' * neuron.signed}0 and 1")
+        return {"neurons": certify_neurons(inputs["current"], spikes, neuron, precision)}
     network = StudentConfig.from_dict(settings["config"]).network
     trains = {name: np.asarray(value) for name, value in answer.items()}
     tokens = inputs["batch/input_ids"].shape

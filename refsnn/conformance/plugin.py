@@ -13,7 +13,9 @@ def pytest_load_initial_conftests(early_config, parser, args):
         return
     group = parser.getgroup("refsnn", "conformance of a spiking backend")
     group.addoption("--backend", metavar="MODULE", help="adapter of the backend (default: refsnn itself)")
-    group.addoption("--backend-suite", choices=("tiny", "base", "odd"), help="sizes of the cases (default: tiny)")
+    group.addoption(
+        "--backend-suite", choices=("tiny", "base", "odd", "signed"), help="sizes of the cases (default: tiny)"
+    )
     group.addoption("--backend-dtype", action="append", metavar="DTYPE", help="a precision (default: the adapter's)")
     group.addoption("--backend-skips", metavar="FILE", help="ids not to ask, each with a reason after #")
     group.addoption("--backend-xfails", metavar="FILE", help="ids known to fail, each with a reason after #")

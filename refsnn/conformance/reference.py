@@ -57,7 +57,10 @@ OPS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = MappingProxyType
         "gelu": (lambda a, c: ops.gelu(a["x"]), ("x",)),
         "relu": (lambda a, c: ops.relu(a["x"]), ("x",)),
         "tanh": (lambda a, c: ops.tanh(a["x"]), ("x",)),
-        "rate": (lambda a, c: rate(a["current"], Neuron(c["vth"])), ("current",)),
+        "rate": (
+            lambda a, c: rate(a["current"], Neuron(c["vth"], polarity=c.get("polarity", "unsigned"))),
+            ("current",),
+        ),
         "attention_scores": (
             lambda a, c: ops.attention_scores(a["query"], a["key"], c["heads"], a["mask"]),
             ("query", "key"),

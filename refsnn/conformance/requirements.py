@@ -75,6 +75,11 @@ _TEXTS = [
         "Adam's bias correction, or one global norm",
     ),
     ("Results are as precise as the precision that is claimed", "sums accumulated in half precision"),
+    ("Retractable neuron: a spike is taken back at u < −V_th·δ, if one is left", "taken back where none was fired"),
+    ("Ternary neuron: fires 1 and −1, from levels of ±V_th/2", "levels of ±V_th, or no spikes of −1"),
+    ("Rates of ternary neurons: clip to [−1, 1], read without ReLU", "clipped at 0, or a ReLU before the classifier"),
+    ("Residual through one synapse per feature: W a + b + d ⊙ residual", "the synapses are left out"),
+    ("Neurons with thresholds of their own: their current is I/θ", "θ is left out, or multiplies"),
 ]
 
 REQUIREMENTS = {f"S-{i}": Requirement(f"S-{i}", title, often) for i, (title, often) in enumerate(_TEXTS, 1)}

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ops import Array
 from . import reference
-from .cases import ALL, POPULATIONS, Arrays, Case, _belongs, _distilled, _network, _rng, eight_bits, parts
+from .cases import ALL, POPULATIONS, Arrays, Case, _belongs, _gradient_case, _network, _rng, eight_bits, parts
 
 __all__ = ["sharper_cases"]
 
@@ -133,9 +133,9 @@ def _combined(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         )  # fmt: skip
     for stage in ("internal", "prediction"):
         options: dict[str, Any] = {"feedback": True, **CONSTANTS}
-        yield _distilled(sizes, seed, f"{stage}-combined", (f"gradients:{stage}", "gradients:feedback"), options,
+        yield _gradient_case(sizes, seed, f"{stage}-combined", (f"gradients:{stage}", "gradients:feedback"), options,
                           None, note)  # fmt: skip
-    cut = _distilled(sizes, seed, "internal-cut", ("gradients:internal",), {}, None,
+    cut = _gradient_case(sizes, seed, "internal-cut", ("gradients:internal",), {}, None,
                      "the teacher's scores are cut elsewhere than the student's, at −100")  # fmt: skip
     rng = _rng(seed, "gradients", "internal-cut", "scores")
     for name, scores in parts(cut.inputs, "scores").items():
@@ -176,7 +176,7 @@ def _padded(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
         features = (name, "simulate:inst") if name == "simulate" else (name,)
         yield Case(f"{name}/padding", "network", "S-15", name, features, settings, inputs,
                    note=note + ("; one row is all padding, by certificate" if rows == 3 else ""))  # fmt: skip
-    case = _distilled({**sizes, "batch": 2}, seed, "internal-padding", ("gradients:internal",), {}, None, note)
+    case = _gradient_case({**sizes, "batch": 2}, seed, "internal-padding", ("gradients:internal",), {}, None, note)
     padded(case.settings["config"], case.inputs, 2, _rng(seed, "internal", "padding"))
     yield case
     config, inputs = _network(sizes, seed, "currents-holes")
@@ -207,7 +207,7 @@ def _single(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
             note=f"one sequence, T = {steps}, by certificate",
         )  # fmt: skip
     for stage in ("internal", "prediction"):
-        yield _distilled(one, seed, f"{stage}-single", (f"gradients:{stage}",), {}, None, "one sequence")
+        yield _gradient_case(one, seed, f"{stage}-single", (f"gradients:{stage}",), {}, None, "one sequence")
 
 
 #: Parameters under their own names, one shape of each kind; which of them decay follows from the name.

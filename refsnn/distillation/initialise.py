@@ -5,36 +5,53 @@ all that is negative or above the threshold. But every population's rate can be 
 activity, ``a = α ⊙ h + c``, with α and c such that all but a small fraction of the activities fall into [0, 1], and the
 weights can take the images back (`absorb`). The converted student then computes what its teacher computes, except for
 what is clipped and for the negative part of GELU; what these take away is made up for, as far as a linear map can, by
-least squares (`refitted`). ``docs/initialisation.md`` derives it.
+least squares (`refitted`). Where features have synapses and neurons thresholds of their own, every feature can use its
+whole range; its maps are then fitted once more to what the neurons read in the first steps, by spikes (`settled`).
+``docs/initialisation.md`` derives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from ..errors import InputError, one_of
 from ..model.batch import Batch, attention_mask
 from ..model.families import bert
-from ..model.network import INPUT, kind_of
+from ..model.network import INPUT, Population, first_position, kind_of
+from ..model.neurons import fire
 from ..model.parameters import Params, initial_parameters
-from ..model.projections import AddNorm
+from ..model.projections import AddNorm, Attention, Gelu, Linear
 from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..ops import Array
+from ..parallel import each, threads
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import activity, rate_map
+from ..readings.simulate import currents, simulate
 from ..storage.recipe import Initialisation, Stream
 from .student import layer_pairs
 from .teacher import classify
 
-__all__ = ["Affine", "absorb", "calibrated", "check_start", "converted", "copied", "initial_student", "refitted"]
+__all__ = [
+    "Affine",
+    "absorb",
+    "calibrated",
+    "check_start",
+    "converted",
+    "copied",
+    "initial_student",
+    "refitted",
+    "settled",
+]
 
 #: How many sequences a conversion looks at, and how many tokens it takes the ranges of activities from.
 SEQUENCES, TOKENS = 1536, 4096
+#: How many sequences it simulates to be fitted to few steps, each of which gives its tokens at three times.
+SIMULATED = 512
 
 #: Ridge of the least squares, relative to the mean variance of what is regressed on.
 RIDGE = 1e-2
@@ -80,6 +97,10 @@ class Affine(NamedTuple):
             half = np.full_like(half, np.quantile(np.abs(activity - middle), 1 - clipped))
         scale = 0.5 / np.maximum(half, np.finfo(np.float32).eps)
         return cls(scale, 0.5 - scale * middle)
+
+    def onto(self, low: float) -> Affine:
+        """Return the image of [0, 1] in [low, 1] in the place of this one."""
+        return Affine(self.scale * (1 - low), self.shift * (1 - low) + low)
 
     def times(self, factor: float) -> Affine:
         """Return the image multiplied by a number: currents are V_th times rates."""
@@ -162,9 +183,10 @@ def calibrated(
     """Choose the image of every population, and the thresholds and initial potentials of those that GELU drives.
 
     GELU is not homogeneous, so its populations get no image but a threshold, above which a fraction `clipped` of the
-    activities lies. Most of their neurons are silent, and a spike that a wrong current of the first steps causes is
-    never taken back: their membranes start at 0, whatever the others do. The read-outs share one image, so that one
-    `fit` gives the teacher's hidden states back.
+    activities lies: one, or each neuron its own where the student has these. Most of their neurons are silent, and a
+    spike that a wrong current of the first steps causes is never taken back by unsigned neurons: their membranes start
+    at 0, whatever the others do. The read-outs share one image, so that one `fit` gives the teacher's hidden states
+    back.
 
     Parameters
     ----------
@@ -172,34 +194,56 @@ def calibrated(
     activities : mapping
         Population -> (tokens, width) array, of the teacher's layers that the student is made from.
     clipped : float
-        Fraction of the activities that may fall outside [0, 1].
+        Fraction of the activities that may fall outside [0, 1], or [−1, 1] for ternary neurons.
 
     Returns
     -------
     images : dict
-        Population -> Affine. `context`, a mean of values, has that of its values and is not listed.
+        Population -> Affine. `context`, a mean of values, has that of its values, divided by V_th, unless its neurons
+        have thresholds of their own.
     student : StudentConfig
         With the thresholds and initial potentials.
     """
+    low, uniform = student.neuron.low, not student.per_feature
     readouts = student.network.readouts
-    images = dict.fromkeys(
-        readouts,
-        Affine.into_unit_interval(np.concatenate([activities[name] for name in readouts]), clipped, uniform=True),
-    )
-    own = {}
+    shared = Affine.into_unit_interval(np.concatenate([activities[name] for name in readouts]), clipped, uniform)
+    images = dict.fromkeys(readouts, shared.onto(low))
+    own: dict[str, dict[str, float]] = {}
     for name, values in activities.items():
         kind = kind_of(name)
         if kind == "intermediate":
-            threshold = max(float(np.quantile(values, 1 - clipped)), 1e-3)
-            own[name] = {"vth": threshold, "u0": 0.0}
-            images[name] = Affine.uniform(values.shape[1], 1 / threshold)
+            size = np.quantile(np.abs(values) if low else values, 1 - clipped, axis=None if uniform else 0)
+            threshold = np.maximum(np.asarray(size, np.float64), 1e-3)
+            own[name] = {"vth": float(threshold)} if uniform else {}
+            own[name] |= {} if student.neuron.signed else {"u0": 0.0}
+            images[name] = Affine(np.broadcast_to(1 / threshold, values.shape[1:]), np.zeros(values.shape[1]))
         elif kind in ("key", "value", "attention_output"):
-            images[name] = Affine.into_unit_interval(values, clipped, uniform=kind == "attention_output")
-    return images, replace(student, populations=own)
+            whole = uniform and kind == "attention_output"
+            images[name] = Affine.into_unit_interval(values, clipped, uniform=whole).onto(low)
+        elif kind == "context" and not uniform:
+            value = name.replace("context", "value")
+            if low:
+                images[value], images[name] = _centred_where_contexts_lie(activities[value], values, clipped)
+            else:
+                images[name] = images[value].times(1 / student.neuron.vth)
+    return images, replace(student, populations={name: constants for name, constants in own.items() if constants})
+
+
+def _centred_where_contexts_lie(values: Array, contexts: Array, clipped: float) -> tuple[Affine, Affine]:
+    """Images of values and of contexts, which are means of values and vary less, both 0 in the middle of contexts."""
+    middle = np.quantile(contexts, [clipped / 2, 1 - clipped / 2], axis=0).mean(axis=0)
+    least = np.finfo(np.float32).eps
+    ranges = (np.quantile(np.abs(x - middle), 1 - clipped, axis=0) for x in (values, contexts))
+    scales = [1 / np.maximum(size, least) for size in ranges]
+    return Affine(scales[0], -scales[0] * middle), Affine(scales[1], -scales[1] * middle)
 
 
 def converted(
-    student: StudentConfig, teacher: Mapping[str, Array], batches: Sequence[Batch], clipped: float = 1e-2
+    student: StudentConfig,
+    teacher: Mapping[str, Array],
+    batches: Sequence[Batch],
+    clipped: float = 1e-2,
+    t_conv: int | None = None,
 ) -> tuple[StudentConfig, Params]:
     """Turn the layers of a BERT into a spiking network whose rates are images of its activities.
 
@@ -213,11 +257,13 @@ def converted(
         Text to see activities on: their ranges on the first 4096 tokens, and all for the least squares.
     clipped : float
         Fraction of the activities that may fall outside [0, 1]. The fewer, the coarser the rates after T steps.
+    t_conv : int, optional
+        T of `settled`, where features have scales of their own; without it they are not fitted to spikes.
 
     Returns
     -------
     student : StudentConfig
-        With a threshold and an initial potential for every population that GELU drives.
+        With a threshold and, of unsigned neurons, an initial potential for every population that GELU drives.
     params : dict
         In the teacher's precision: all but classifier and feedback; ``fit`` maps rates back to hidden states.
     """
@@ -235,7 +281,12 @@ def converted(
         params[f"{name}.bias"] = target.scale * params[f"{name}.bias"] + target.shift
 
     def residual(image: Affine) -> Affine:
-        """Return what must be added to the rates of the residual so that the sum is a multiple of the teacher's."""
+        """Return what must be added to the rates of the residual so that the sum is a multiple of the teacher's.
+
+        Through synapses of its own, 1/α, it is the teacher's itself.
+        """
+        if student.per_feature:
+            return Affine(np.ones_like(image.scale), -image.shift / image.scale)
         return Affine(image.scale, -image.shift)
 
     norm("embeddings.LayerNorm", images["embeddings"])
@@ -249,7 +300,12 @@ def converted(
         linear(f"{layer}.attention.self.key", h, key.times(vth))
         linear(f"{layer}.attention.self.value", h, value.times(vth))
         # The context population's current is a mean of values' rates: V_th scales it once more than theirs.
-        context = Affine(value.scale / vth, value.shift / vth)
+        context = images.get(f"{population}.context", Affine(value.scale / vth, value.shift / vth))
+        if student.per_feature:
+            params[f"{layer}.attention.self.threshold"] = value.scale / (vth * context.scale)
+            params[f"{layer}.attention.output.residual.weight"] = 1 / h.scale
+            params[f"{layer}.intermediate.threshold"] = 1 / (vth * inner.scale)
+            params[f"{layer}.output.residual.weight"] = 1 / attended.scale
         linear(f"{layer}.attention.output.dense", context, residual(h))
         norm(f"{layer}.attention.output.LayerNorm", attended)
         linear(f"{layer}.intermediate.dense", attended, Affine.uniform(student.bert.intermediate_size))
@@ -260,7 +316,12 @@ def converted(
     params["fit.weight"], params["fit.bias"] = np.diag(1 / h.scale), -h.shift / h.scale
     dtype = teacher["embeddings.LayerNorm.weight"].dtype
     params = {name: value.astype(dtype, copy=False) for name, value in params.items()}
-    return student, refitted(student, params, teacher, images, batches)
+    params = refitted(student, params, teacher, images, batches)
+    if student.per_feature and t_conv is not None:
+        sizes = np.cumsum([len(batch.input_ids) for batch in batches])
+        simulated = batches[: int(np.searchsorted(sizes, SIMULATED)) + 1]
+        params = settled(student, params, teacher, images, simulated, t_conv)
+    return student, params
 
 
 def refitted(
@@ -273,8 +334,9 @@ def refitted(
     """Make up for what clipping and GELU's lost part do, layer after layer, by least squares.
 
     Before every LayerNorm the sum ``W a + b + residual`` should be ``α`` times the teacher's, α being the residual's
-    scale. With the student's own rates a and residual, as all layers before have left them, W and b are moved by what
-    minimises the squared error on the real tokens, with a ridge on the change of W.
+    scale, or 1 where the residual has synapses of its own. With the student's own rates a and residual, as all layers
+    before have left them, W and b are moved by what minimises the squared error on the real tokens, with a ridge on the
+    change of W.
 
     Parameters
     ----------
@@ -293,6 +355,117 @@ def refitted(
     params : dict
         Others for the dense maps before every LayerNorm.
     """
+
+    def rates(population: Population, params: Params, reads: tuple[Array, ...], mask: Array) -> Array:
+        return activity(population, params, reads, mask)[0]
+
+    def off(population: Population, params: Params, reads: tuple[Array, ...], theirs: tuple[Array, ...]):
+        wide = reads[0].astype(np.float64), *reads[1:]
+        return _errors(population, params, teacher, images, wide, theirs)
+
+    return _layer_by_layer(student, params, teacher, batches, rates, off, {"attention_output", "output"})
+
+
+def settled(
+    student: StudentConfig,
+    params: Params,
+    teacher: Mapping[str, Array],
+    images: Mapping[str, Affine],
+    batches: Sequence[Batch],
+    t_conv: int,
+) -> Params:
+    """Fit all linear maps of a converted student to what its neurons read after few steps.
+
+    Like `refitted`, but in place of rates that have settled there are those of T/2, 3T/4 and T steps of a simulation by
+    the rule ``running``, and all six maps of an encoder are moved: query, key, value, both sums before a LayerNorm, and
+    what GELU reads. Each is to give what the teacher has, from what these steps give.
+
+    Parameters
+    ----------
+    student, params, teacher, images, batches
+        As for `refitted`.
+    t_conv : int
+        T.
+
+    Returns
+    -------
+    params : dict
+    """
+    times = _settling(t_conv)
+    dtype = params["embeddings.LayerNorm.weight"].dtype
+
+    def spikes(population: Population, params: Params, reads: tuple[Array, ...], mask: Array) -> Array:
+        current = currents(population, params, reads, mask, t_conv)
+        assert population.neuron is not None
+        return fire(current, population.neuron)[0].astype(np.int8)  # a quarter of the memory
+
+    def off(population: Population, params: Params, reads: tuple[Array, ...], theirs: tuple[Array, ...]):
+        means = tuple(_means(read, times, dtype) for read in reads)
+        return _errors(population, params, teacher, images, means, theirs)
+
+    kinds = {"key", "value", "context", "attention_output", "intermediate", "output"}
+    return _layer_by_layer(student, params, teacher, batches, spikes, off, kinds)
+
+
+def _settling(t_conv: int) -> list[int]:
+    """Return times at which rates are still on their way: T/2, 3T/4 and T."""
+    return sorted({max(t_conv // 2, 1), max(3 * t_conv // 4, 1), t_conv})
+
+
+def _means(spikes: Array, times: Sequence[int], dtype: np.dtype) -> Array:
+    """Mean of the spikes up to each time."""
+    return np.stack([spikes[:t].sum(axis=0, dtype=dtype) / dtype.type(t) for t in times])
+
+
+#: Of one linear map: its name, what it reads (..., in), and by how much its result is off (..., out).
+Error = tuple[str, Array, Array]
+
+
+def _errors(
+    population: Population,
+    params: Params,
+    teacher: Mapping[str, Array],
+    images: Mapping[str, Affine],
+    own: tuple[Array, ...],
+    theirs: tuple[Array, ...],
+) -> Error:
+    """Hold the linear map of a population against what it should give, which the teacher's activities say."""
+    projection = population.projection
+    extra: Array | float = 0.0
+    if isinstance(projection, AddNorm):
+        name = projection.dense
+        scale = images[population.reads[1]].scale if projection.residual is None else 1.0
+        wanted = scale * (_linear(teacher, name, theirs[0]) + theirs[1])
+        extra = own[1] if projection.residual is None else params[projection.residual] * own[1]
+    elif isinstance(projection, Attention):
+        name = projection.query
+        wanted = _linear(teacher, name, theirs[0]) / images[population.reads[1]].scale
+    else:
+        assert isinstance(projection, Linear | Gelu) and population.neuron is not None
+        name = projection.name
+        wanted = _linear(teacher, name, theirs[0])
+        if isinstance(projection, Linear):
+            image = images[population.name].times(population.neuron.vth)
+            wanted = image.scale * wanted + image.shift
+    x = own[0]  # (..., tokens, in)
+    return name, x, wanted - (x @ params[f"{name}.weight"].T + params[f"{name}.bias"] + extra)
+
+
+def _linear(params: Mapping[str, Array], name: str, x: Array) -> Array:
+    y: Array = x @ params[f"{name}.weight"].T + params[f"{name}.bias"]
+    return y
+
+
+def _layer_by_layer(
+    student: StudentConfig,
+    params: Params,
+    teacher: Mapping[str, Array],
+    batches: Sequence[Batch],
+    respond: Callable[[Population, Params, tuple[Array, ...], Array], Array],
+    off: Callable[[Population, Params, tuple[Array, ...], tuple[Array, ...]], Error],
+    kinds: Collection[str],
+) -> Params:
+    """Fit the maps of some kinds of populations, one after the other, each to what those before give by now."""
     params = dict(params)
     # Feedback starts as a small random matrix; the layers are made for what they read without it.
     network, analogue = replace(student, feedback=False).network, bert(student.bert)
@@ -304,46 +477,47 @@ def refitted(
         )
     readers = network.last_readers
     for ours, theirs in zip(network.populations, analogue.populations, strict=True):
-        if isinstance(ours.projection, AddNorm):
-            first, second = ours.reads
-            samples = (
-                (real, (rates[first], rates[second]), (activities[first], activities[second]))
-                for real, _, rates, activities in states
-            )
-            params |= _least_squares(ours.projection.dense, params, teacher, images[second], samples)
-        for _, mask, rates, activities in states:
-            reads, originals = (tuple(known[name] for name in ours.reads) for known in (rates, activities))
-            rates[ours.name], _ = activity(ours, params, reads, mask)
-            activities[ours.name], _ = theirs.projection(teacher, originals, mask)
-            for name in [name for name in rates if readers.get(name) == ours.name]:
-                del rates[name], activities[name]  # nobody reads them any more
+        if ours.kind in kinds:
+            seen = (_reads(ours, own, other, real) for real, _, own, other in states)
+            params |= _least_squares(params, (off(ours, params, *reads) for reads in seen))
+
+        def both(state: Any, at: tuple[Population, Population, Params] = (ours, theirs, params)) -> tuple[Array, Array]:
+            (mine, other, fitted), (_, mask, *known) = at, state
+            reads, originals = _reads(mine, *known)
+            return respond(mine, fitted, reads, mask), other.projection(teacher, originals, mask)[0]
+
+        for (_, _, own, other), found in zip(states, each(both, states, threads()), strict=True):
+            own[ours.name], other[ours.name] = found
+            for name in [name for name in own if readers.get(name) == ours.name]:
+                del own[name], other[name]  # nobody reads them any more
     return params
 
 
-def _least_squares(
-    dense: str,
-    params: Mapping[str, Array],
-    teacher: Mapping[str, Array],
-    residual: Affine,
-    samples: Iterable[tuple[Array, tuple[Array, ...], tuple[Array, ...]]],
-) -> Params:
-    """Move one dense map; a sample is where the real tokens are, and what student and teacher read there."""
-    weight, bias = f"{dense}.weight", f"{dense}.bias"
-    out, width = params[weight].shape
-    count, mean_x, mean_e = 0, np.zeros(width), np.zeros(out)
-    gram, cross = np.zeros((width, width)), np.zeros((width, out))
-    for real, (a, own), (h, theirs) in samples:
-        x = a[real].astype(np.float64)  # (tokens, in)
-        wanted = residual.scale * (h[real] @ teacher[weight].T + teacher[bias] + theirs[real])
-        error = wanted - (x @ params[weight].T + params[bias] + own[real])  # (tokens, out)
+def _reads(
+    population: Population, own: Mapping[str, Array], other: Mapping[str, Array], real: Array | None = None
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Give what student and teacher read, everywhere or on the real tokens alone: (..., tokens, width)."""
+
+    def read(known: Mapping[str, Array], name: str) -> Array:
+        return known[name] if real is None else known[name][..., real, :]
+
+    mine, theirs = (tuple(read(known, name) for name in population.reads) for known in (own, other))
+    return mine, theirs
+
+
+def _least_squares(params: Mapping[str, Array], samples: Iterable[Error]) -> Params:
+    """Move one linear map, of which every sample tells the name, what it reads and by how much it is off."""
+    moved, count, sums = "", 0, None
+    for name, reads, errors in samples:
+        moved, x, error = name, reads.reshape(-1, reads.shape[-1]), errors.reshape(-1, errors.shape[-1])
         count += len(x)
-        mean_x += x.sum(axis=0)
-        mean_e += error.sum(axis=0)
-        gram += x.T @ x
-        cross += x.T @ error
-    mean_x, mean_e = mean_x / count, mean_e / count
+        found = [np.asarray(part, np.float64) for part in (x.sum(axis=0), error.sum(axis=0), x.T @ x, x.T @ error)]
+        sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
+    assert sums is not None
+    (mean_x, mean_e), gram, cross = (total / count for total in sums[:2]), sums[2], sums[3]
     gram -= count * np.outer(mean_x, mean_x)
     cross -= count * np.outer(mean_x, mean_e)
+    width, weight, bias = len(mean_x), f"{moved}.weight", f"{moved}.bias"
     ridge = max(RIDGE * np.trace(gram) / width, np.finfo(float).tiny)
     change = np.linalg.solve(gram + ridge * np.eye(width), cross).T  # (out, in)
     dtype = params[weight].dtype
@@ -354,12 +528,22 @@ def _least_squares(
 
 
 def _fitted_classifier(
-    student: StudentConfig, params: Mapping[str, Array], batches: list[Batch], targets: Array
+    student: StudentConfig, params: Mapping[str, Array], batches: list[Batch], targets: Array, times: Sequence[int]
 ) -> Params:
-    """Least squares from the [CLS] rates to the teacher's class scores, with a ridge of a thousandth per sequence."""
-    network = student.network
-    rates = np.concatenate([equilibrium(network, params, batch).rates[network.readouts[-1]][:, 0] for batch in batches])
-    rates = rates.astype(np.float64)
+    """Least squares from the [CLS] rates to the teacher's class scores, with a ridge of a thousandth per sequence.
+
+    The rates are those of the rate map, or, where `times` names some, those after so many steps.
+    """
+    network, last = student.network, student.network.readouts[-1]
+
+    def cls(batch: Batch) -> list[Array]:
+        if not times:
+            return [equilibrium(network, params, batch).rates[last][:, 0]]
+        found = simulate(first_position(network), params, batch, times, "running", keep=[last])
+        return [found[t][last][:, 0] for t in times]
+
+    rates = np.concatenate([np.concatenate(at) for at in zip(*map(cls, batches), strict=True)]).astype(np.float64)
+    targets = np.concatenate([targets] * max(len(times), 1))
     mean, centre = rates.mean(axis=0), targets.mean(axis=0)
     x = rates - mean
     weight = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ (targets - centre)).T
@@ -398,6 +582,7 @@ def initial_student(
     method: Initialisation,
     seed: int,
     batches: Iterable[Batch],
+    t_conv: int | None = None,
 ) -> tuple[StudentConfig, Params]:
     """Make the parameters that a student's training starts from.
 
@@ -416,6 +601,8 @@ def initial_student(
         Decides what is random; with `converted` the feedback and a missing classifier only.
     batches : iterable of Batch
         Text for the conversion.
+    t_conv : int, optional
+        See `converted`.
 
     Returns
     -------
@@ -445,10 +632,11 @@ weights; start it at random (init = random)
         params["fit.weight"] = np.eye(student.teacher_width, dtype=np.float32)
         return student, params | layers
     batches = list(batches)
-    student, layers = converted(student, layers, batches)
+    student, layers = converted(student, layers, batches, t_conv=t_conv)
     params |= layers
     if "classifier.weight" in teacher:
         targets = np.concatenate([classify(config, teacher, batch)[0] for batch in batches])
-        classifier = _fitted_classifier(student, params, batches, targets)
+        times = _settling(t_conv) if student.per_feature and t_conv is not None else ()
+        classifier = _fitted_classifier(student, params, batches, targets, times)
         params |= {name: value.astype(np.float32) for name, value in classifier.items()}
     return student, params

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..model.parameters import Params
+from ..model.parameters import SCALES, Params
 from ..ops import Array
 from ..parallel import each, threads
 
@@ -72,7 +72,7 @@ class BertAdam:
     """Adam without bias correction and with decoupled weight decay.
 
     ``m ← β₁m + (1−β₁)g``, ``v ← β₂v + (1−β₂)g²``, ``θ ← θ − lr·(m/(√v + ε) + w·θ)``, after clipping each parameter's
-    gradient to norm `max_norm` by itself. Biases and LayerNorm parameters do not decay.
+    gradient to norm `max_norm` by itself. Biases, LayerNorm parameters and other scales do not decay.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class BertAdam:
         """
         tasks = []
         for name, gradient in gradients.items():
-            decay = 0.0 if name.endswith(("bias", "LayerNorm.weight")) else self.weight_decay
+            decay = 0.0 if name.endswith(("bias", *SCALES)) else self.weight_decay
             arrays = params[name], clipped(gradient, self.max_norm), state[f"m/{name}"], state[f"v/{name}"]
             flat = [array.reshape(-1) for array in arrays]  # views: the arrays are contiguous
             for start in range(0, gradient.size, SLICE):

@@ -31,7 +31,7 @@ from ..model.batch import Batch
 from ..model.dropout import dropout_masks
 from ..model.families import bert
 from ..model.network import Network
-from ..model.parameters import Params, initial_parameters
+from ..model.parameters import Params, accumulate, initial_parameters
 from ..model.shapes import BertConfig, head_shapes, teacher_shapes
 from ..model.student import StudentConfig
 from ..ops import Array
@@ -46,7 +46,7 @@ from ..storage.recipe import Recipe, Stage, Stream
 from ..storage.run import Run, run_settings
 from .initialise import SEQUENCES, check_start, initial_student
 from .predict import predict_rates, predict_teacher
-from .student import Scheme, internal_gradients, layer_pairs, prediction_gradients, true_loss
+from .student import Loss, Scheme, internal_gradients, layer_pairs, prediction_gradients, true_loss
 from .teacher import classify, encode, ready_head
 from .training import Objective, finished, train
 
@@ -149,7 +149,7 @@ def distill(
         # A teacher trained from scratch has no earlier, more general self to learn from.
         origin = given.pretrained if recipe.epochs_general and given.earlier else tuned
         student, params = initial_student(
-            student, given.config, origin, start, recipe.seed, _sample(examples, recipe, given.config)
+            student, given.config, origin, start, recipe.seed, _sample(examples, recipe, given.config), recipe.t_conv
         )
         if not (start == "converted" and origin is tuned):  # then there is a classifier already
             params = _centred(params, task, examples)
@@ -160,7 +160,10 @@ def distill(
             objective = _internal_objective(recipe, student, given.config, origin, given.pairs)
             text = examples if packed is None else packed
             params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, text, objective)
-        objective = _internal_objective(recipe, student, given.config, tuned, given.pairs)
+        if recipe.mode == "few-steps":
+            objective = _few_steps_objective(run, recipe, student, given.config, tuned, given.pairs, examples)
+        else:
+            objective = _internal_objective(recipe, student, given.config, tuned, given.pairs)
         params = run_stage(recipe.stage("internal"), Stream.INTERNAL_STAGE, params, examples, objective)
         report("internal", lambda dev: predict_rates(student, params, dev))
         objective = _prediction_objective(run, recipe, student, given.config, tuned, examples)
@@ -189,6 +192,12 @@ def _given(recipe: Recipe, teacher: Any, packs: bool, task: Task | None = None) 
     if task is not None and "classifier.weight" in pretrained:
         head = ready_head(folder, pretrained, task)
         pretrained = {name: value for name, value in pretrained.items() if name not in head}
+    asked = task is not None and task.outputs > 1 and recipe.targets == "soft" and recipe.epochs_prediction
+    if asked and not recipe.epochs_teacher and not head:
+        raise InputError(
+            f"`epochs_teacher` is 0, but {folder} has no classifier, so its soft labels would be random; fine-tune it, "
+            "or learn the true labels (`targets` true)"
+        )
     pairs = layer_pairs(recipe.encoders, config.num_hidden_layers)
     if recipe.limit > config.max_position_embeddings:
         raise InputError(
@@ -286,7 +295,13 @@ def distill_general(
             return
         packed = _packed(recipe, given, corpus)
         student, params = initial_student(
-            student, given.config, given.pretrained, recipe.init, recipe.seed, _sample(packed, recipe, given.config)
+            student,
+            given.config,
+            given.pretrained,
+            recipe.init,
+            recipe.seed,
+            _sample(packed, recipe, given.config),
+            recipe.t_conv,
         )
         objective = _internal_objective(recipe, student, given.config, given.pretrained, given.pairs)
         run_stage = _runner(run, recipe, given.config, save_every, announce)
@@ -354,7 +369,9 @@ def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
     sizes |= {"hidden_size": recipe.hidden_size} if recipe.hidden_size else {}
     sizes |= {"intermediate_size": recipe.intermediate_size} if recipe.intermediate_size else {}
     bert = BertConfig(**(config.to_dict() | sizes))
-    return StudentConfig(bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0)
+    return StudentConfig(
+        bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0, per_feature=recipe.per_feature
+    )
 
 
 def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[Batch]:
@@ -368,7 +385,8 @@ def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[St
     config, params = load_student(run)
     found = config.to_dict()
     wanted = replace(student, classes=config.classes, populations=config.populations).to_dict()
-    different = [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]
+    names = [*wanted, *(name for name in found if name not in wanted)]
+    different = [f"{n} {found.get(n)} instead of {wanted.get(n)}" for n in names if found.get(n) != wanted.get(n)]
     if different:
         raise InputError(
             f"the general student in {run} has {', '.join(different)}; distil it again with the settings of the task"
@@ -441,7 +459,7 @@ def _trained(recipe: Recipe, student: StudentConfig) -> Network:
 def _scheme(recipe: Recipe) -> Scheme:
     """Return where and how a recipe differentiates the rate map."""
     return Scheme(
-        at="simulated" if recipe.mode == "simulated" else "equilibrium",
+        at="simulated" if recipe.mode in ("simulated", "few-steps") else "equilibrium",
         t_conv=recipe.t_conv if recipe.mode == "quantised" else None,
         search=Search(tolerance=TRAINING),
         solve=Solve(tolerance=TRAINING),
@@ -471,23 +489,82 @@ def _internal_objective(
     return objective
 
 
-def _prediction_objective(
-    run: Run, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
+#: How the names of parameters end that the internal stage leaves alone in the mode `few-steps`.
+FROZEN = ("_embeddings.weight", "fit.weight", "fit.bias", ".threshold")
+
+
+def _few_steps_objective(
+    run: Run,
+    recipe: Recipe,
+    student: StudentConfig,
+    config: BertConfig,
+    teacher: Params,
+    pairs: list[int],
+    examples: Examples,
 ) -> Objective:
-    network, simulated, scheme = _trained(recipe, student), _simulated(recipe, student), _scheme(recipe)
-    soft = recipe.targets == "soft" and student.classes > 1 and not finished(run, recipe.stage("prediction"))
-    # The teacher does not change any more: its soft labels are computed once, not once an epoch.
-    target = predict_teacher(config, teacher, examples) if soft and recipe.epochs_prediction else None
-    if target is not None and not np.isfinite(target).all():
-        raise InputError("the teacher's class scores are not finite, so stage prediction has nothing to learn from")
+    """Mean of the losses after T/2 and after T steps: hidden states, attention and answers, by simulated rates."""
+    network, scheme = student.network, _scheme(recipe)
+    times = sorted({max(recipe.t_conv // 2, 1), recipe.t_conv})
+    answers = _answers(run, recipe, student, config, teacher, examples, "internal")
 
     def objective(params: Params, batch: Batch, rows: Array):
+        target = encode(config, teacher, batch)
+        hidden = [target.hidden[i] for i in pairs]
+        scores = [target.scores[i - 1] for i in pairs[1:]]
+        losses: dict[str, Any] = {}
+        gradients: Params = {}
+        for rates in simulate(network, params, batch, times, recipe.rule).values():
+            found, gradient, statistics = internal_gradients(
+                network, params, batch, hidden, scores, rates, scheme, recipe.attention_weight, answers(rows)
+            )
+            for name, value in found.items():
+                accumulate(losses, name, value / len(times))
+            for name, value in gradient.items():
+                if not name.endswith(FROZEN):
+                    accumulate(gradients, name, value / len(times))
+        return losses, gradients, statistics
+
+    return objective
+
+
+def _answers(
+    run: Run,
+    recipe: Recipe,
+    student: StudentConfig,
+    config: BertConfig,
+    teacher: Params,
+    examples: Examples,
+    stage: str,
+) -> Callable[[Array], Loss]:
+    """Give, for the rows of a batch, the loss of their class scores: against soft labels or the truth.
+
+    The teacher does not change any more: its soft labels are computed once, not once an epoch.
+    """
+    soft = recipe.targets == "soft" and student.classes > 1 and recipe.stage(stage).epochs
+    todo = soft and not finished(run, recipe.stage(stage))
+    target = predict_teacher(config, teacher, examples) if todo else None
+    if target is not None and not np.isfinite(target).all():
+        raise InputError(f"the teacher's class scores are not finite, so stage {stage} has nothing to learn from")
+
+    def of(rows: Array) -> Loss:
         def loss(z: Array):
             if target is None:
                 return true_loss(z, examples.labels[rows])
             value, pullback = ops.soft_cross_entropy(z, target[rows], recipe.temperature)
             return value, lambda dvalue: pullback(dvalue)[0]
 
-        return prediction_gradients(network, params, batch, loss, simulated(params, batch), scheme)
+        return loss
+
+    return of
+
+
+def _prediction_objective(
+    run: Run, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
+) -> Objective:
+    network, simulated, scheme = _trained(recipe, student), _simulated(recipe, student), _scheme(recipe)
+    answers = _answers(run, recipe, student, config, teacher, examples, "prediction")
+
+    def objective(params: Params, batch: Batch, rows: Array):
+        return prediction_gradients(network, params, batch, answers(rows), simulated(params, batch), scheme)
 
     return objective

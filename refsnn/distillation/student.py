@@ -34,6 +34,9 @@ __all__ = [
     "true_loss",
 ]
 
+#: ``loss(logits) -> (value, pullback)``.
+Loss = Callable[[Array], tuple[Array, Callable[[float], Array]]]
+
 #: Where the rate map is differentiated.
 Linearise = Literal["equilibrium", "simulated"]
 
@@ -160,7 +163,9 @@ def internal_loss(
     return losses, pullback
 
 
-def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable[[Array], tuple[Array, Params]]]:
+def logits(
+    params: Mapping[str, Array], readout: Array, rectified: bool = True
+) -> tuple[Array, Callable[[Array], tuple[Array, Params]]]:
     """Class scores of the student: ``z = W_c·relu(a_[CLS]) + b_c``, a linear map of the last encoder's [CLS] rates.
 
     Parameters
@@ -168,6 +173,8 @@ def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable
     params : mapping
         Holds ``classifier.weight`` and ``classifier.bias``.
     readout : (B, N, D) array
+    rectified : bool
+        Whether there is the ReLU; see `refsnn.model.network.Network.rectified`.
 
     Returns
     -------
@@ -175,7 +182,7 @@ def logits(params: Mapping[str, Array], readout: Array) -> tuple[Array, Callable
     pullback : callable
         ``pullback(dlogits) -> (dreadout, dparams)``. ReLU passes nothing where a rate is exactly 0.
     """
-    active, relu_pullback = ops.relu(readout[:, 0])
+    active, relu_pullback = ops.relu(readout[:, 0]) if rectified else (readout[:, 0], lambda dy: dy)
     z, linear_pullback = ops.linear(active, params["classifier.weight"], params["classifier.bias"])
 
     def pullback(dz: Array) -> tuple[Array, Params]:
@@ -218,6 +225,14 @@ def _gradient(linearisation: Linearisation, drates: Rates, gradients: Params, so
     return {"products": float(solution.evaluations), "residual": float(solution.residual.max())}
 
 
+def _answered(network: Network, params: Mapping[str, Array], readout: Array, loss: Loss) -> tuple[Array, Array, Params]:
+    """Loss of the class scores; the cotangents of the read-out and of the classifier."""
+    z, logits_pullback = logits(params, readout, network.rectified)
+    value, loss_pullback = loss(z)
+    dreadout, gradients = logits_pullback(loss_pullback(1.0))
+    return value, dreadout, gradients
+
+
 def internal_gradients(
     network: Network,
     params: Mapping[str, Array],
@@ -227,6 +242,7 @@ def internal_gradients(
     simulated: Rates | None = None,
     scheme: Scheme = Scheme(),
     attention_weight: float = 1.0,
+    loss: Loss | None = None,
 ) -> tuple[dict[str, Array], Params, dict[str, float]]:
     """Losses of internal distillation and the gradient of their sum, through one adjoint solve for all of them.
 
@@ -242,11 +258,13 @@ def internal_gradients(
     scheme : Scheme
     attention_weight : float
         Weight of the attention loss in the sum.
+    loss : callable, optional
+        A loss of the class scores to be added, as of `prediction_gradients`.
 
     Returns
     -------
     losses : dict
-        ``"hidden"`` and ``"attention"``.
+        ``"hidden"`` and ``"attention"``, and ``"prediction"`` with `loss`.
     gradients : dict
     statistics : dict
         With feedback: sweeps of the forward search, products of the adjoint solve, its largest true residual.
@@ -260,6 +278,10 @@ def internal_gradients(
     for name, dreadout in zip(network.readouts, dreadouts, strict=True):
         accumulate(drates, name, dreadout)
     gradients |= dquery
+    if loss is not None:
+        losses["prediction"], dlast, dclassifier = _answered(network, params, readouts[-1], loss)
+        accumulate(drates, network.readouts[-1], dlast)
+        gradients |= dclassifier
     statistics |= _gradient(linearisation, drates, gradients, scheme.solve)
     return losses, gradients, statistics
 
@@ -268,7 +290,7 @@ def prediction_gradients(
     network: Network,
     params: Mapping[str, Array],
     batch: Batch,
-    loss: Callable[[Array], tuple[Array, Callable[[float], Array]]],
+    loss: Loss,
     simulated: Rates | None = None,
     scheme: Scheme = Scheme(),
 ) -> tuple[dict[str, Array], Params, dict[str, float]]:
@@ -292,9 +314,7 @@ def prediction_gradients(
     """
     values, _, linearisation, statistics = _linearise(network, params, batch, simulated, scheme)
     last = network.readouts[-1]
-    z, logits_pullback = logits(params, values[last])
-    value, loss_pullback = loss(z)
-    dlast, gradients = logits_pullback(loss_pullback(1.0))
+    value, dlast, gradients = _answered(network, params, values[last], loss)
     statistics |= _gradient(linearisation, {last: dlast}, gradients, scheme.solve)
     return {"prediction": value}, gradients, statistics
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ..data.tasks import TASKS, Task, column_names, splits
 from ..data.tokenizer import load_tokenizer
 from ..distillation.predict import predict_spikes, predict_teacher, solve_rates
 from ..distillation.teacher import ready_head
-from ..errors import InputError
+from ..errors import InputError, one_of
 from ..files import existing, read_json, write_json
 from ..model.parameters import Params
 from ..model.shapes import BertConfig
@@ -28,7 +29,7 @@ from ..process import peak_memory
 from ..readings.energy import Counts, Energies, by_kind, count, full_count
 from ..readings.simulate import Rule
 from ..storage.checkpoints import class_names, load_teacher
-from ..storage.run import Run, versions
+from ..storage.run import Run, Stored, versions
 
 __all__ = [
     "evaluate_run",
@@ -46,6 +47,7 @@ def evaluate_run(
     energies: Energies = Energies(),  # noqa: B008
     memory: bool = False,
     samples: int | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's student on the dev split and write ``results-RULE.json`` into its folder.
 
@@ -69,6 +71,8 @@ def evaluate_run(
         Whether memory traffic is charged too.
     samples : int, optional
         So many examples, evenly spaced over the split; all by default.
+    executor : concurrent.futures.Executor, optional
+        What computes the batches, as `refsnn.workers.executor` opens it; by default this process.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def evaluate_run(
     Raises
     ------
     InputError
-        The run is not finished or the data cannot be read.
+        The run is not finished, the data cannot be read, or another process writes the same results.
     """
     if not t_conv or min(t_conv) < 1:
         raise InputError(f"`t_conv` is {list(t_conv)}, but a simulation takes at least one step")
@@ -90,36 +94,44 @@ def evaluate_run(
     opened = Run(run)
     config, params = opened.student()
     teacher_config, teacher_params = opened.teacher()
+    if executor is not None:
+        params, teacher_params = Stored(opened, "student"), Stored(opened, "teacher")
     task, parts = opened.task, opened.examples("dev", data, columns, samples)
     charged = energies if memory else energies.without_memory()
-    first, *others = (
-        {"split": part}
-        | _measure(task, config, params, teacher_config, teacher_params, examples, t_conv, rule, charged)
-        for part, (_, examples) in parts.items()
-    )
-    dataset, examples = parts[first["split"]]
-    shown = int(abs(examples.lengths - first["mean_tokens"]).argmin())  # a sentence of typical length, for the pictures
-    label = examples.labels[shown]
-    results = {
-        "task": name or task.folder,
-        "rule": rule,
-        "metric": task.metrics[0],
-        **first,
-        "others": others,
-        "energies": asdict(energies),
-        "memory": memory,
-        "example": {
-            "text": " / ".join(dataset[shown][name] for name in task.sentences),
-            "label": task.labels[label] if task.labels else float(label),
-            "ids": examples.tokens[examples.starts[shown] : examples.starts[shown + 1]].tolist(),
-            "kinds": examples.kinds[examples.starts[shown] : examples.starts[shown + 1]].tolist(),
-        },
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_mb": None if (peak := peak_memory()) is None else round(peak / 1024**2),
-        "versions": versions(),
-    }
-    write_json(opened.results_file(rule), results)
+    one_of("rule", rule, get_args(Rule))
+    with opened.held(f"results-{rule}"):
+        first, *others = (
+            {"split": part}
+            | _measure(task, config, params, teacher_config, teacher_params, examples, t_conv, rule, charged, executor)
+            for part, (_, examples) in parts.items()
+        )
+        results = {
+            "task": name or task.folder,
+            "rule": rule,
+            "metric": task.metrics[0],
+            **first,
+            "others": others,
+            "energies": asdict(energies),
+            "memory": memory,
+            "example": _example(task, *parts[first["split"]]),
+            "seconds": round(time.monotonic() - started, 1),
+            "peak_memory_mb": None if (peak := peak_memory()) is None else round(peak / 1024**2),
+            "versions": versions(),
+        }
+        write_json(opened.results_file(rule), results)
     return results
+
+
+def _example(task: Task, dataset: Any, examples: Examples) -> dict[str, Any]:
+    """Pick a sentence of typical length, for the pictures."""
+    shown = int(abs(examples.lengths - float(examples.lengths.mean())).argmin())
+    label = examples.labels[shown]
+    return {
+        "text": " / ".join(dataset[shown][name] for name in task.sentences),
+        "label": task.labels[label] if task.labels else float(label),
+        "ids": examples.tokens[examples.starts[shown] : examples.starts[shown + 1]].tolist(),
+        "kinds": examples.kinds[examples.starts[shown] : examples.starts[shown + 1]].tolist(),
+    }
 
 
 def evaluate_teacher(
@@ -189,10 +201,11 @@ def _measure(
     t_conv: Sequence[int],
     rule: Rule,
     charged: Energies,
+    executor: Executor | None,
 ) -> dict[str, Any]:
     """Metrics, firing rates and energy on one set of examples."""
-    teacher = predict_teacher(teacher_config, teacher_params, examples)
-    rates, solved = solve_rates(config, params, examples)
+    teacher = predict_teacher(teacher_config, teacher_params, examples, executor=executor)
+    rates, solved = solve_rates(config, params, examples, executor=executor)
     network = config.network
     neurons = sum(population.width for population in network.populations)
     tokens = float(examples.lengths.mean())
@@ -204,7 +217,7 @@ def _measure(
         return len(np.unique(decide(logits))) if task.labels else None
 
     spikes = []
-    for t, result in predict_spikes(config, params, examples, t_conv, rule).items():
+    for t, result in predict_spikes(config, params, examples, t_conv, rule, executor=executor).items():
         energy = count(network, result.firing_rates, t, tokens, rule)
         full = full_count(network, result.firing_rates, tokens, config.classes, rule)
         firing = sum(result.firing_rates[p.name] * p.width for p in network.populations) / neurons

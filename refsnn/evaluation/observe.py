@@ -94,18 +94,18 @@ def follow(
         cls.append(asr[last][0, :1])  # (1, D): [CLS] is all that the classifier reads
         if t <= RASTER_STEPS:
             for name in shown:
-                raster[name].append(spikes[name][0, :RASTER_TOKENS].astype(bool))
+                raster[name].append(spikes[name][0, :RASTER_TOKENS].astype(np.int8))
     return Trace(
         {name: np.array(values) for name, values in distance.items()},
-        answer(logits(params, np.array(cls))[0]),
-        answer(logits(params, rates[last])[0])[0],
+        answer(logits(params, np.array(cls), network.rectified)[0]),
+        answer(logits(params, rates[last], network.rectified)[0])[0],
         {name: _sample(np.array(steps)) for name, steps in raster.items()},
     )
 
 
 def _sample(spikes: Array) -> Array:
     """Neurons at evenly spaced ranks of activity, the busiest first."""
-    ranked = np.argsort(-spikes.sum(axis=(0, 1)), kind="stable")
+    ranked = np.argsort(-np.abs(spikes).sum(axis=(0, 1)), kind="stable")
     places = np.linspace(0, len(ranked) - 1, min(RASTER_NEURONS, len(ranked))).astype(int)
     return spikes[..., ranked[places]]
 
@@ -152,12 +152,12 @@ class Observation:
     distance : dict
         Population -> (T,) array, distance of the ASR after t steps from the rate map, mean over tokens and neurons.
     firing : dict
-        Population -> (T,) array, ASR after t steps, mean over tokens and neurons.
+        Population -> (T,) array, magnitude of the ASR after t steps, mean over tokens and neurons.
     settled : dict
         Population -> that mean of the rate map.
     spikes : dict
-        Population -> (T, tokens, neurons) array of bool: neurons at evenly spaced ranks of their rate at equilibrium,
-        the busiest first.
+        Population -> (T, tokens, neurons) array of −1, 0 and 1: neurons at evenly spaced ranks of their rate at the
+        equilibrium, the busiest first.
     rates : dict
         Population -> (tokens, neurons) array: rates of the same neurons at equilibrium.
     answers : (T, classes) array
@@ -285,17 +285,17 @@ def observe(
     for _, spikes, asr in spike_steps(network, params, batch, t_conv, rule):
         for name in names:
             distance[name].append(np.abs(asr[name] - rates[name]).mean())
-            firing[name].append(asr[name].mean())
-            raster[name].append(spikes[name][0][:, chosen[name]].astype(bool))
+            firing[name].append(np.abs(asr[name]).mean())
+            raster[name].append(spikes[name][0][:, chosen[name]].astype(np.int8))
         cls.append(asr[last][0, :1])  # (1, D): [CLS] is all that the classifier reads
     return Observation(
         {name: np.array(values) for name, values in distance.items()},
         {name: np.array(values) for name, values in firing.items()},
-        {name: float(rates[name].mean()) for name in names},
+        {name: float(np.abs(rates[name]).mean()) for name in names},
         {name: np.array(steps) for name, steps in raster.items()},
         {name: rates[name][0][:, chosen[name]] for name in names},
-        answer(logits(params, np.array(cls))[0]),
-        answer(logits(params, rates[last])[0])[0],
+        answer(logits(params, np.array(cls), network.rectified)[0]),
+        answer(logits(params, rates[last], network.rectified)[0])[0],
         answer(classify(teacher_config, teacher_params, batch)[0])[0],
         [ops.softmax(score)[0][0] for score in scores(network, params, rates, batch)[0]],
         [ops.softmax(theirs[layer - 1])[0][0] for layer in layers],
@@ -305,5 +305,5 @@ def observe(
 
 def _chosen(rates: Array, count: int) -> Array:
     """Choose neurons at evenly spaced ranks of their mean rate, the busiest first."""
-    ranked = np.argsort(-rates.mean(axis=0), kind="stable")
+    ranked = np.argsort(-np.abs(rates).mean(axis=0), kind="stable")
     return ranked[np.linspace(0, len(ranked), min(count, len(ranked)), endpoint=False).astype(int)]

@@ -107,7 +107,7 @@ def compare_solvers(
 
     found = equilibrium(network, params, batch)
     last = network.readouts[-1]
-    z, logits_pullback = logits(params, found.rates[last])
+    z, logits_pullback = logits(params, found.rates[last], network.rectified)
     dlast, _ = logits_pullback(true_loss(z, examples.labels)[1](1.0))
     g = {last: dlast}
 

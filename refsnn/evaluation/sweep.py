@@ -11,26 +11,27 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._version import __version__
 from ..data.examples import Examples
 from ..data.metrics import Spread, agreement, defined, spread, task_metrics
-from ..data.tasks import Task
 from ..distillation.predict import predict_rates, predict_spikes, predict_teacher
 from ..errors import InputError, NotConverged
 from ..files import read_json, write_json
 from ..model.neurons import Neuron
-from ..model.parameters import Params
-from ..model.student import StudentConfig
 from ..readings.simulate import Rule
 from ..schema import checked
 from ..storage.digests import array_digest
 from ..storage.run import Run, versions
+from ..workers import carried
 from .anytime import confidences, curve
 
 __all__ = [
@@ -109,7 +110,7 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
     if unknown := [axis for axis in over if axis not in AXES]:
         raise InputError(f"`over` has {', '.join(unknown)}, but {', '.join(AXES)} was expected")
     rules: tuple[Rule, ...] = ("inst", "running") if "rule" in over else ("inst",)
-    starts = (neuron.u0, 0.0, 0.5) if "u0" in over else (neuron.u0,)
+    starts = (neuron.u0, 0.0, 0.5) if "u0" in over and neuron.due > 0.5 else (neuron.u0,)  # ternary: 0 rounds already
     found = [Setting(rule, neuron.vth, neuron.leak, u0) for rule in rules for u0 in starts]
     if "vth" in over:
         found += [replace(found[0], vth=neuron.vth * scale) for scale in SCALES]
@@ -125,6 +126,7 @@ def sweep_run(
     t_conv: Sequence[int] = TIMES,
     samples: int | None = None,
     columns: Sequence[str] = (),
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's student over a sweep's settings, keeping each that is finished in the run's ``sweep.json``.
 
@@ -141,6 +143,8 @@ def sweep_run(
         So many examples, evenly spaced over the dev split; all by default.
     columns : sequence of str
         As for `refsnn.evaluation.evaluate.evaluate_run`.
+    executor : concurrent.futures.Executor, optional
+        What computes the settings, as `refsnn.workers.executor` opens it; by default this process, one after the other.
 
     Returns
     -------
@@ -154,45 +158,122 @@ def sweep_run(
     InputError
         The run is not finished, the data cannot be read, or T or the number of samples is not positive.
     """
-    opened = Run(run)
+    return _swept([Run(run)], data, over, t_conv, samples, columns, executor)[0]
+
+
+class _Job(NamedTuple):
+    """A part of a sweep: where it is kept, what decides it, what computes it."""
+
+    kept: Path
+    inputs: dict[str, Any]
+    compute: Callable[[], dict[str, Any]]
+    title: str
+
+
+def _computed(job: _Job) -> dict[str, Any]:
+    return job.compute()
+
+
+class _Sweep(NamedTuple):
+    """A run to be swept: its jobs, and what is reported beside what they find."""
+
+    run: Run
+    teacher: _Job | None
+    settings: list[tuple[Setting, _Job]]
+    about: dict[str, Any]
+
+    @property
+    def jobs(self) -> list[_Job]:
+        return [*([self.teacher] if self.teacher else []), *(job for _, job in self.settings)]
+
+
+def _swept(
+    runs: Sequence[Run],
+    data: str | os.PathLike | None,
+    over: Sequence[str],
+    t_conv: Sequence[int],
+    samples: int | None,
+    columns: Sequence[str],
+    executor: Executor | None,
+) -> list[dict[str, Any]]:
+    """Sweep runs: one after the other here, or all of them at once by an executor."""
+    together = [[run] for run in runs] if executor is None else [list(runs)]
+    found = []
+    for several in together:
+        sweeps = [_prepared(run, data, over, t_conv, samples, columns) for run in several]
+        with ExitStack() as stack:
+            for sweep in sweeps:
+                stack.enter_context(sweep.run.held("sweep"))
+                _forget(sweep)
+            _fill([job for sweep in sweeps for job in sweep.jobs], executor)
+            found += [_gathered(sweep) for sweep in sweeps]
+    return found
+
+
+def _prepared(
+    run: Run,
+    data: str | os.PathLike | None,
+    over: Sequence[str],
+    t_conv: Sequence[int],
+    samples: int | None,
+    columns: Sequence[str],
+) -> _Sweep:
+    """Read a run and its text, and list what is to be computed."""
     times = _grid(t_conv)
-    config, params = opened.student()
-    task = opened.task
-    split, (_, examples) = next(iter(opened.examples("dev", data, columns, samples).items()))
+    config, params = run.student()
+    split, (_, examples) = next(iter(run.examples("dev", data, columns, samples).items()))
     text = array_digest((examples.tokens, examples.kinds, examples.starts, examples.labels))
     known: dict[str, Any] = {"refsnn": __version__, "examples": text}
-    kept = opened.folder / "sweep.json"
-    weights, teacher = [array_digest(params.values(), config.to_dict())], None
-    if opened.teacher_folder.exists():
-        bert, tuned = opened.teacher()
-        weights.append(array_digest(tuned.values(), bert.to_dict()))
-        inputs = {"weights": weights[1], **known}
-        teacher = _once(
-            kept, inputs, lambda: task_metrics(task, predict_teacher(bert, tuned, examples), examples.labels)
-        )
-    _forget(kept, weights)
-    found = []
+    kept = run.folder / "sweep.json"
+    weights, teacher = array_digest(params.values(), config.to_dict()), None
+    if run.teacher_folder.exists():
+        bert, tuned = run.teacher()
+        inputs = {"weights": array_digest(tuned.values(), bert.to_dict()), **known}
+        teacher = _Job(kept, inputs, partial(_ask_teacher, run, examples), f"{run}: the teacher")
+    settings = []
     chosen = grid_settings(config.neuron, over)
     for number, setting in enumerate(chosen, 1):
-
-        def simulate(setting: Setting = setting, number: int = number) -> dict[str, Any]:
-            print(f"{opened}: simulating {number} of {len(chosen)}: {setting}", file=sys.stderr)
-            return _simulate(task, config, params, examples, setting, times)
-
-        inputs = {"weights": weights[0], **known, **asdict(setting), "t_conv": times}
-        found.append(asdict(setting) | _once(kept, inputs, simulate))
-    return {
-        "run": str(opened),
-        "task": task.folder,
+        inputs = {"weights": weights, **known, **asdict(setting), "t_conv": times}
+        title = f"{run}: simulating {number} of {len(chosen)}: {setting}"
+        settings.append((setting, _Job(kept, inputs, partial(_simulate, run, examples, setting, times), title)))
+    about = {
+        "run": str(run),
+        "task": run.task.folder,
         "split": split,
-        "metric": task.metrics[0],
-        "regression": not task.labels,
+        "metric": run.task.metrics[0],
+        "regression": not run.task.labels,
         "examples": len(examples),
-        "trained": opened.settings,
+        "trained": run.settings,
         "versions": versions(),
-        "teacher": teacher,
-        "settings": found,
     }
+    return _Sweep(run, teacher, settings, about)
+
+
+def _fill(jobs: Sequence[_Job], executor: Executor | None) -> None:
+    """Compute what is not known yet, and keep each as soon as it is there."""
+    left = [job for job in jobs if _known(job) is None]
+    if executor is None:
+        for job in left:
+            print(job.title, file=sys.stderr)
+            _keep(job, job.compute())
+        return
+    for done, (number, found) in enumerate(carried(executor, _computed, left), 1):
+        _keep(left[number], found)
+        print(f"finished {done} of {len(left)}: {left[number].title}", file=sys.stderr)
+    for kept in dict.fromkeys(job.kept for job in left):  # whoever was first, the file is that of one process
+        order = [job.inputs for job in left if job.kept == kept]
+        entries = sorted(_entries(kept), key=lambda e: order.index(e["inputs"]) if e["inputs"] in order else -1)
+        write_json(kept, {"entries": entries})
+
+
+def _gathered(sweep: _Sweep) -> dict[str, Any]:
+    teacher = None if sweep.teacher is None else _known(sweep.teacher)
+    settings = [asdict(setting) | (_known(job) or {}) for setting, job in sweep.settings]
+    return sweep.about | {"teacher": teacher, "settings": settings}
+
+
+def _ask_teacher(run: Run, examples: Examples) -> dict[str, Any]:
+    return task_metrics(run.task, predict_teacher(*run.teacher(), examples), examples.labels)
 
 
 def _grid(t_conv: Sequence[int]) -> list[int]:
@@ -201,11 +282,10 @@ def _grid(t_conv: Sequence[int]) -> list[int]:
     return sorted(set(t_conv))
 
 
-def _simulate(
-    task: Task, config: StudentConfig, params: Params, examples: Examples, setting: Setting, times: Sequence[int]
-) -> dict[str, Any]:
+def _simulate(run: Run, examples: Examples, setting: Setting, times: Sequence[int]) -> dict[str, Any]:
     """All that is reported of one setting, as JSON has it."""
     started = time.monotonic()
+    task, (config, params) = run.task, run.student()
     config = config.varied(setting.vth, setting.leak, setting.u0)
     populations = config.network.populations
     neurons = sum(population.width for population in populations)
@@ -270,33 +350,40 @@ def _checked_setting(path: Path, found: Any) -> None:
         checked(path, one, row | {"firing_rates": dict[str, float]}, "rows", row)
 
 
-def _once(path: Path, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Look up what was found for these inputs, or compute and keep it."""
-    for entry in _entries(path):
-        if entry["inputs"] == inputs:
-            return entry["found"]
-    found = compute()
-    write_json(path, {"entries": [*_entries(path), {"inputs": inputs, "found": found}]})
-    return found
+def _known(job: _Job) -> dict[str, Any] | None:
+    """Look up what was found for the same inputs."""
+    return next((entry["found"] for entry in _entries(job.kept) if entry["inputs"] == job.inputs), None)
 
 
-def _forget(path: Path, weights: Sequence[str]) -> None:
+def _keep(job: _Job, found: dict[str, Any]) -> None:
+    write_json(job.kept, {"entries": [*_entries(job.kept), {"inputs": job.inputs, "found": found}]})
+
+
+def _forget(sweep: _Sweep) -> None:
     """Drop what was found for other weights than the run has now."""
-    entries = _entries(path)
+    kept, weights = sweep.jobs[0].kept, {job.inputs["weights"] for job in sweep.jobs}
+    entries = _entries(kept)
     current = [entry for entry in entries if entry["inputs"]["weights"] in weights]
     if len(current) < len(entries):
-        print(f"{path}: left out {len(entries) - len(current)} results of other weights", file=sys.stderr)
-        write_json(path, {"entries": current})
+        print(f"{kept}: left out {len(entries) - len(current)} results of other weights", file=sys.stderr)
+        write_json(kept, {"entries": current})
 
 
-def sweep(runs: Sequence[str | os.PathLike], data: str | os.PathLike, **options: Any) -> list[dict[str, Any]]:
+def sweep(
+    runs: Sequence[str | os.PathLike],
+    data: str | os.PathLike | None,
+    over: Sequence[str] = ("t", "rule"),
+    t_conv: Sequence[int] = TIMES,
+    samples: int | None = None,
+    columns: Sequence[str] = (),
+    executor: Executor | None = None,
+) -> list[dict[str, Any]]:
     """Sweep several runs of one task, after looking whether all of them can be.
 
     Parameters
     ----------
     runs : sequence of paths
-    data : path
-    **options
+    data, over, t_conv, samples, columns, executor
         As for `sweep_run`.
 
     Returns
@@ -315,7 +402,7 @@ def sweep(runs: Sequence[str | os.PathLike], data: str | os.PathLike, **options:
     if len({run.task.name for run in found}) > 1:
         said = ", ".join(f"{run} of {run.task.folder}" for run in found)
         raise InputError(f"the runs are of different tasks ({said}); compare runs of one task")
-    return [sweep_run(run, data, **options) for run in found]
+    return _swept(found, data, over, t_conv, samples, columns, executor)
 
 
 def group(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -17,6 +17,7 @@ __all__ = [
     "attention_mask",
     "check_batch",
     "checked_batch",
+    "in_shares",
     "map_shares",
 ]
 
@@ -168,6 +169,24 @@ def checked_batch(batch: Batch, config: BertConfig) -> Batch:
     return batch
 
 
+def in_shares(batch: Batch, shares: int) -> list[tuple[Batch, Array]]:
+    """Divide a batch by its sequences.
+
+    Parameters
+    ----------
+    batch : Batch
+    shares : int
+        Fewer where there are fewer sequences.
+
+    Returns
+    -------
+    shares : list of (Batch, array)
+        Each share, and where its sequences are in the batch.
+    """
+    places = np.array_split(np.arange(len(batch.input_ids)), max(min(shares, len(batch.input_ids)), 1))
+    return [(Batch(*(ids[rows] for ids in batch)), rows) for rows in places]
+
+
 def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: int, workers: int) -> list[Any]:
     """Apply a function to shares of a batch's sequences, several at once.
 
@@ -184,5 +203,5 @@ def map_shares(function: Callable[[Batch, Array], Any], batch: Batch, shares: in
     results : list
         One for each share, in their order.
     """
-    places = np.array_split(np.arange(len(batch.input_ids)), max(min(shares, len(batch.input_ids)), 1))
-    return each(lambda rows: function(Batch(*(ids[rows] for ids in batch)), rows), places, min(workers, len(places)))
+    parts = in_shares(batch, shares)
+    return each(lambda part: function(*part), parts, min(workers, len(parts)))

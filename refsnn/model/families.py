@@ -22,8 +22,14 @@ def _transformer(
     neuron: Neuron | None,
     feedback: bool = False,
     own: Mapping[str, Neuron] = MappingProxyType({}),
+    per_feature: bool = False,
 ) -> Network:
-    for what, given, kind in (("config", config, BertConfig), ("feedback", feedback, bool), ("own", own, Mapping)):
+    for what, given, kind in (
+        ("config", config, BertConfig),
+        ("feedback", feedback, bool),
+        ("own", own, Mapping),
+        ("per_feature", per_feature, bool),
+    ):
         if not isinstance(given, kind):
             raise InputError(f"`{what}` is {shown(given)}, but a {kind.__name__} was expected")
     if not all(isinstance(one, Neuron | None) for one in (neuron, *own.values())):
@@ -43,14 +49,20 @@ def _transformer(
             return full
 
         def add_norm(name: str, prefix: str = prefix) -> AddNorm:
-            return AddNorm(f"{prefix}.{name}.dense", f"{prefix}.{name}.LayerNorm", eps)
+            synapses = f"{prefix}.{name}.residual.weight" if per_feature else None
+            return AddNorm(f"{prefix}.{name}.dense", f"{prefix}.{name}.LayerNorm", eps, synapses)
+
+        def threshold(name: str, prefix: str = prefix) -> str | None:
+            return f"{prefix}.{name}.threshold" if per_feature else None
 
         key = add("key", Linear(f"{prefix}.attention.self.key"), (h,))
         value = add("value", Linear(f"{prefix}.attention.self.value"), (h,))
-        attention = Attention(f"{prefix}.attention.self.query", config.num_attention_heads)
+        query = f"{prefix}.attention.self.query"
+        attention = Attention(query, config.num_attention_heads, threshold("attention.self"))
         context = add("context", attention, (h, key, value))
         attended = add("attention_output", add_norm("attention.output"), (context, h))
-        inner = add("intermediate", Gelu(f"{prefix}.intermediate.dense"), (attended,), config.intermediate_size)
+        gelu = Gelu(f"{prefix}.intermediate.dense", threshold("intermediate"))
+        inner = add("intermediate", gelu, (attended,), config.intermediate_size)
         h = add("output", add_norm("output"), (inner, attended))
     if unknown := sorted(own.keys() - {p.name for p in populations}):
         raise InputError(f"there are constants for {', '.join(unknown)}, but the network has no such population")
@@ -67,6 +79,7 @@ def spiking_bert(
     neuron: Neuron = Neuron(),
     feedback: bool = False,
     own: Mapping[str, Neuron] = MappingProxyType({}),
+    per_feature: bool = False,
 ) -> Network:
     """SpikingBERT's student: an embedding population and six populations of neurons per encoder.
 
@@ -79,6 +92,10 @@ def spiking_bert(
         Whether the last population is fed back to the embeddings by ``feedback.weight``, (D, D), without bias.
     own : mapping
         ... but for these, by name.
+    per_feature : bool
+        Whether residuals come through one synapse per feature, and context and intermediate neurons have thresholds of
+        their own: parameters, which are 1 throughout in the paper's network; see
+        `refsnn.model.shapes.feature_shapes`.
 
     Returns
     -------
@@ -90,7 +107,7 @@ def spiking_bert(
     >>> len(network.populations), network.populations[3].name, network.populations[3].reads
     (25, 'encoder.0.context', ('embeddings', 'encoder.0.key', 'encoder.0.value'))
     """
-    return _transformer(config, neuron, feedback, own)
+    return _transformer(config, neuron, feedback, own, per_feature)
 
 
 def bert(config: BertConfig) -> Network:

@@ -133,6 +133,12 @@ class Network:
         return tuple(found)
 
     @property
+    def rectified(self) -> bool:
+        """Whether a classifier reads rates through a ReLU: not those of ternary neurons, which may be negative."""
+        neuron = self[self.readouts[-1]].neuron
+        return neuron is None or neuron.low == 0
+
+    @property
     def last_readers(self) -> dict[str, str]:
         """The population that reads each population, or the input, last: after it, nobody in this sweep needs it."""
         return {read: population.name for population in self.populations for read in population.reads}

@@ -10,13 +10,18 @@ from ..errors import InputError
 from ..ops import Array
 
 __all__ = [
+    "SCALES",
     "Params",
     "accumulate",
     "check_parameters",
     "initial_parameters",
+    "products_per_token",
 ]
 
 Params = dict[str, Array]
+
+#: How the names of vectors end that multiply or divide: 1 leaves everything as it is, and they do not decay.
+SCALES = ("LayerNorm.weight", "residual.weight", "threshold")
 
 
 def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
@@ -37,7 +42,7 @@ def initial_parameters(
     scale: float = 0.02,
     dtype: np.dtype | type = np.float32,
 ) -> Params:
-    """BERT's initialisation: matrices normal with the given scale, biases 0, LayerNorm weights 1.
+    """BERT's initialisation: matrices normal with the given scale, biases 0, LayerNorm weights and other scales 1.
 
     Parameters
     ----------
@@ -62,7 +67,7 @@ def initial_parameters(
     def one(name: str, shape: tuple[int, ...]) -> Array:
         if len(shape) > 1:
             return rng.normal(0, scale, shape).astype(dtype)
-        return np.ones(shape, dtype) if name.endswith("LayerNorm.weight") else np.zeros(shape, dtype)
+        return np.ones(shape, dtype) if name.endswith(SCALES) else np.zeros(shape, dtype)
 
     return {name: one(name, shape) for name, shape in shapes.items()}
 
@@ -101,4 +106,21 @@ def check_parameters(params: Mapping[str, Array], shapes: Mapping[str, tuple[int
             raise InputError(
                 f"{source}: {name} holds NaN or infinite values, so nothing computed from it would mean anything"
             )
+        if name.endswith(".threshold") and not (value > 0).all():
+            raise InputError(f"{source}: {name} holds {value.min():.4g}, but thresholds are positive numbers")
     return {name: params[name] for name in shapes}
+
+
+def products_per_token(params: Mapping[str, Array]) -> int:
+    """Count the multiply-accumulates of a token in one pass, attention's products aside.
+
+    Parameters
+    ----------
+    params : mapping
+
+    Returns
+    -------
+    count : int
+        Entries of all matrices, but for tables of embeddings.
+    """
+    return sum(value.size for name, value in params.items() if value.ndim == 2 and not name.startswith("embeddings."))

@@ -95,9 +95,55 @@ def _dropped(params: Parameters, mask: str, x: Array) -> tuple[Array, Callable[[
     return x * kept, lambda dy: dy * kept
 
 
+def _scaled(params: Parameters, name: str | None, x: Array) -> tuple[Array, Pullback]:
+    """Weight every feature of x by its own synapse, if the description names some; and the pullback."""
+    if name is None:
+        return x, lambda dy: ((dy,), {})
+    y, pullback = ops.scale(x, params[name])
+
+    def scale_pullback(dy: Array) -> Cotangents:
+        dx, dweight = pullback(dy)
+        return (dx,), {name: dweight}
+
+    return y, scale_pullback
+
+
+def _in_thresholds(params: Parameters, name: str | None, current: Array) -> tuple[Array, Pullback]:
+    """Measure the current of every neuron in its own threshold, if the description names some; and the pullback."""
+    if name is None:
+        return current, lambda dy: ((dy,), {})
+    inverse = 1 / params[name]
+    y, pullback = ops.scale(current, inverse)
+
+    def threshold_pullback(dy: Array) -> Cotangents:
+        dcurrent, dinverse = pullback(dy)
+        return (dcurrent,), {name: -dinverse * inverse**2}
+
+    return y, threshold_pullback
+
+
+def _enclosed(
+    params: Parameters, name: str | None, x: Enclosed, precision: Precision, divide: bool = False
+) -> Enclosed:
+    """`_scaled`, or with `divide` `_in_thresholds`, of a quantity with a bound."""
+    if name is None:
+        return x
+    return rounding.scale(x, 1 / params[name] if divide else params[name], precision)
+
+
+def _own_thresholds(name: str | None, width: int, rate: float | None) -> Operations:
+    """Thresholds to fetch at every step, where neurons have their own; analogue units (`rate` None) have none."""
+    return [] if name is None or rate is None else [("thresholds", "read", width)]
+
+
 def _spectral_norm(x: Array) -> float:
     """Largest singular value of the matrices in the last two axes, over all others."""
     return float(np.linalg.norm(x, 2, axis=(-2, -1)).max())
+
+
+def _least(params: Parameters, threshold: str | None) -> float:
+    """Smallest of the neurons' own thresholds, in units of V_th; 1 where they have none."""
+    return 1.0 if threshold is None else float(np.abs(params[threshold]).min())
 
 
 def _products(term: str, count: float, rate: float | None) -> Operations:
@@ -197,11 +243,13 @@ class Linear:
 class Attention:
     """Spiking attention: ``I = softmax((W_Q h + b)·keyᵀ/√d + mask)·value``; reads h, key, value.
 
-    Keys and values are spikes (or rates); the query is a real-valued linear map and has no neurons.
+    Keys and values are spikes (or rates); the query is a real-valued linear map and has no neurons. With `threshold`,
+    the name of a vector θ, the current is I/θ: neuron j has the threshold θ_j·V_th.
     """
 
     query: str
     heads: int
+    threshold: str | None = None
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True, False, False)
 
@@ -231,17 +279,20 @@ class Attention:
         scores, scores_pullback = self.scores(params, reads, mask)
         weights, softmax_pullback = ops.softmax(scores)
         seen, dropout_pullback = _dropped(params, self.dropout, weights)
-        y, mix_pullback = ops.mix(seen, reads[2])
+        mixed, mix_pullback = ops.mix(seen, reads[2])
+        y, threshold_pullback = _in_thresholds(params, self.threshold, mixed)
 
         def pullback(dy: Array) -> Cotangents:
-            dweights, dvalue = mix_pullback(dy)
+            (dmixed,), dthreshold = threshold_pullback(dy)
+            dweights, dvalue = mix_pullback(dmixed)
             (dh, dkey, _), dparams = scores_pullback(softmax_pullback(dropout_pullback(dweights)))
-            return (dh, dkey, dvalue), dparams
+            return (dh, dkey, dvalue), dparams | dthreshold
 
         return y, pullback
 
     def shapes(self, widths: Widths, width: int) -> Shapes:
-        return Linear(self.query).shapes(widths, widths[1])  # queries are compared with keys
+        own: Shapes = {} if self.threshold is None else {self.threshold: (width,)}
+        return Linear(self.query).shapes(widths, widths[1]) | own  # queries are compared with keys
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         h, key, value = reads
@@ -249,8 +300,9 @@ class Attention:
         weights, _ = ops.softmax(self.scores(params, reads, mask)[0])
         q, k, v = (_spectral_norm(ops.split_heads(x, self.heads)) for x in (query, key, value))
         # diag(p) − ppᵀ, the derivative of the softmax, has norm ≤ 1/2; heads read and write their own shares.
-        scale = 0.5 * v / np.sqrt(h.shape[-1] // self.heads)
-        return scale * k * _spectral_norm(params[f"{self.query}.weight"]), scale * q, _spectral_norm(weights)
+        scale, least = 0.5 * v / np.sqrt(h.shape[-1] // self.heads), _least(params, self.threshold)
+        whole = scale * k * _spectral_norm(params[f"{self.query}.weight"]), scale * q, _spectral_norm(weights)
+        return tuple(norm / least for norm in whole)
 
     def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (widths[0] * width, tokens * width, tokens * width)
@@ -267,22 +319,27 @@ class Attention:
             ("softmax", "divide", self.heads),
             ("softmax", "multiply", scores),
             *_products("attention", tokens * width, rates[2]),
+            *_own_thresholds(self.threshold, width, rates[0]),
         ]
 
     def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         h, key, value = reads
         query = Linear(self.query).enclose(params, (h,), mask, precision)
         weights = rounding.softmax(rounding.scores(query, key, self.heads, mask, precision), precision)
-        return rounding.mix(weights, value, precision)
+        return _enclosed(params, self.threshold, rounding.mix(weights, value, precision), precision, divide=True)
 
 
 @dataclass(frozen=True)
 class AddNorm:
-    """Attention output and encoder output: ``I = LayerNorm(W a + b + residual)``; reads a and the residual."""
+    """Attention output and encoder output: ``I = LayerNorm(W a + b + residual)``; reads a and the residual.
+
+    With `residual`, the name of a vector d, the residual comes through one synapse per feature: ``d ⊙ residual``.
+    """
 
     dense: str
     norm: str
     eps: float
+    residual: str | None = None
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True, True)
 
@@ -295,73 +352,94 @@ class AddNorm:
         a, residual = reads
         linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
         kept, dropout_pullback = _dropped(params, self.dropout, linear)
+        arriving, residual_pullback = _scaled(params, self.residual, residual)
         gamma, beta = f"{self.norm}.weight", f"{self.norm}.bias"
-        y, norm_pullback = ops.layer_norm(kept + residual, params[gamma], params[beta], self.eps)
+        y, norm_pullback = ops.layer_norm(kept + arriving, params[gamma], params[beta], self.eps)
 
         def pullback(dy: Array) -> Cotangents:
             dsum, dgamma, dbeta = norm_pullback(dy)
             (da,), dparams = linear_pullback(dropout_pullback(dsum))
-            return (da, dsum), {**dparams, gamma: dgamma, beta: dbeta}
+            (dresidual,), dsynapses = residual_pullback(dsum)
+            return (da, dresidual), {**dparams, **dsynapses, gamma: dgamma, beta: dbeta}
 
         return y, pullback
 
     def shapes(self, widths: Widths, width: int) -> Shapes:
         norm: Shapes = {f"{self.norm}.weight": (width,), f"{self.norm}.bias": (width,)}
-        return Linear(self.dense).shapes(widths, width) | norm
+        own: Shapes = {} if self.residual is None else {self.residual: (width,)}
+        return Linear(self.dense).shapes(widths, width) | own | norm
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
         a, residual = reads
         weight = params[f"{self.dense}.weight"]
         linear, _ = ops.linear(a, weight, params[f"{self.dense}.bias"])
+        total = linear + _scaled(params, self.residual, residual)[0]
         # Normalising is a projection divided by the standard deviation.
-        norm = np.abs(params[f"{self.norm}.weight"]).max() / np.sqrt((linear + residual).var(axis=-1).min() + self.eps)
-        return float(norm) * _spectral_norm(weight), float(norm)
+        norm = float(np.abs(params[f"{self.norm}.weight"]).max() / np.sqrt(total.var(axis=-1).min() + self.eps))
+        synapses = 1.0 if self.residual is None else float(np.abs(params[self.residual]).max())
+        return norm * _spectral_norm(weight), norm * synapses
 
     def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (widths[0] * width, width)
 
     def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
+        # Analogue units have one scale for all features, and so no use for synapses of the residual.
         residual = ("add", width) if rates[1] is None else ("accumulate", width * rates[1])
+        own = self.residual is not None and rates[1] is not None
         return [
             *_affine("linear", widths[0], width, rates[0]),
             ("residual", *residual),
+            *[("residual", "read", width * (rates[1] or 0.0))] * own,
             *_layer_norm("normalisation", width),
         ]
 
     def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         a, residual = reads
-        total = rounding.add(Linear(self.dense).enclose(params, (a,), mask, precision), residual, precision=precision)
+        arriving = _enclosed(params, self.residual, residual, precision)
+        total = rounding.add(Linear(self.dense).enclose(params, (a,), mask, precision), arriving, precision=precision)
         gamma, beta = params[f"{self.norm}.weight"], params[f"{self.norm}.bias"]
         return rounding.layer_norm(total, gamma, beta, self.eps, precision)
 
 
 @dataclass(frozen=True)
 class Gelu:
-    """Intermediate population: ``I = GELU(W a + b)``, exact form."""
+    """Intermediate population: ``I = GELU(W a + b)``, exact form; with `threshold`, as of `Attention`, I/θ."""
 
     name: str
+    threshold: str | None = None
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True,)
 
     def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         linear, linear_pullback = Linear(self.name)(params, reads, mask)
-        y, gelu_pullback = ops.gelu(linear)
-        return y, lambda dy: linear_pullback(gelu_pullback(dy))
+        activity, gelu_pullback = ops.gelu(linear)
+        y, threshold_pullback = _in_thresholds(params, self.threshold, activity)
+
+        def pullback(dy: Array) -> Cotangents:
+            (dactivity,), dthreshold = threshold_pullback(dy)
+            dreads, dparams = linear_pullback(gelu_pullback(dactivity))
+            return dreads, dparams | dthreshold
+
+        return y, pullback
 
     def shapes(self, widths: Widths, width: int) -> Shapes:
-        return Linear(self.name).shapes(widths, width)
+        own: Shapes = {} if self.threshold is None else {self.threshold: (width,)}
+        return Linear(self.name).shapes(widths, width) | own
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
-        return (1.13 * _spectral_norm(params[f"{self.name}.weight"]),)  # the largest slope of GELU is 1.129
+        slope = 1.13 / _least(params, self.threshold)  # the largest slope of GELU is 1.129
+        return (slope * _spectral_norm(params[f"{self.name}.weight"]),)
 
     def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
         return (widths[0] * width,)
 
     def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
-        return [*_affine("linear", widths[0], width, rates[0]), ("gelu", "gelu", width)]
+        own = _own_thresholds(self.threshold, width, rates[0])
+        return [*_affine("linear", widths[0], width, rates[0]), ("gelu", "gelu", width), *own]
 
     def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
-        return rounding.gelu(Linear(self.name).enclose(params, reads, mask, precision), precision)
+        current = rounding.gelu(Linear(self.name).enclose(params, reads, mask, precision), precision)
+        return _enclosed(params, self.threshold, current, precision, divide=True)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ __all__ = [
     "check_architecture",
     "embedding_shapes",
     "encoder_shapes",
+    "feature_shapes",
     "head_shapes",
     "network_shapes",
     "teacher_shapes",
@@ -235,13 +236,37 @@ def encoder_shapes(config: BertConfig, layer: int) -> dict[str, tuple[int, ...]]
     return shapes
 
 
-def network_shapes(config: BertConfig, feedback: bool = False) -> dict[str, tuple[int, ...]]:
+def feature_shapes(config: BertConfig, layer: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what an encoder has for each feature: synapses of its residuals, thresholds of neurons.
+
+    Parameters
+    ----------
+    config : BertConfig
+    layer : int
+
+    Returns
+    -------
+    shapes : dict
+        In units in which the paper's network has 1 throughout.
+    """
+    d, m, prefix = config.hidden_size, config.intermediate_size, f"encoder.layer.{layer}"
+    return {
+        f"{prefix}.attention.self.threshold": (d,),  # of the context population
+        f"{prefix}.attention.output.residual.weight": (d,),
+        f"{prefix}.intermediate.threshold": (m,),
+        f"{prefix}.output.residual.weight": (d,),
+    }
+
+
+def network_shapes(config: BertConfig, feedback: bool = False, per_feature: bool = False) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all parameters of `spiking_bert` or `bert`, heads not included.
 
     Parameters
     ----------
     config : BertConfig
     feedback : bool
+    per_feature : bool
+        See `feature_shapes`.
 
     Returns
     -------
@@ -250,6 +275,7 @@ def network_shapes(config: BertConfig, feedback: bool = False) -> dict[str, tupl
     shapes = embedding_shapes(config)
     for layer in range(config.num_hidden_layers):
         shapes |= encoder_shapes(config, layer)
+        shapes |= feature_shapes(config, layer) if per_feature else {}
     if feedback:
         shapes["feedback.weight"] = (config.hidden_size, config.hidden_size)
     return shapes

@@ -11,7 +11,7 @@ from ..errors import InputError, shown, whole
 from ..schema import checked
 from .families import spiking_bert
 from .network import Network
-from .neurons import Neuron
+from .neurons import Neuron, Polarity
 from .shapes import LARGEST, BertConfig, network_shapes
 
 __all__ = ["StudentConfig"]
@@ -34,6 +34,9 @@ class StudentConfig:
     feedback : bool
     populations : mapping
         Population -> the constants of its own, which take the place of the neuron's: ``{"embeddings": {"u0": 0.0}}``.
+    per_feature : bool
+        Whether features have synapses of their own for residuals, and neurons thresholds; see
+        `refsnn.model.families.spiking_bert`.
 
     Examples
     --------
@@ -51,6 +54,7 @@ class StudentConfig:
     neuron: Neuron = field(default_factory=Neuron)
     feedback: bool = False
     populations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    per_feature: bool = False
 
     def __post_init__(self) -> None:
         whole("teacher_width", self.teacher_width, 0)
@@ -67,7 +71,7 @@ class StudentConfig:
     def network(self) -> Network:
         """The network that these numbers describe."""
         own = {name: replace(self.neuron, **constants) for name, constants in self.populations.items()}
-        return spiking_bert(self.bert, self.neuron, self.feedback, own)
+        return spiking_bert(self.bert, self.neuron, self.feedback, own, self.per_feature)
 
     @property
     def body(self) -> StudentConfig:
@@ -77,7 +81,7 @@ class StudentConfig:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of all parameters: the network, the map `fit` to the teacher's width, the classifier."""
-        shapes = network_shapes(self.bert, self.feedback)
+        shapes = network_shapes(self.bert, self.feedback, self.per_feature)
         for head, out in (("fit", self.teacher_width), ("classifier", self.classes)):
             if out:
                 shapes |= {f"{head}.weight": (out, self.bert.hidden_size), f"{head}.bias": (out,)}
@@ -108,7 +112,12 @@ class StudentConfig:
         -------
         values : dict
         """
-        values = {**self.bert.to_dict(), **asdict(self.neuron), "feedback": self.feedback}
+        neuron = asdict(self.neuron)
+        if not self.neuron.signed:
+            del neuron["polarity"]  # the paper's, and every file's before there were others
+        values = {**self.bert.to_dict(), **neuron, "feedback": self.feedback}
+        if self.per_feature:
+            values["per_feature"] = True
         if self.populations:
             values["populations"] = {name: dict(constants) for name, constants in self.populations.items()}
         if self == self.body:
@@ -157,7 +166,9 @@ class StudentConfig:
             )
         try:
             bert = BertConfig.from_dict(values)
-            return cls(bert, width, classes, neuron, values.get("feedback", False), own)
+            return cls(
+                bert, width, classes, neuron, values.get("feedback", False), own, values.get("per_feature", False)
+            )
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -171,9 +182,10 @@ def _refuse_near_misses(source: object, values: Mapping[str, Any]) -> None:
 
 
 #: A neuron's constants, and what else a student's configuration has of its own, with their types.
-CONSTANTS: dict[str, Any] = {"vth": float, "leak": float, "u0": float, "tie": float | None}
+CONSTANTS: dict[str, Any] = {"vth": float, "leak": float, "u0": float, "tie": float | None, "polarity": Polarity}
 SCHEMA: dict[str, Any] = CONSTANTS | {
     "feedback": bool,
+    "per_feature": bool,
     "populations": dict[str, dict],  # type: ignore[type-arg]
     "teacher_width": int,
     "classes": int,

@@ -5,7 +5,7 @@ networks or training.
 """
 
 from .attention import attention, attention_scores, mix, softmax, split_heads
-from .dense import Array, clip, embedding, gelu, layer_norm, linear, relu, tanh
+from .dense import Array, clip, embedding, gelu, layer_norm, linear, relu, scale, tanh
 from .losses import cross_entropy, log_softmax, mse, soft_cross_entropy
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "mix",
     "mse",
     "relu",
+    "scale",
     "soft_cross_entropy",
     "softmax",
     "split_heads",

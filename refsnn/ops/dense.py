@@ -19,7 +19,7 @@ from .fast import TAIL, gelu_float32
 
 Array = NDArray[Any]
 
-__all__ = ["Array", "clip", "embedding", "gelu", "layer_norm", "linear", "relu", "tanh"]
+__all__ = ["Array", "clip", "embedding", "gelu", "layer_norm", "linear", "relu", "scale", "tanh"]
 
 
 def check_indices(indices: Array, count: int, what: str) -> None:
@@ -266,15 +266,45 @@ def tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     return y, lambda dy: dy * (1 - y * y)
 
 
-def clip(x: Array, edge_derivative: float = 0.0) -> tuple[Array, Callable[[Array], Array]]:
-    """``σ(x) = min(max(x, 0), 1)``, the rate of an integrate-and-fire neuron driven by a constant current x (V_th = 1).
+def scale(x: Array, weight: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """``y = w ⊙ x``: one factor for each feature.
+
+    Parameters
+    ----------
+    x : (..., D) array
+    weight : (D,) array
+
+    Returns
+    -------
+    y : (..., D) array
+    pullback : callable
+        ``pullback(dy) -> (dx, dweight)``.
+
+    Examples
+    --------
+    >>> y, pullback = scale(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([2.0, 0.5]))
+    >>> y, pullback(np.ones((2, 2)))[1]
+    (array([[2., 1.],
+           [6., 2.]]), array([4., 6.]))
+    """
+
+    def pullback(dy: Array) -> tuple[Array, Array]:
+        return dy * weight, (dy * x).reshape(-1, x.shape[-1]).sum(axis=0)
+
+    return x * weight, pullback
+
+
+def clip(x: Array, edge_derivative: float = 0.0, low: float = 0.0) -> tuple[Array, Callable[[Array], Array]]:
+    """``σ(x) = min(max(x, low), 1)``, the rate of an integrate-and-fire neuron under a constant current x (V_th = 1).
 
     Parameters
     ----------
     x : array
     edge_derivative : float
-        The derivative at exactly 0 and exactly 1, where none exists. It is 1 inside and 0 outside. PyTorch 2.13
+        The derivative at exactly `low` and exactly 1, where none exists. It is 1 inside and 0 outside. PyTorch 2.13
         answers 1 at the edges and PyTorch 2.14 answers 0; both are subgradients.
+    low : float
+        0, or −1 where spikes of −1 lower the rate.
 
     Returns
     -------
@@ -292,15 +322,15 @@ def clip(x: Array, edge_derivative: float = 0.0) -> tuple[Array, Callable[[Array
     """
     real = x.real
     if np.iscomplexobj(x):
-        y = np.where(real < 0, 0, np.where(real > 1, 1, x))
+        y = np.where(real < low, low, np.where(real > 1, 1, x))
     else:
-        y = np.clip(x, 0, 1)
-    inside = (real > 0) & (real < 1)
+        y = np.clip(x, low, 1)
+    inside = (real > low) & (real < 1)
 
     def pullback(dy: Array) -> Array:
         dx = dy * inside
         if edge_derivative:
-            dx += dy * (edge_derivative * ((real == 0) | (real == 1)))
+            dx += dy * (edge_derivative * ((real == low) | (real == 1)))
         return dx
 
     return y, pullback

@@ -40,6 +40,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "mix",
+    "scale",
     "scores",
     "softmax",
 ]
@@ -180,6 +181,24 @@ def add(*terms: Enclosed, precision: Precision) -> Enclosed:
     error = sum((t.error for t in terms[1:]), terms[0].error)
     size = sum((np.abs(t.value) for t in terms[1:]), np.abs(terms[0].value)) + error
     return Enclosed(value, error + _gamma(0, len(terms), precision) * size + len(terms) * precision.tiny)
+
+
+def scale(x: Enclosed, factor: Array, precision: Precision) -> Enclosed:
+    """Bound of a factor per feature, or of a division by its reciprocal: three roundings of storage.
+
+    Parameters
+    ----------
+    x : Enclosed (..., D)
+    factor : (D,) array
+    precision : Precision
+
+    Returns
+    -------
+    y : Enclosed (..., D)
+    """
+    size = np.abs(factor)  # the factor or its reciprocal is stored, the reciprocal formed, and the product
+    error = size * (x.error + _gamma(0, 3, precision) * (np.abs(x.value) + x.error))
+    return Enclosed(factor * x.value, error + (2 + np.abs(x.value) + x.error) * precision.tiny)
 
 
 def linear(x: Enclosed, weight: Array, bias: Array | None, precision: Precision) -> Enclosed:

@@ -12,6 +12,7 @@
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   for (const population of data.populations) {
     population.spikes = bytes(population.spikes);
+    population.negative = population.negative && bytes(population.negative);
     population.rates = bytes(population.rates);
   }
   const sixteen = (text) => {
@@ -24,7 +25,8 @@
 
   const fired = (p, t, row) => {
     const i = t * N * p.neurons + row; // row = token * neurons + neuron
-    return (p.spikes[i >> 3] >> (i & 7)) & 1;
+    const bit = (train) => (train[i >> 3] >> (i & 7)) & 1;
+    return bit(p.spikes) - (p.negative ? bit(p.negative) : 0);
   };
 
   // ----- state -----
@@ -118,13 +120,14 @@
       const y = top + k * band + (band - pitch * p.neurons) / 2 + (row % p.neurons) * pitch;
       let sum = 0;
       for (let t = 0; t < data.steps; t++) {
-        if (!fired(p, t, row)) continue;
-        if (t < state.t) sum++;
-        c.fillStyle = t < state.t ? p.colour : "#cfcfc8";
+        const s = fired(p, t, row);
+        if (!s) continue;
+        if (t < state.t) sum += s;
+        c.fillStyle = t >= state.t ? "#cfcfc8" : s > 0 ? p.colour : data.negative;
         c.fillRect(left + t * step + (step - wide) / 2, y, wide, mark);
       }
       c.fillStyle = p.colour;
-      c.fillRect(right, y, (barWidth * sum) / state.t, mark);
+      c.fillRect(right, y, (barWidth * Math.abs(sum)) / state.t, mark);
       const tick = right + (barWidth * p.rates[row]) / 255;
       c.fillStyle = "#fdfdfb"; // a black tick stays visible on a black bar
       c.fillRect(tick - 2, y, 4, mark);

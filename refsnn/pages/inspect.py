@@ -25,6 +25,7 @@ from ..readings.simulate import Rule
 from ..storage.run import Run
 from .document import Drawing, drawings, render
 from .figures.spikes import (
+    NEGATIVE,
     WEIGHT_SCALE,
     attention_figure,
     convergence_figure,
@@ -255,6 +256,7 @@ def _data(task: Task, sentence: Sentence, seen: Observation, classes: Sequence[s
         "largestScore": top_score(task, seen) if len(classes) == 1 else None,
         "colours": [COLOUR[name] for name in ("vermillion", "blue", "green")],
         "scale": WEIGHT_SCALE,
+        "negative": NEGATIVE,
         "answers": _short(seen.answers),
         "limit": _short(seen.limit),
         "populations": [
@@ -263,8 +265,9 @@ def _data(task: Task, sentence: Sentence, seen: Observation, classes: Sequence[s
                 "title": population_title(name),
                 "colour": KINDS[kind_of(name)][1],
                 "neurons": spikes.shape[-1],
-                "spikes": _base64(np.packbits(spikes, bitorder="little")),  # (T, tokens, neurons)
-                "rates": _base64(np.round(255 * seen.rates[name]).astype(np.uint8)),  # (tokens, neurons)
+                "spikes": _base64(np.packbits(spikes > 0, bitorder="little")),  # (T, tokens, neurons)
+                **({"negative": _base64(np.packbits(spikes < 0, bitorder="little"))} if (spikes < 0).any() else {}),
+                "rates": _base64(np.round(255 * np.abs(seen.rates[name])).astype(np.uint8)),  # (tokens, neurons)
                 "firing": _short(seen.firing[name]),
                 "distance": _short(seen.distance[name]),
                 "settled": float(f"{seen.settled[name]:.5g}"),

@@ -303,7 +303,8 @@ def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str
     text = settings.get("corpus") or (f"that of {Path(general).name}" if general else "the task’s own")
     steps = "none in training, at equilibrium" if recipe.get("mode") == "equilibrium" else recipe.get("t_conv", "–")
     name = "–" if teacher is None else Path(str(teacher)).name
-    own_thresholds = any("vth" in own for own in config.populations.values())
+    own_thresholds = config.per_feature or any("vth" in own for own in config.populations.values())
+    polarities = dict.fromkeys(p.neuron.polarity for p in config.network.populations if p.neuron is not None)
     return {
         "teacher": "trained from scratch" if isinstance(teacher, dict) else name,
         "encoders": bert.num_hidden_layers,
@@ -312,6 +313,7 @@ def _our_setting(settings: Mapping[str, Any], config: StudentConfig) -> dict[str
         "intermediate width": bert.intermediate_size,
         "parameters": grouped(sum(int(np.prod(shape)) for shape in config.shapes.values())),
         "threshold V_th": f"{config.neuron.vth}{'; some populations have their own' * own_thresholds}",
+        **({} if [*polarities] == ["unsigned"] else {"spikes": ", ".join(polarities)}),
         "time steps T": steps,
         "text of the general stage": text if recipe.get("epochs_general") or general else "–",
     }

@@ -7,10 +7,13 @@ potential from its *own* recorded spikes, and every decision is then checked by 
     within rounding   the other answer, but |u − V_th(1 − δ)| ≤ E: a correct program may have found either
     wrong             the other answer, beyond E
 
+Signed neurons (`refsnn.model.neurons`) have a second level, from which they fire −1, and three answers: each is right
+where some potential within E of ours has it. Whether a spike may be taken back, n[t−1] > 0, the record itself says.
+
 E bounds a priori, from unit round-off, fan-in and magnitudes, how far the membrane potential of any correct program of
 the record's precision may lie from ours (`refsnn.ops.rounding`). Over time it grows as the membrane does,
 
-    E[t] = (1 + u)^{k+1}·(λ·E[t−1] + δI[t] + u·(|u[t]| + λ(k|v[t−1]| + V_th·s[t−1]))),        v = u − V_th·s,
+    E[t] = (1 + u)^{k+1}·(λ·E[t−1] + δI[t] + u·(|u[t]| + λ(k|v[t−1]| + V_th·|s[t−1]|))),      v = u − V_th·s,
 
 δI the bound of the current, k = 1 for IF and 3 for LIF. Under the rule ``running`` the currents telescope,
 ``Σ I = t·f(ā[t])``, and so do their errors: with δF the bound of ``t·f(ā[t])``, what has gathered in the membrane is at
@@ -57,7 +60,7 @@ class WrongDecision:
     spike : int
         What the record says.
     u, level, bound : float
-        Membrane potential, the potential from which a neuron fires, and E.
+        Membrane potential, the level that it was on the wrong side of, and E.
     """
 
     t: int
@@ -68,10 +71,12 @@ class WrongDecision:
     bound: float
 
     def __str__(self) -> str:
-        verb = "fired" if self.spike else "did not fire"
+        verb = {1: "fired", 0: "did not fire", -1: "fired −1"}[self.spike]
+        if self.spike < 0 and self.u < self.level - self.bound:  # as far as its potential goes it might have
+            verb = "took back a spike that it had not fired"
         return (
-            f"at t = {self.t}, index {self.index}, the neuron {verb} at u = {self.u:.9g} with "
-            f"V_th = {self.level:.9g}; rounding explains {self.bound:.1e}, the margin is {abs(self.u - self.level):.1e}"
+            f"at t = {self.t}, index {self.index}, the neuron {verb} at u = {self.u:.9g}, "
+            f"level {self.level:.9g}; rounding explains {self.bound:.1e}, the margin is {abs(self.u - self.level):.1e}"
         )
 
 
@@ -84,6 +89,7 @@ class Verdict:
     decisions : int
         T × B × N × width.
     spikes : int
+        Those of −1 included.
     by_rounding : int
         Decisions that differ from ours within the bound: either answer is right.
     undecidable : int
@@ -91,13 +97,14 @@ class Verdict:
     wrong : int
         Decisions that rounding cannot explain.
     ties : int
-        Structural ties: ``|u − V_th| ≤ 1e-9·V_th``.
+        Structural ties: ``|u − V_th| ≤ 1e-9·V_th``, or likewise at another level of a signed neuron.
     largest_bound : float
         Largest E.
     first_wrong : WrongDecision or None
         The earliest.
     margins : (20,) array of int
-        Histogram of ``log₁₀(|u − V_th|/V_th)`` over `DECADES`; the first bin holds all smaller ones.
+        Histogram of ``log₁₀(|u − V_th|/V_th)`` over `DECADES`, of the nearest level; the first bin holds all smaller
+        ones.
     """
 
     decisions: int = 0
@@ -131,7 +138,8 @@ def certify(
         The parameters that the record was made with, in any precision.
     batch : Batch
     spikes : mapping
-        Population name -> (T, B, N, width) array of 0 and 1, for every population. Whatever has a shape and can be
+        Population name -> (T, B, N, width) array of 0 and 1, and of −1 where neurons are signed, for every population.
+        Whatever has a shape and can be
         sliced along time will do, such as a slice of a safetensors file: only a block at a time is held.
     rule : {"inst", "running"}
         Integration rule of the record.
@@ -148,7 +156,7 @@ def certify(
     Raises
     ------
     InputError
-        A population is missing or unknown, a record has the wrong shape or other values than 0 and 1.
+        A population is missing or unknown, a record has the wrong shape or other values than its neurons' spikes.
 
     References
     ----------
@@ -162,7 +170,7 @@ def certify(
     x = network.drive.enclose(exact, batch, precision)
     steps = _steps(network, batch, spikes)
     checks = [_Check(p, exact, attention_mask(batch, np.dtype(float)), rule, precision) for p in network.populations]
-    trains = _Trains(spikes)
+    trains = _Trains(spikes, {p.name for p in network.populations if p.neuron is not None and p.neuron.signed})
     for start in range(0, steps, block):
         times = np.arange(start + 1, min(start + block, steps) + 1.0).reshape(-1, 1, 1, 1)
         trains.load(start, times)
@@ -193,12 +201,12 @@ def certify_neurons(current: Array, spikes: Array, neuron: Neuron, precision: Pr
     >>> certify_neurons(current, np.array([[0.0], [0], [1], [0], [1]]), Neuron()).wrong
     0
     >>> print(certify_neurons(current, np.array([[0.0], [1], [0], [0], [1]]), Neuron(tie=0)).first_wrong)
-    at t = 2, index (0,), the neuron fired at u = 0.8 with V_th = 1; rounding explains 3.1e-15, the margin is 2.0e-01
+    at t = 2, index (0,), the neuron fired at u = 0.8, level 1; rounding explains 3.1e-15, the margin is 2.0e-01
     """
     if not isinstance(neuron, Neuron):
         raise InputError(f"the neuron is {shown(neuron)}, but a Neuron was expected, with its constants")
     current = real_array("the current", current)
-    train = _train("the spikes", spikes)
+    train = _train("the spikes", spikes, neuron.signed)
     if np.iscomplexobj(current) or not current.size or train.shape != current.shape:
         kinds = f"{current.dtype} {current.shape} and {train.shape}"
         raise InputError(f"currents and spikes are {kinds}, but real numbers and spikes of one shape, over time, count")
@@ -214,14 +222,16 @@ def _precision(given: Precision | str) -> Precision:
     return given if isinstance(given, Precision) else Precision.named(given)
 
 
-def _train(what: str, spikes: Any) -> Array:
+def _train(what: str, spikes: Any, signed: bool) -> Array:
     """Return spikes as float64, or say that they are none."""
     try:
         train = np.asarray(spikes)
     except ValueError:  # rows of different lengths
         raise InputError(f"{what} are {shown(spikes)}, but an array was expected") from None
-    if train.dtype.kind not in "biuf" or not ((train == 0) | (train == 1)).all():
-        raise InputError(f"{what} hold other values than 0 and 1, so they are no spike record")
+    known = (train == 0) | (train == 1) | (signed & (train == -1))
+    if train.dtype.kind not in "biuf" or not known.all():
+        values = "−1, 0 and 1" if signed else "0 and 1"
+        raise InputError(f"{what} hold other values than {values}, so they are no spike record")
     return train.astype(np.float64)
 
 
@@ -252,8 +262,8 @@ def _shape(train: Any) -> tuple[int, ...]:
 class _Trains:
     """A block of every population's recorded spikes, the same one step late, and running means, read when needed."""
 
-    def __init__(self, spikes: Mapping[str, Array]) -> None:
-        self.record = spikes
+    def __init__(self, spikes: Mapping[str, Array], signed: set[str]) -> None:
+        self.record, self.signed = spikes, signed
         self.last: dict[str, Array] = {}
         self.sums: dict[tuple[str, bool], Array] = {}
 
@@ -267,7 +277,7 @@ class _Trains:
     def spikes(self, name: str, delayed: bool = False) -> Array:
         if name not in self.block:
             train = self.record[name][self.start : self.start + len(self.times)]
-            self.block[name] = _train(f"the spikes of {name}", train)
+            self.block[name] = _train(f"the spikes of {name}", train, name in self.signed)
         train = self.block[name]
         if not delayed:
             return train
@@ -289,9 +299,10 @@ class _Membrane:
         self.neuron, self.precision = neuron, precision
         self.verdict = Verdict()
         self.charge: Array | None = None  # u − V_th·s at the end of the last block
-        start, self.unit = neuron.u0 * neuron.vth, precision.unit + 4 * OWN  # with what our own potentials are off by
+        self.net: Array | float = 0.0  # n there
+        start, self.unit = abs(neuron.u0) * neuron.vth, precision.unit + 4 * OWN  # with what our own are off by
         self.roundings = 1 if neuron.leak == 1 else 3  # of the charge: after the reset; the leak and its product
-        self.left: Array | float = self.roundings * start  # k|v| + V_th·s there
+        self.left: Array | float = self.roundings * start  # k|v| + V_th·|s| there
         self.bound: Array | float = 4 * self.unit * start  # E there, without what telescopes
 
     def advance(self, times: Array, current: Array, error: Array, carried: Array, own: Array) -> None:
@@ -300,7 +311,7 @@ class _Membrane:
         current, error, carried = (np.broadcast_to(part, own.shape) for part in (current, error, carried))
         u = membrane_potential(current, own, self.neuron, self.charge)
         v = u - vth * own
-        left = k * np.abs(v) + vth * own
+        left = k * np.abs(v) + vth * np.abs(own)
         before = np.concatenate([np.broadcast_to(self.left, v[:1].shape), left[:-1]])
         step = error + self.unit * (np.abs(u) + leak * before) + 3 * self.precision.tiny
         for e in step:  # E[t], in place
@@ -313,29 +324,47 @@ class _Membrane:
         self._judge(times, own, u, step + carried + 4 * self.unit * vth)
 
     def _judge(self, times: Array, own: Array, u: Array, bound: Array) -> None:
-        verdict, vth = self.verdict, self.neuron.vth
-        level = vth * (1 - self.neuron.delta(self.precision.name))
-        margin = u - level
-        differs = (margin >= 0) != (own != 0)
-        close = np.abs(margin) <= bound
-        wrong = (differs & ~close) | ~np.isfinite(u)
+        verdict, vth, due = self.verdict, self.neuron.vth, self.neuron.due
+        up, down = self.neuron.levels(self.precision.name)
+        over, distance = u - up, np.abs(u - due * vth)
+        ours = (over >= 0).astype(np.int8)
+        close = np.abs(over) <= bound
+        right = np.where(own > 0, over >= -bound, over <= bound)
+        level = np.asarray(up)
+        if self.neuron.signed:
+            under, back = u - down, self._may_fire_back(own)
+            ours -= (under < 0) & back
+            close |= (np.abs(under) <= bound) & back
+            right = np.where(own < 0, back & (under <= bound), right & ((own > 0) | (under >= -bound) | ~back))
+            level = np.where((own > 0) | ((own == 0) & (over > bound)), up, down)
+            distance = np.where(back, np.minimum(distance, np.abs(u - (due - 1) * vth)), distance)
+        wrong = ~right | ~np.isfinite(u)
         if verdict.first_wrong is None and wrong.any():
             at = np.unravel_index(int(wrong.argmax()), wrong.shape)  # time is the slowest axis: the earliest
-            place = tuple(int(i) for i in at[1:])
+            place, levels = tuple(int(i) for i in at[1:]), np.broadcast_to(level, u.shape)
             verdict.first_wrong = WrongDecision(
-                int(times.flat[0]) + int(at[0]), place, int(own[at]), float(u[at]), level, float(bound[at])
+                int(times.flat[0]) + int(at[0]), place, int(own[at]), float(u[at]), float(levels[at]), float(bound[at])
             )
-        relative = np.abs(u - vth) / vth
+        relative = distance / vth
         decade = np.floor(np.log10(np.maximum(relative, 10.0 ** DECADES[0])))
         decade = np.clip(np.nan_to_num(decade, nan=DECADES[-1]), DECADES[0], DECADES[-1])
         verdict.decisions += own.size
-        verdict.spikes += int(own.sum())
-        verdict.by_rounding += int((differs & ~wrong).sum())
+        verdict.spikes += int(np.abs(own).sum())
+        verdict.by_rounding += int(((own != ours) & ~wrong).sum())
         verdict.undecidable += int(close.sum())
         verdict.wrong += int(wrong.sum())
         verdict.ties += int((relative <= STRUCTURAL_TIE).sum())
         verdict.largest_bound = max(verdict.largest_bound, float(bound.max()))
         verdict.margins += np.bincount(decade.astype(int).ravel() - DECADES[0], minlength=len(DECADES))
+
+    def _may_fire_back(self, own: Array) -> Array:
+        """Where −1 may be fired: anywhere, or, of retractable neurons, where n[t−1] > 0."""
+        if self.neuron.polarity != "retractable":
+            return np.ones(own.shape, bool)
+        after = np.cumsum(own, axis=0) + self.net
+        self.net = after[-1]
+        before: Array = after - own > 0
+        return before
 
 
 class _Check:
@@ -366,7 +395,7 @@ class _Check:
             return value, error, np.zeros(1)
         # Running means are formed from counts, which are exact, so only the division and one rounding of 1/t count.
         unit = 2 * (self.precision.unit + OWN)
-        means = (x if r == INPUT else Enclosed(m := trains.means(r, r in delayed), unit * m) for r in reads)
+        means = (x if r == INPUT else Enclosed(m := trains.means(r, r in delayed), unit * np.abs(m)) for r in reads)
         f = projection.enclose(self.params, tuple(means), self.mask, self.precision)
         integral = times * f.value  # t·f(ā[t])
         current = np.diff(integral, axis=0, prepend=(np.zeros_like(integral[:1]) + self.integral))

@@ -85,7 +85,7 @@ def count(
     ----------
     network : Network
     firing_rates : mapping
-        Population -> spikes per neuron and step.
+        Population -> spikes per neuron and step; a spike of −1 costs what any other does.
     t_conv : int
         T.
     tokens : float
@@ -302,7 +302,7 @@ def full_count(
     network : Network
         A whole one: every population at every position.
     firing_rates : mapping
-        Population -> spikes per neuron and step.
+        Population -> spikes per neuron and step, those of −1 included.
     tokens : float
         Sequence length.
     classes : int
@@ -322,9 +322,9 @@ def full_count(
     _check(network, firing_rates, {population.name for population in network.populations}, tokens, rule)
     width = network[network.readouts[-1]].width
     embedded = _of(INPUT, network.drive.operations(width))
-    scores = _of("classifier", _share(_class_scores(width, classes), tokens))
+    scores = _of("classifier", _share(_class_scores(width, classes, network.rectified), tokens))
     once = [*embedded, *scores, *_of("classifier", _share([("read-out", "multiply", width)], tokens))]  # Σ s -> mean
-    ordinary = [*embedded, *scores]
+    ordinary = [*embedded, *_of("classifier", _share(_class_scores(width, classes), tokens))]
     counting: Operations = [("read-out", kind, width) for kind in ("add", "read", "write")]
     step = _of("classifier", _share(counting, tokens))
     for population in network.populations:
@@ -374,14 +374,22 @@ def by_kind(counts: Counts) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _membrane(population: Population, rate: float) -> Operations:
-    """``v = λ·v + I``, ``s = v ≥ V_th``, and, at a spike, ``v = v − V_th``."""
+    """``v = λ·v + I``, ``s = v ≥ V_th``, and, at a spike, ``v = v − V_th``.
+
+    Signed neurons compare with their second level, too. Retractable ones keep n, look at every step whether it is
+    above 0, and count every spike.
+    """
     width, neuron = population.width, population.neuron
     if neuron is None:
         raise InputError(f"population {population.name} has analogue units, so there are no spikes to count")
-    numbers = {"add": (1 + rate) * width, "compare": width, "read": width, "write": width}
+    numbers = {"add": (1 + rate) * width, "compare": (1 + neuron.signed) * width, "read": width, "write": width}
     if neuron.leak != 1:
         numbers["multiply"] = width
-    return [("membrane", kind, number) for kind, number in numbers.items()]
+    counting = {"add": rate * width, "compare": width, "read": width, "write": rate * width}
+    return [
+        *(("membrane", kind, number) for kind, number in numbers.items()),
+        *(("net count", kind, number) for kind, number in counting.items() if neuron.polarity == "retractable"),
+    ]
 
 
 def _integral(width: int, counted: Sequence[tuple[int, float]]) -> Operations:
@@ -408,10 +416,10 @@ def _activations(population: Population, widths: tuple[int, ...]) -> Operations:
     return [("activations", "read", sum(read)), ("activations", "write", population.width)]
 
 
-def _class_scores(width: int, classes: int) -> Operations:
-    """``W_c·relu(a) + b_c`` at [CLS]."""
+def _class_scores(width: int, classes: int, rectified: bool = True) -> Operations:
+    """``W_c·relu(a) + b_c`` at [CLS]; of ternary neurons without the ReLU."""
     words = classes * width + classes + width
-    numbers = {"compare": width, "multiply_accumulate": classes * width, "read": words}
+    numbers = {"compare": width * rectified, "multiply_accumulate": classes * width, "read": words}
     return [("read-out", kind, number) for kind, number in numbers.items()]
 
 

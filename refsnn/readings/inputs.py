@@ -105,6 +105,8 @@ def _check_parameter(name: str, value: Any, shape: tuple[int | None, ...]) -> No
         raise InputError(
             f"the parameter {name} holds NaN or infinite values, so nothing computed from it would be right"
         )
+    if name.endswith(".threshold") and not (value.real > 0).all():
+        raise InputError(f"the parameter {name} holds {value.real.min():.4g}, but thresholds are positive numbers")
 
 
 def check_known(what: str, names: Collection[Any], known: Collection[str]) -> None:

@@ -10,19 +10,32 @@ Two integration rules turn a projection f and the spikes s it reads into input c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from ..errors import InputError, is_number, one_of, shown, whole
-from ..model.batch import Batch, attention_mask, map_shares
+from ..model.batch import Batch, attention_mask, in_shares, map_shares
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import Neuron, fire
+from ..model.parameters import products_per_token
 from ..ops import Array
+from ..shared import Shared, copied, room
+from ..workers import each_process, worth_processes
 from .inputs import check_inputs, check_known, dropout_shapes
 from .rate_map import Rates
 
-__all__ = ["Rule", "simulate", "spike_blocks", "spike_steps", "spike_stream"]
+__all__ = [
+    "Rule",
+    "currents",
+    "rates_and_firing",
+    "simulate",
+    "spike_blocks",
+    "spike_steps",
+    "spike_stream",
+    "timesteps",
+]
 
 Rule = Literal["inst", "running"]
 
@@ -66,14 +79,14 @@ def spike_stream(
         The time of the block's last step, counted from 1.
     name : str
         The population.
-    spikes : (steps, B, N, width) array of 0 and 1
+    spikes : (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed
 
     Raises
     ------
     InputError
         `t_conv` or `block` is not positive, the rule is unknown, or some units do not spike.
     """
-    t_conv, block = _steps("t_conv", t_conv), _steps("block", block)
+    t_conv, block = timesteps("t_conv", t_conv), timesteps("block", block)
     one_of("rule", rule, get_args(Rule))
     check_inputs(network, params, batch)
     yield from _stream(network, params, batch, t_conv, rule, block, stops)
@@ -154,7 +167,7 @@ def spike_blocks(
     t : int
         The time of the block's last step, counted from 1.
     spikes : dict
-        Population name -> (steps, B, N, width) array of 0 and 1.
+        Population name -> (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed.
 
     Raises
     ------
@@ -167,6 +180,32 @@ def spike_blocks(
         if name == network.populations[-1].name:
             yield t, spikes
             spikes = {}
+
+
+def currents(
+    population: Population, params: Mapping[str, Array], reads: tuple[Array, ...], mask: Array, t_conv: int
+) -> Array:
+    """Currents of one population over T steps, by the rule ``running``, from all the spikes that it reads.
+
+    Parameters
+    ----------
+    population : Population
+    params : mapping
+    reads : tuple of arrays
+        Spikes (T, B, N, width) of any type; (B, N, width) of the constant input.
+    mask : array
+        As from `refsnn.model.batch.attention_mask`.
+    t_conv : int
+        T.
+
+    Returns
+    -------
+    current : (T, B, N, width) array
+    """
+    times = np.arange(1, t_conv + 1, dtype=mask.dtype).reshape(-1, 1, 1, 1)
+    means = tuple(r if r.ndim == 3 else np.cumsum(r, axis=0, dtype=mask.dtype) / times for r in reads)
+    integral = times * population.projection(params, means, mask)[0]  # t·f(ā[t])
+    return np.diff(integral, axis=0, prepend=np.zeros_like(integral[:1]))
 
 
 class _RunningMeans:
@@ -228,9 +267,9 @@ def spike_steps(
     t : int
         The time, counted from 1.
     spikes : dict
-        Population name -> (B, N, width) array of 0 and 1.
+        Population name -> (B, N, width) array of 0 and 1, and of −1 where neurons are signed.
     asr : dict
-        Population name -> (B, N, width) array of float64, in [0, 1].
+        Population name -> (B, N, width) array of float64, in [0, 1]; of ternary neurons in [−1, 1].
 
     Raises
     ------
@@ -273,16 +312,41 @@ def _times(t_conv: int | Sequence[int]) -> list[int]:
         given = [t_conv]
     if not given:
         raise InputError(f"`t_conv` is {shown(t_conv)}, but rates are read after one step or more")
-    return sorted({_steps("t_conv", t) for t in given})
+    return sorted({timesteps("t_conv", t) for t in given})
 
 
-def _steps(name: str, given: object) -> int:
-    """Return a number of timesteps, or say that it is none."""
+#: Timesteps of one simulation: beyond them not every spike count is a number in float32.
+MOST = 2**24
+
+
+def timesteps(name: str, given: object) -> int:
+    """Return a number of timesteps as Python's.
+
+    Parameters
+    ----------
+    name : str
+        The argument's, for the message.
+    given : object
+
+    Returns
+    -------
+    steps : int
+
+    Raises
+    ------
+    InputError
+        It is no whole number from 1 to `MOST`.
+
+    Examples
+    --------
+    >>> timesteps("t_conv", np.int64(8))
+    8
+    """
     try:
-        return whole(name, given)
+        return whole(name, given, most=MOST)
     except InputError:
         raise InputError(
-            f"`{name}` is {shown(given)}, but a simulation takes a whole number, at least one step"
+            f"`{name}` is {shown(given)}, but a simulation takes a whole number, at least one step and at most {MOST}"
         ) from None
 
 
@@ -315,19 +379,58 @@ def simulate(
         The populations whose rates are wanted; all by default.
     threads : int
         Sequences do not interact, so some of them at a time are taken through all timesteps, by each thread others.
-        The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). What is computed does not
-        depend on the number of threads.
+        The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). More than two threads
+        become processes where there is much to do (`refsnn.workers.each_process`). What is computed does not depend on
+        their number.
 
     Returns
     -------
     rates : dict
-        T -> population name -> (B, N, width) array in [0, 1], in the parameters' precision. ``"input"`` is not among
-        them.
+        T -> population name -> (B, N, width) array in [0, 1], of ternary neurons in [−1, 1], in the parameters'
+        precision. ``"input"`` is not among them.
 
     Raises
     ------
     InputError
         `t_conv` names no time or one below 1; and as in `spike_stream`.
+    """
+    found = rates_and_firing(network, params, batch, t_conv, rule, block, leak, keep, threads=threads)
+    return {t: rates for t, (rates, _) in found.items()}
+
+
+def rates_and_firing(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    t_conv: int | Sequence[int],
+    rule: Rule = "inst",
+    block: int | None = None,
+    leak: float = 1.0,
+    keep: Sequence[str] | None = None,
+    counted: Sequence[str] = (),
+    threads: int = 1,
+) -> dict[int, tuple[Rates, Rates]]:
+    """Average spiking rates, and how often neurons fired: what is read, and what it costs.
+
+    Parameters
+    ----------
+    network, params, batch, t_conv, rule, block, leak, keep
+        As in `simulate`.
+    counted : sequence of str
+        The populations whose firing is wanted.
+    threads : int
+        As in `simulate`.
+
+    Returns
+    -------
+    found : dict
+        T -> rates, firing: population name -> (B, N, width) arrays. Firing is spikes per step, a spike of −1 counting
+        like any other; of unsigned neurons it is the plain rate.
+
+    Raises
+    ------
+    InputError
+        As in `simulate`.
     """
     times = _times(t_conv)
     one_of("rule", rule, get_args(Rule))
@@ -336,40 +439,105 @@ def simulate(
     check_inputs(network, params, batch)
     everything = [p.name for p in network.populations]
     check_known("population", everything if keep is None else keep, everything)
+    check_known("population", counted, everything)
     names = everything if keep is None else list(keep)
     sequences, positions = batch.input_ids.shape
     shares = max(min(-(-batch.input_ids.size // SHARE), sequences), 1)
     if block is not None:
-        block = _steps("block", block)
+        block = timesteps("block", block)
     else:
         block = max(ROWS // max(-(-sequences // shares) * positions, 1), 1)
 
-    masks = dropout_shapes(network, batch)
+    plan = _Plan(network, times, rule, block, float(leak), (names, counted), list(dropout_shapes(network, batch)))
+    workers = min(whole("threads", threads), shares)
+    products = float(batch.input_ids.size) * products_per_token(params) * times[-1]
+    if worth_processes(workers, products) and len({value.dtype for value in params.values()}) == 1:
+        found = _by_processes(plan, params, batch, shares, workers)
+    else:
+        parts = map_shares(lambda share, rows: _share(plan, params, share, rows), batch, shares, workers)
 
-    def alone(share: Batch, rows: Array) -> dict[int, Rates]:
-        own = {name: value[rows] if name in masks else value for name, value in params.items()}
-        rates: dict[int, Rates] = {t: {} for t in times}
-        sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
-        for t, name, spikes in _stream(network, own, share, times[-1], rule, block, times):
-            if name not in names:
-                continue
-            if name not in sums:
-                sums[name] = np.zeros_like(spikes[0])
-            total = sums[name]
-            for fired in spikes:
-                if leak != 1:
-                    total *= leak
-                total += fired
+        def joined(key: _Key) -> Array:
+            arrays = [part.pop(key) for part in parts]
+            return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+        found = {key: joined(key) for key in plan.keys}
+
+    def of(t: int, counted: bool) -> Rates:
+        return {name: found[t, counted, name] for name in plan.wanted[counted]}
+
+    return {t: (of(t, False), of(t, True)) for t in times}
+
+
+#: A time, whether spikes are counted whatever their sign, and the population.
+_Key = tuple[int, bool, str]
+
+
+class _Plan(NamedTuple):
+    """How every share of a batch is simulated, and what is kept of it."""
+
+    network: Network
+    times: list[int]
+    rule: Rule
+    block: int
+    leak: float
+    wanted: tuple[Sequence[str], Sequence[str]]  # populations whose rates are kept, and those whose spikes are counted
+    masks: list[str]  # parameters that belong to sequences
+
+    @property
+    def keys(self) -> list[_Key]:
+        """All that is kept."""
+        return [(t, counted, name) for t in self.times for counted in (False, True) for name in self.wanted[counted]]
+
+
+def _share(plan: _Plan, params: Mapping[str, Array], share: Batch, rows: Array) -> dict[_Key, Array]:
+    """Simulate some sequences of a batch."""
+    times = plan.times
+    own = {name: value[rows] if name in plan.masks else value for name, value in params.items()}
+    signed = {p.name for p in plan.network.populations if p.neuron is not None and p.neuron.signed}
+    found: dict[_Key, Array] = {}
+    sums: Rates = {}  # Σ λ^(t−k)·s[k], k = 1…t
+    fired: Rates = {}  # Σ |s[k]|
+    for t, name, spikes in _stream(plan.network, own, share, times[-1], plan.rule, plan.block, times):
+        if name in plan.wanted[False]:
+            _add(sums, name, spikes, plan.leak)
             if t in times:
-                rates[t][name] = total / float((leak ** np.arange(t)).sum())
-            if t == times[-1]:
-                del sums[name]
-        return rates
+                found[t, False, name] = sums[name] / float((plan.leak ** np.arange(t)).sum())
+        if name in plan.wanted[True]:
+            _add(fired, name, np.abs(spikes) if name in signed else spikes, 1.0)
+            if t in times:
+                found[t, True, name] = fired[name] / t
+        if t == times[-1]:
+            sums.pop(name, None), fired.pop(name, None)
+    return found
 
-    found = map_shares(alone, batch, shares, whole("threads", threads))
 
-    def joined(t: int, name: str) -> Array:
-        parts = [part[t].pop(name) for part in found]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _add(sums: Rates, name: str, spikes: Array, leak: float) -> None:
+    """Add the spikes of a block to a sum that leaks from step to step."""
+    if name not in sums:
+        sums[name] = np.zeros_like(spikes[0])
+    total = sums[name]
+    for fired in spikes:
+        if leak != 1:
+            total *= leak
+        total += fired
 
-    return {t: {name: joined(t, name) for name in names} for t in times}
+
+def _by_processes(
+    plan: _Plan, params: Mapping[str, Array], batch: Batch, shares: int, workers: int
+) -> dict[_Key, Array]:
+    """Simulate shares by processes, which read the parameters and write the rates where all of them can."""
+    precision = next(iter(params.values())).dtype
+    layout = {_text(key): ((*batch.input_ids.shape, plan.network[key[2]].width), precision) for key in plan.keys}
+    with copied(params) as kept, room(layout) as rates:
+        each_process(partial(_write_share, plan, kept, rates), in_shares(batch, shares), workers)
+    return {key: rates[_text(key)] for key in plan.keys}
+
+
+def _text(key: _Key) -> str:
+    return "/".join(map(str, key))
+
+
+def _write_share(plan: _Plan, params: Shared, rates: Shared, part: tuple[Batch, Array]) -> None:
+    share, rows = part
+    for key, value in _share(plan, params, share, rows).items():
+        np.copyto(rates[_text(key)][rows[0] : rows[-1] + 1], value, casting="no")

@@ -125,7 +125,8 @@ def read_plan(config: str | os.PathLike, tasks: Sequence[str] = ()) -> Plan:
     Parameters
     ----------
     config : path or str
-        A TOML file; or ``paper``, ``small``, ``converted``, ``deep`` or ``tiny``, which come with the package.
+        A TOML file; or ``paper``, ``small``, ``converted``, ``deep``, ``few-steps`` or ``tiny``, which come
+        with the package.
     tasks : sequence of str
         Instead of the plan's.
 

@@ -170,8 +170,9 @@ def _carry_out(task: _Task, progress: Progress | None = None) -> None:
     run = Run(task.folder)
     announce: dict[str, Any] = {} if progress is None else {"announce": progress.announce(task.folder)}
     try:
-        with run.held(wait=ENDING):
-            pass
+        for what in ("", *(f"results-{rule}" for rule in task.evaluation.rules)):
+            with run.held(what, wait=ENDING):
+                pass
         distill(
             task.recipe,
             task.data,

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.tasks import TASKS, Task
 from ..errors import InputError, one_of, whole
-from ..model.neurons import Neuron
+from ..model.neurons import Neuron, Polarity
 from ..readings.simulate import Rule
 from ..schema import checked
 
@@ -74,6 +74,7 @@ RANGES = {
     "seed": (0, 10**18),
     "max_length": (3, 2**20),
     "batch_size": (1, 10**6),
+    "batch_size_internal": (1, 10**6),
     "t_conv": (1, 10**6),
     "hidden_size": (1, 2**20),
     "intermediate_size": (1, 2**20),
@@ -98,6 +99,8 @@ class Recipe:
     max_length : int or None
         Limit in tokens; the task's own where None.
     batch_size : int
+    batch_size_internal : int or None
+        Of the internal stage; that of the others where None.
     epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
         0 leaves a stage out.
     lr_teacher, lr_general, lr_internal, lr_prediction : float
@@ -113,13 +116,16 @@ class Recipe:
         learns the true ones in either case.
     temperature : float
         τ of the soft labels.
-    mode : {"equilibrium", "quantised", "released", "simulated"}
+    mode : {"equilibrium", "quantised", "released", "simulated", "few-steps"}
         Forward values of the read-outs and where the gradient is taken: both at the equilibrium of the rate map; both
         there with every rate quantised, as t_conv steps of a constant current would leave it; simulated values and
         the gradient at the equilibrium, as in the authors' program; both at the simulated rates. Simulation is
-        some t_conv times dearer, quantisation costs nothing.
+        some t_conv times dearer, quantisation costs nothing. ``few-steps`` is ``simulated`` for a student that is
+        to answer early: its internal stage compares the rates after T/2 and after T steps, learns the teacher's soft
+        labels beside its hidden states, and leaves the tables of the embeddings, `fit` and thresholds alone.
     t_conv : int
-        Timesteps of the quantised and the simulated modes.
+        Timesteps of the quantised and the simulated modes, and of the steps to which a conversion per feature is
+        fitted.
     rule : {"inst", "running"}
         Integration rule of the simulated modes.
     init : {"random", "teacher", "converted"}
@@ -136,6 +142,11 @@ class Recipe:
         See `refsnn.model.neurons.Neuron`.
     own : Task or None
         A task that is not one of GLUE's.
+    polarity : {"unsigned", "retractable", "ternary"}
+        Of every neuron; see `refsnn.model.neurons.Neuron`.
+    per_feature : bool
+        Whether residuals come through a synapse per feature, and some neurons have thresholds of their own; see
+        `refsnn.model.families.spiking_bert`.
     """
 
     task: str
@@ -155,7 +166,7 @@ class Recipe:
     attention_weight: float = 1.0
     targets: Literal["soft", "true"] = "soft"
     temperature: float = 1.0
-    mode: Literal["equilibrium", "quantised", "released", "simulated"] = "equilibrium"
+    mode: Literal["equilibrium", "quantised", "released", "simulated", "few-steps"] = "equilibrium"
     t_conv: int = 32
     rule: Rule = "inst"
     init: Initialisation = "teacher"
@@ -168,6 +179,9 @@ class Recipe:
     leak: float = 1.0
     u0: float = 0.0
     own: Task | None = None
+    polarity: Polarity = "unsigned"
+    per_feature: bool = False
+    batch_size_internal: int | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS and self.own is None:
@@ -178,7 +192,7 @@ class Recipe:
         for name, (least, most) in RANGES.items():
             if (value := getattr(self, name)) is not None:
                 whole(name, value, least, most)
-        for name in ("schedule_internal", "targets", "mode", "rule", "init"):
+        for name in ("schedule_internal", "targets", "mode", "rule", "init", "polarity"):
             one_of(name, getattr(self, name), get_args(get_type_hints(Recipe)[name]))
         for name in REALS:
             value = getattr(self, name)
@@ -192,6 +206,8 @@ class Recipe:
                 raise InputError(f"`feedback` is {value}, but a spectral norm is 0 (no feedback) or a positive number")
             if (name.startswith("lr_") or name == "temperature") and not (value > 0 and math.isfinite(value)):
                 raise InputError(f"`{name}` is {value}, but it must be a positive number")
+        if not isinstance(self.per_feature, bool):
+            raise InputError(f"`per_feature` is {self.per_feature!r}, but it must be True or False")
         self.neuron  # noqa: B018 - refuses constants out of their range
         if self.mode == "quantised" and self.leak != 1:
             raise InputError(f"`leak` is {self.leak}, but only the rates of IF neurons (`leak` 1) can be quantised")
@@ -209,7 +225,7 @@ class Recipe:
     @property
     def neuron(self) -> Neuron:
         """The constants of every population."""
-        return Neuron(self.vth, self.leak, self.u0)
+        return Neuron(self.vth, self.leak, self.u0, polarity=self.polarity)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON has them.
@@ -218,7 +234,8 @@ class Recipe:
         -------
         values : dict
         """
-        return asdict(self) | {"own": None if self.own is None else self.own.to_dict()}
+        values = asdict(self) | {"own": None if self.own is None else self.own.to_dict()}
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: object = "the recipe") -> Recipe:
@@ -265,9 +282,14 @@ class Recipe:
         -------
         stage : Stage
         """
-        schedule = self.schedule_internal if name == "internal" else "linear"
-        return Stage(name, getattr(self, f"epochs_{name}"), self.batch_size, getattr(self, f"lr_{name}"), schedule)
+        internal = name == "internal"
+        schedule = self.schedule_internal if internal else "linear"
+        size = (internal and self.batch_size_internal) or self.batch_size
+        return Stage(name, getattr(self, f"epochs_{name}"), size, getattr(self, f"lr_{name}"), schedule)
 
+
+#: Fields that are written only where they are not this: files from before there were any stay as they are.
+LATER = {"polarity": "unsigned", "per_feature": False, "batch_size_internal": None}
 
 #: Fields of a recipe that are real numbers, and fields of a task of one's own.
 REALS = [field.name for field in fields(Recipe) if "float" in str(field.type)]

@@ -1,9 +1,10 @@
 """Spike records: who fired when, with all that a certificate needs, in one safetensors file that anyone can write.
 
-Tensors: ``spikes/POPULATION``, (T, B, N, width), 0 or 1 in any type; ``input_ids``, ``token_type_ids`` and
-``attention_mask``, (B, N) integers; and, unless the parameters lie in a file of their own, ``param/NAME``. The metadata
-key ``refsnn`` holds a JSON object: ``config`` (see `refsnn.model.student.StudentConfig`), ``rule`` ("inst" or
-"running"), ``dtype`` and, where sums are accumulated in another precision than usual, ``accumulate``.
+Tensors: ``spikes/POPULATION``, (T, B, N, width), 0 or 1, or −1 of signed neurons, in any type; ``input_ids``,
+``token_type_ids`` and ``attention_mask``, (B, N) integers; and, unless the parameters lie in a file of their own,
+``param/NAME``. The metadata key ``refsnn`` holds a JSON object: ``config`` (see `refsnn.model.student.StudentConfig`),
+``rule`` ("inst" or "running"), ``dtype`` and, where sums are accumulated in another precision than usual,
+``accumulate``.
 """
 
 from __future__ import annotations
@@ -51,10 +52,15 @@ def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Ru
     Returns
     -------
     spikes : dict
-        Population name -> (T, B, N, width) array of uint8.
+        Population name -> (T, B, N, width) array of uint8; of int8, where neurons are signed.
     """
+
+    def compact(name: str, train: Array) -> Array:
+        neuron = network[name].neuron
+        return train.astype(np.int8 if neuron is not None and neuron.signed else np.uint8)
+
     blocks = [
-        {name: train.astype(np.uint8) for name, train in spikes.items()}
+        {name: compact(name, train) for name, train in spikes.items()}
         for _, spikes in spike_blocks(network, params, batch, t_conv, rule)
     ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}

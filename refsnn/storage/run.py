@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,11 +36,11 @@ from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..readings.simulate import Rule
 from ..schema import checked, fits
-from .checkpoints import load_student, load_teacher
+from .checkpoints import WEIGHTS, load_student, load_teacher
 from .recipe import Recipe
 from .results import checked_results
 
-__all__ = ["Run", "run_settings", "versions"]
+__all__ = ["Run", "Stored", "run_settings", "versions"]
 
 #: What `run.json` holds beside its recipe.
 RECORD = {"settings": dict, "digests": dict[str, str], "versions": dict}
@@ -517,6 +517,38 @@ class Run:
         rules : list of str
         """
         return [rule for rule in get_args(Rule) if self._results_path(rule) is not None]
+
+
+class Stored(dict[str, Any]):
+    """Parameters of a run, which go to another process as the name of their folder, and are read there, once.
+
+    Parameters
+    ----------
+    run : Run
+    which : {"student", "teacher"}
+    """
+
+    def __init__(self, run: Run, which: Literal["student", "teacher"]) -> None:
+        super().__init__((run.student() if which == "student" else run.teacher())[1])
+        self.source = os.path.abspath(run.folder), which, _stamp(run, which)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stored, self.source
+
+
+def _stamp(run: Run, which: str) -> tuple[Any, ...]:
+    """Return what tells that a model was written again: files, times and sizes."""
+    folder = run.folder if which == "student" else run.teacher_folder
+    found = [(name, (folder / name).stat()) for name in (*WEIGHTS, "config.json") if (folder / name).exists()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+
+
+@lru_cache(maxsize=2)
+def _stored(folder: str, which: Literal["student", "teacher"], stamp: tuple[Any, ...]) -> Stored:
+    run = Run(existing(folder, "the run"))
+    if _stamp(run, which) != stamp:
+        raise InputError(f"the {which} of {run} was written again while it was being evaluated; do it again")
+    return Stored(run, which)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

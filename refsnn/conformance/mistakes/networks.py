@@ -33,6 +33,14 @@ def _settings(**changes: Any) -> Callable[[Case], Case]:
     return lambda case: replace(case, settings={**case.settings, "config": {**case.settings["config"], **changes}})
 
 
+def _without(setting: str) -> Callable[[Case], Case]:
+    def change(case: Case) -> Case:
+        config = {name: value for name, value in case.settings["config"].items() if name != setting}
+        return replace(case, settings={**case.settings, "config": config})
+
+    return change
+
+
 def _inputs(change: Callable[[str, Array], Array]) -> Callable[[Case], Case]:
     return lambda case: replace(case, inputs={name: change(name, value) for name, value in case.inputs.items()})
 
@@ -85,6 +93,19 @@ NETWORK_MISTAKES: list[tuple[str, Callable[[Case], Case]]] = [
         "gradients pass where a simulated rate is 0: the ReLU is missing, or sees other values",
         _inputs(lambda n, v: np.maximum(v, 1e-300) if n.startswith("simulated/") else v),
     ),
+    ("the polarity is ignored: spikes are unsigned", _without("polarity")),
+    (
+        "the synapses of the residuals are left out",
+        _inputs(lambda n, v: np.ones_like(v) if n.endswith("residual.weight") else v),
+    ),
+    (
+        "neurons' own thresholds are left out",
+        _inputs(lambda n, v: np.ones_like(v) if n.endswith(".threshold") else v),
+    ),
+    (
+        "currents are multiplied by neurons' own thresholds, not divided",
+        _inputs(lambda n, v: 1 / v if n.endswith(".threshold") else v),
+    ),
     ("the rule is inst", lambda case: replace(case, settings={**case.settings, "rule": "inst"})),
     ("the rule is running", lambda case: replace(case, settings={**case.settings, "rule": "running"})),
 ]
@@ -123,7 +144,7 @@ class _CutQuery(Attention):
 def _cut_query(population: Population, network: Network) -> Population:
     attention, neuron = population.projection, population.neuron
     assert isinstance(attention, Attention) and neuron is not None
-    return replace(population, projection=_CutQuery(attention.query, attention.heads, neuron.vth))
+    return replace(population, projection=_CutQuery(attention.query, attention.heads, attention.threshold, neuron.vth))
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,54 @@ NEURON_MISTAKES: tuple[tuple[str, partial[Array]], ...] = tuple(
 )
 
 
+def _signed(
+    current: Array, vth: float, leak: float, u0: float, up: float, down: float, counted: bool, inclusive: bool = False
+) -> Array:
+    """Spikes of signed neurons: −1 below `down`, or, `inclusive`, at it too; `counted`, only where n > 0."""
+    v = np.full(current.shape[1:], u0 * vth, dtype=current.dtype)
+    n, spikes = np.zeros_like(v), np.empty_like(current)
+    for t, now in enumerate(current):
+        u = leak * v + now
+        back = (u <= down if inclusive else u < down) & ((n > 0) | (not counted))
+        spikes[t] = np.where(u >= up, 1.0, -1.0 * back)
+        v = u - vth * spikes[t]
+        n += spikes[t]
+    return spikes
+
+
+def _signed_candidates(polarity: str, vth: float, tie: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give known mistakes of signed neurons as arguments of `_signed`; the first is the right rule."""
+    counted = polarity == "retractable"
+    due = 1.0 if counted else 0.5
+    right = {"up": vth * (due - tie), "down": vth * (due - 1 - tie), "counted": counted}
+    yield "", right
+    yield "never fires −1: its spikes are unsigned", right | {"down": -np.inf}
+    at_level = right | {"down": vth * (due - 1), "inclusive": True}
+    yield "fires −1 at the lower level itself (u ≤ level)", at_level
+    yield (
+        "compares with the levels themselves (tie rule ignored, δ = 0)",
+        right | {"up": due * vth, "down": (due - 1) * vth},
+    )
+    if counted:
+        yield "takes back spikes that it has not fired (n > 0 is not asked)", right | {"counted": False}
+        yield "takes a spike back only from −V_th on", right | {"down": -vth}
+        yield "has the levels of ternary neurons, ±V_th/2", right | {"up": vth / 2, "down": -vth / 2}
+    else:
+        unsigned = right | {"up": vth * (1 - tie), "down": -np.inf}
+        yield "never fires −1, and 1 from V_th on: its spikes are unsigned", unsigned
+        yield "fires 1 and −1 from ±V_th, not from ±V_th/2", right | {"up": vth * (1 - tie), "down": -vth * (1 + tie)}
+        yield "fires −1 only to take a spike back (n > 0)", right | {"counted": True}
+        yield "has the levels of retractable neurons, V_th and 0", right | {"up": vth * (1 - tie), "down": -vth * tie}
+
+
+def _recognise_signed(current: Array, spikes: Array, neuron: Mapping[str, Any]) -> str | None:
+    vth, leak, u0, tie = (float(neuron[name]) for name in _Constants._fields)
+    for sentence, levels in _signed_candidates(str(neuron["polarity"]), vth, tie):
+        if np.array_equal(_signed(current, vth, leak, u0, **levels), spikes):
+            return sentence or None
+    return None
+
+
 def _candidates() -> Iterator[tuple[str, partial[Array]]]:
     """Every mistake, then every two at once that concern different parts of the rule."""
     yield from NEURON_MISTAKES
@@ -135,7 +183,7 @@ def recognise_neuron(current: Array, spikes: Array, neuron: Mapping[str, Any]) -
     spikes : (T, ...) array
         What the backend answered.
     neuron : dict
-        "vth", "leak", "u0" and "tie", as an adapter's ``neurons`` gets them.
+        "vth", "leak", "u0", "tie" and, of signed neurons, "polarity", as an adapter's ``neurons`` gets them.
 
     Returns
     -------
@@ -156,6 +204,8 @@ def recognise_neuron(current: Array, spikes: Array, neuron: Mapping[str, Any]) -
     spikes = np.asarray(spikes)
     if spikes.shape != current.shape or not np.any(spikes):
         return None
+    if "polarity" in neuron:
+        return _recognise_signed(current, spikes, neuron)
     constants = {name: float(neuron[name]) for name in _Constants._fields}
     current, spikes = (array.reshape(len(array), -1) for array in (current, spikes))
 

@@ -218,6 +218,7 @@ OP_MISTAKES: dict[str, list[tuple[str, Op]]] = {
     "relu": [("ReLU's derivative at 0 is 1", _elementwise(lambda x: np.maximum(x, 0), lambda x: (x >= 0) * 1.0))],
     "rate": [
         ("V_th is missing in the rate map", lambda a, c: rate(a["current"], Neuron())),
+        ("rates are cut at 0, not at −1", lambda a, c: rate(a["current"], Neuron(c["vth"]))),
         (
             "the derivative of the clip is 1 outside as well",
             lambda a, c: (rate(a["current"], Neuron(c["vth"]))[0], lambda dy: dy / c["vth"]),

@@ -81,6 +81,10 @@ def convergence_figure(trace: Trace) -> Figure:
     return figure
 
 
+#: Colour of the spikes of −1, in every population.
+NEGATIVE = "#e6007e"
+
+
 def raster_figure(trace: Trace, tokens: Sequence[str]) -> Figure:
     """Spikes of a sample of neurons, grouped by token, in three populations.
 
@@ -105,7 +109,7 @@ def raster_figure(trace: Trace, tokens: Sequence[str]) -> Figure:
 
 
 def draw_spikes(axes: Axes, spikes: Array, colour: str) -> None:
-    """Draw one population's spikes, a band for each token.
+    """Draw one population's spikes, a band for each token; those of −1 in pink.
 
     Parameters
     ----------
@@ -114,12 +118,14 @@ def draw_spikes(axes: Axes, spikes: Array, colour: str) -> None:
     colour : str
     """
     steps, count, neurons = spikes.shape
-    t, token, neuron = np.nonzero(spikes)
-    y = token + 0.1 + 0.8 * (neuron + 0.5) / neurons
     half = 0.3 / neurons
     width = min(2.2, max(0.7, 110 / steps))
-    axes.vlines(t + 1, y - half, y + half, color=colour, lw=width, rasterized=True)
-    if not len(t):
+    for marked, drawn in ((spikes > 0, colour), (spikes < 0, NEGATIVE)):
+        t, token, neuron = np.nonzero(marked)
+        y = token + 0.1 + 0.8 * (neuron + 0.5) / neurons
+        if len(t) or drawn == colour:
+            axes.vlines(t + 1, y - half, y + half, color=drawn, lw=width, rasterized=True)
+    if not spikes.any():
         axes.text(0.5, 0.5, "no spikes", transform=axes.transAxes, ha="center", va="center", color=COLOUR["grey"])
     for i in range(0, count, 2):
         axes.axhspan(i, i + 1, color="#f3f3ef", lw=0, zorder=0)
