@@ -1,5 +1,9 @@
 """Precisions of accelerators: float32, but for what enters matrix products, which is shorter."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -106,3 +110,15 @@ def test_bounds_hold_and_spikes_that_meet_short_weights_are_exact(dtype):
     assert np.array_equal(short.error, plain.error)
     once, twice = (linear(Enclosed.exact(read), weight, None, precision).error.max() for read in (spikes, x))
     assert once < unit * 1.1 * np.abs(weight).sum(axis=1).max() and twice > once
+
+
+def test_the_adapters_pass_on_a_gpu_where_there_is_one(tmp_path):
+    """Everything but what claims float32 with TF32 left on, which must fail."""
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU; python reference_tests/on_a_gpu.py runs the same by hand")
+    script = Path(__file__).with_name("on_a_gpu.py")
+    found = subprocess.run([sys.executable, script, "--out", tmp_path], capture_output=True, text=True, check=True)
+    lines = [line.split("|") for line in found.stdout.splitlines() if " of " in line]
+    assert len(lines) >= 9
+    for _, backend, _, dtype, passed, failed, *_ in lines:
+        assert bool(failed.strip()) == ("left on" in backend), (backend, dtype, passed, failed)
