@@ -45,7 +45,6 @@ def all_to_numpy(tensors: dict) -> dict[str, np.ndarray]:
 class Torch:
     name = "torch"
     dtypes = ("float64", "float32", "bfloat16", *(("float16", "tf32") if DEVICE == "cuda" else ()))
-    tolerance = None  # of fixed points, relative; a few units in the last place
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -255,11 +254,10 @@ class Torch:
     # --- the equilibrium and its gradient ---------------------------------------------------------------------------
 
     def iterate(self, f, z):
-        """The fixed point of a contraction."""
-        tolerance = self.tolerance or 4 * torch.finfo(z.dtype).eps
+        """The fixed point of a contraction, to a few units in the last place."""
         for _ in range(500):
             previous, z = z, f(z)
-            if (z - previous).abs().max() <= tolerance * z.abs().max():
+            if (z - previous).abs().max() <= 4 * torch.finfo(z.dtype).eps * z.abs().max():
                 break
         return z
 

@@ -4,7 +4,14 @@ from .torch_backend import Torch
 
 
 class Implicit(Torch):
-    name, tolerance = "torch, implicit", 1e-5
+    name = "torch, implicit"
+
+    def iterate(self, f, z):
+        for _ in range(500):
+            previous, z = z, f(z)
+            if (z - previous).norm() <= 1e-5 * z.norm():
+                break
+        return z
 
 
 backend = Implicit()
