@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 
 # The demonstration's and the tests' matrices are small: threads would only wait for each other.
 export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-oldest slow fuzz mutants lint docs notebooks clean
 

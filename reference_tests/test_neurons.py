@@ -251,3 +251,11 @@ def test_an_unsigned_neuron_keeps_what_it_fired_too_much():
     current = np.array([1.0, 1.0, -2.0, 0.0, 0.5])[:, None]
     counts = {polarity: fire(current, Neuron(polarity=polarity))[0].sum() for polarity in POLARITIES[:2]}
     assert counts == {"unsigned": 2, "retractable": 0}
+
+
+def test_the_potential_of_a_single_neuron_is_that_of_a_column():
+    rng = np.random.default_rng(3)
+    current, neuron = rng.uniform(-0.2, 0.9, 40), Neuron(0.8, 0.9, 0.25)
+    spikes, _ = fire(current, neuron)
+    column = membrane_potential(current[:, None], spikes[:, None], neuron)[:, 0]
+    assert np.array_equal(membrane_potential(current, spikes, neuron), column)

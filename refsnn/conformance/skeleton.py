@@ -72,10 +72,7 @@ def supports(feature, dtype):
 #
 #
 # def gradients(config, params, batch, targets, simulated, dtype):
-#     """{"loss": ..., "gradient/NAME": ...} and "hidden", "attention" (internal stage) or "logits" (prediction stage).
-#
-#     You may add "cotangent/POPULATION", dL/da of its rates: then a failure says where it begins.
-#     """
+#     """{"loss": ..., "gradient/NAME": ...} and "hidden", "attention" (internal stage) or "logits" (prediction stage)."""
 #
 #
 # def update(params, gradients, moments, settings, dtype):

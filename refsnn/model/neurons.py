@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -305,7 +304,8 @@ def membrane_potential(current: Array, spikes: Array, neuron: Neuron, charge: Ar
     drive = current.astype(np.result_type(current, np.float64))
     drive[1:] -= neuron.leak * neuron.vth * spikes[:-1]
     drive[:1] += neuron.leak * (neuron.u0 * neuron.vth if charge is None else charge)
-    for before, now in pairwise(drive):  # in place: a view of each step
+    for t in range(1, len(drive)):
+        before, now = drive[t - 1, ...], drive[t, ...]  # views, of a single neuron too
         now += before if neuron.leak == 1 else neuron.leak * before
     return drive
 
