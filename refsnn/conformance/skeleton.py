@@ -72,7 +72,7 @@ def supports(feature, dtype):
 #
 #
 # def gradients(config, params, batch, targets, simulated, dtype):
-#     """{"loss": ..., "gradient/NAME": ...} and "hidden", "attention" (internal stage) or "logits" (prediction stage)."""
+#     """{"loss": ..., "gradient/NAME": ...}, and "hidden", "attention" (stage internal) or "logits" (prediction)."""
 #
 #
 # def update(params, gradients, moments, settings, dtype):
