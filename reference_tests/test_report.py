@@ -175,7 +175,9 @@ def test_page_has_title_language_sections_and_figures(page, outline):
 
 def test_table_holds_the_numbers_of_the_results(evaluated, outline):
     results = json.loads((evaluated / "results-inst.json").read_text(encoding="utf-8"))
-    head, teacher, rates, *spikes = outline.tables[0]
+    head, majority, teacher, rates, *spikes = outline.tables[0]
+    assert majority[0] == f"always {results['majority']['label']}"
+    assert majority[1] == f"{100 * results['majority']['share']:.1f}"
     assert [cell.removesuffix(" %") for cell in head[1:3]] == ["accuracy", "agrees"]
     assert teacher[1] == f"{100 * results['teacher_accuracy']:.1f}"
     assert rates[1] == f"{100 * results['rate_accuracy']:.1f}"

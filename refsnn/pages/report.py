@@ -200,10 +200,10 @@ def _break_even(row: Mapping[str, Any]) -> str:
 def _results_table(name: str, results: Mapping[str, Any]) -> Table:
     """Lay out the columns of `refsnn.pages.tables.results_table`."""
     metrics, counted = results["metrics"], any("full" in row for row in results["spikes"])
-    rows: list[list[Cell]] = [
-        [who, *map(percent, metrics[key].values()), *["–"] * (4 + counted)]
-        for who, key in (("teacher (BERT)", "teacher"), ("student, rate map", "rate"))
-    ]
+    known = [("teacher (BERT)", metrics["teacher"]), ("student, rate map", metrics["rate"])]
+    if majority := results.get("majority"):
+        known.insert(0, (f"always {majority['label']}", majority["metrics"]))
+    rows: list[list[Cell]] = [[who, *map(percent, found.values()), *["–"] * (4 + counted)] for who, found in known]
     for row in results["spikes"]:
         cells = [*map(percent, row["metrics"].values()), percent(row["agreement"]), f"{row['firing_rate']:.3f}"]
         cells += [f"{row['norm_ops']:.2f}", times(row["energy_gain"])]
