@@ -220,7 +220,7 @@ def test_a_run_reads_its_text_as_its_teacher_does(tmp_path, capsys):
     write_json(teacher / "tokenizer_config.json", {"do_lower_case": False, "truncation_side": "left"})
     write_json(teacher / "special_tokens_map.json", {"additional_special_tokens": [words[5]]})
     arguments = "--task sst2 --encoders 1 --max-length 16 --epochs-general 0 --epochs-teacher 0 --epochs-internal 0"
-    arguments += f" --epochs-prediction 1 --data {write_task(tmp_path / 'data', 8)} --teacher {teacher}"
+    arguments += f" --epochs-prediction 1 --targets true --data {write_task(tmp_path / 'data', 8)} --teacher {teacher}"
     assert main(["distill", *arguments.split(), "--out", str(tmp_path / "run")]) == 0, capsys.readouterr().err
     for folder in (tmp_path / "run", tmp_path / "run" / "teacher"):
         for name in TOKENIZER:

@@ -233,8 +233,8 @@ def decisions(work: Work) -> int:
 
     Examples
     --------
-    >>> decisions(Work("", "certify", t=2, batch=1, positions=3, width=10, encoders=1))
-    600
+    >>> decisions(Work("", "certify", t=2, batch=1, positions=3, width=64, encoders=1))
+    3840
     """
     network = spiking_bert(_model(replace(work, batch=1, positions=1))[0])
     return work.t * work.batch * work.positions * sum(population.width for population in network.populations)
