@@ -55,7 +55,7 @@ def kit(request):
 
 
 def pytest_sessionfinish(session):
-    """Give another status than 0 to a run whose tests were all skipped: it has shown nothing."""
+    """Set another status than 0 for a run whose tests were all skipped: it has shown nothing."""
     kit = session.config.stash.get(_KIT, None)
     if kit is not None and kit.results and nothing_tested(kit.results) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -429,7 +429,7 @@ def _errors(
     own: tuple[Array, ...],
     theirs: tuple[Array, ...],
 ) -> Error:
-    """Hold the linear map of a population against what it should give, which the teacher's activities say."""
+    """Compare the linear map of a population with what the teacher's activities say it should give."""
     projection = population.projection
     extra: Array | float = 0.0
     if isinstance(projection, AddNorm):
@@ -496,7 +496,7 @@ def _layer_by_layer(
 def _reads(
     population: Population, own: Mapping[str, Array], other: Mapping[str, Array], real: Array | None = None
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Give what student and teacher read, everywhere or on the real tokens alone: (..., tokens, width)."""
+    """Return what student and teacher read, everywhere or on the real tokens alone: (..., tokens, width)."""
 
     def read(known: Mapping[str, Array], name: str) -> Array:
         return known[name] if real is None else known[name][..., real, :]

@@ -132,7 +132,7 @@ def _signed(
 
 
 def _signed_candidates(polarity: str, vth: float, tie: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give known mistakes of signed neurons as arguments of `_signed`; the first is the right rule."""
+    """Return known mistakes of signed neurons as arguments of `_signed`; the first is the right rule."""
     counted = polarity == "retractable"
     due = 1.0 if counted else 0.5
     right = {"up": vth * (due - tie), "down": vth * (due - 1 - tie), "counted": counted}
