@@ -6,6 +6,7 @@ log.jsonl, timings.json losses over the steps, seconds of the stages
 teacher/                the fine-tuned teacher
 config.json, model.safetensors, the tokenizer's files       the student
 results-RULE.json       what `refsnn evaluate` found by an integration rule
+.lock, .holder          the lock of whoever trains in the folder, and who that is
 """
 
 from __future__ import annotations
