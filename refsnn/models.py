@@ -169,7 +169,8 @@ class Student(_Reader):
     @property
     def network(self) -> Network:
         """The populations and their projections."""
-        return self.config.network
+        config: StudentConfig = self.config
+        return config.network
 
     def logits(self, inputs: Texts | Batch, *, t_conv: int | None = None, rule: Rule = "inst") -> Array:
         """Class scores, by the rate map or by spikes.
@@ -302,7 +303,7 @@ class Student(_Reader):
         )
         return float(losses["prediction"]), gradients
 
-    def save(self, folder: str | os.PathLike) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder that `load` reads: `config.json`, `model.safetensors`, and `tokenizer.json` if there is one.
 
         Parameters
@@ -395,7 +396,7 @@ class Teacher(_Reader):
         loss, loss_pullback = true_loss(z, labels)
         return float(loss), pullback(loss_pullback(1.0))
 
-    def save(self, folder: str | os.PathLike) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder that `load` and Hugging Face's programs read.
 
         Parameters
@@ -405,7 +406,7 @@ class Teacher(_Reader):
         _save(folder, {"model_type": "bert", **self.config.to_dict()}, self)
 
 
-def load(source: str | os.PathLike) -> Student | Teacher:
+def load(source: str | os.PathLike[str]) -> Student | Teacher:
     """Load a model.
 
     Parameters
@@ -447,7 +448,7 @@ def _tokenizer(folder: Path, config: BertConfig, limit: int) -> Any:
     return load_tokenizer(folder, config.vocab_size, limit)
 
 
-def _save(folder: str | os.PathLike, values: Mapping[str, Any], model: _Reader) -> None:
+def _save(folder: str | os.PathLike[str], values: Mapping[str, Any], model: _Reader) -> None:
     path = new_folder(folder)
     save_tensors(path / "model.safetensors", model.params, {"refsnn": __version__})
     if model.tokenizer is not None:
