@@ -145,11 +145,14 @@ def test_the_reference_passes():
 
 @pytest.mark.parametrize("case", [c for c in CASES.values() if c.function not in ("neurons", "simulate")],
                          ids=lambda case: case.id)  # fmt: skip
-def test_an_answer_a_hundred_tolerances_off_fails_and_half_a_tolerance_passes(case):
+def test_an_answer_a_hundred_tolerances_off_fails_and_half_a_tolerance_passes(case, monkeypatch):
     """Every single quantity is looked at: each is moved alone, in one random entry."""
+    monkeypatch.setattr("refsnn.conformance.judge.recognise", lambda *_: None)  # hints have tests of their own
     rng = np.random.default_rng(0)
     expected = expectation(case)
     dtype = case.dtypes[0]
+    right = []  # the reference's answer, computed once
+
     for quantity, value in expected.values.items():
         if quantity == "padding row" or not value.size:
             continue
@@ -163,7 +166,9 @@ def test_an_answer_a_hundred_tolerances_off_fails_and_half_a_tolerance_passes(ca
 
             def moved(*arguments, off=off, quantity=quantity, at=at, case=case):
                 name = quantity.removeprefix("d") if case.function == "pullback" else quantity
-                answer = getattr(reference, case.function)(*arguments)
+                if not right:
+                    right.append(getattr(reference, case.function)(*arguments))
+                (answer,) = right
                 if case.function in ("op", "asr", "current"):
                     answer = np.array(answer, float)
                     answer[at] += off
