@@ -62,3 +62,23 @@ def test_equal_records_and_such_as_cannot_be_compared(records, tmp_path, capsys)
     with pytest.raises(InputError, match="different tokens"):
         first_difference(one, tmp_path / "tokens")
     assert main(["diff", str(one), str(tmp_path / "none")]) == 2
+
+
+@pytest.mark.parametrize("polarity", ["retractable", "ternary"])
+@pytest.mark.parametrize("rule", ["inst", "running"])
+def test_a_difference_of_signed_neurons_is_at_a_level_of_theirs(tmp_path, polarity, rule):
+    config = StudentConfig(SMALL, neuron=Neuron(polarity=polarity, vth=0.6))
+    params, batch = random_parameters(SMALL, 2), random_batch(SMALL, 3)
+    spikes = record(config.network, params, batch, 12, rule)
+    name = next(name for name, train in spikes.items() if (train == -1).any())
+    at = tuple(np.argwhere(spikes[name] == -1)[0])
+    other = {key: train.copy() for key, train in spikes.items()}
+    other[name][at] = 0
+    for path, trains in (("one", spikes), ("other", other)):
+        write_record(tmp_path / path, config, batch, trains, rule, "float64", params)
+    found = first_difference(tmp_path / "one", tmp_path / "other")
+    verdict = certify(config.network, params, batch, other, rule)[name].first_wrong
+    assert (found.t, found.index) == (at[0] + 1, at[1:]) == (verdict.t, verdict.index)
+    assert found.spikes == (-1, 0) and found.asked == -1 and found.lower
+    assert abs(verdict.u - found.u) <= 1e-12 and abs(verdict.level - found.level) <= 1e-12
+    assert "fired −1, in the second it did not fire" in str(found) and "fires −1 below" in str(found)

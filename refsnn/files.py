@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .schema import parsed
 
 __all__ = [
     "atomic",
@@ -326,23 +327,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     InputError
         There is no such file, it is not JSON, or it holds something else than an object.
     """
-    text = read_text(path)
-    try:
-        value = _parsed(text)
-    except RecursionError:
-        raise InputError(f"{path} is not valid JSON: it is nested too deeply") from None
-    except ValueError as error:  # of UTF-8, of JSON, or of a number with thousands of digits
-        raise InputError(f"{path} is not valid JSON ({_first(error)}); it may be truncated") from None
+    value = parsed(path, read_text(path))
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a JSON {type(value).__name__}, but an object with named fields was expected")
-    return value
-
-
-def _parsed(text: str) -> Any:
-    """Parse JSON; half a surrogate is JSON, but no text that could be shown or written again."""
-    value = json.loads(text)
-    if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
@@ -382,8 +369,8 @@ def json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     entries = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            entry = _parsed(line)
-        except (ValueError, RecursionError):
+            entry = parsed(path, line)
+        except InputError:
             continue
         if isinstance(entry, dict):
             entries.append(entry)

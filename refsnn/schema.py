@@ -32,7 +32,7 @@ def parsed(source: object, text: str) -> Any:
     Raises
     ------
     InputError
-        It is no JSON, nested too deeply, or has a number of thousands of digits.
+        It is no JSON, nested too deeply, has a number of thousands of digits, or half of a surrogate pair.
 
     Examples
     --------
@@ -41,11 +41,14 @@ def parsed(source: object, text: str) -> Any:
     refsnn.errors.InputError: a.json is nested too deeply to be what it should
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\u" in text:  # half a surrogate is JSON, but no text that could be shown or written again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError:
         raise InputError(f"{source} is nested too deeply to be what it should") from None
     except ValueError as error:  # JSONDecodeError, and what Python says of very long numbers
-        raise InputError(f"{source} is not valid JSON ({error})") from None
+        raise InputError(f"{source} is not valid JSON ({error}); it may be truncated") from None
 
 
 def fits(value: Any, kind: Any) -> bool:

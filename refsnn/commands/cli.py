@@ -121,7 +121,8 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, that is this one
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, that is this one
+            os.set_inheritable(nowhere, True)  # as standard streams are: processes of ours would find it closed again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -101,11 +101,6 @@ def _read(stream: IO[bytes]) -> bytes | None:
 # The judge's side
 
 
-def _stderr() -> int | None:
-    """Where a child's messages go: to ours, or nowhere if that was closed from the start; its number is another's."""
-    return subprocess.DEVNULL if sys.__stderr__ is None else None
-
-
 class Child:
     """An adapter in a process of its own; it is asked as `refsnn.conformance.ask.ask` asks one in this process.
 
@@ -137,8 +132,7 @@ class Child:
         command = [sys.executable, "-P", "-c", "from refsnn.conformance.child import main; main()"]
         room = os.pathsep.join(filter(None, sys.path))
         self.process = subprocess.Popen(
-            [*command, self.adapter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=_stderr(),
-            start_new_session=True,
+            [*command, self.adapter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             env=os.environ | {"PYTHONPATH": room, "PYTHONIOENCODING": "utf-8:backslashreplace"},
         )  # fmt: skip
         self.replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from ..model.batch import attention_mask
 from ..model.network import INPUT
 from ..model.neurons import membrane_potential
 from ..ops import Array
+from ..readings.simulate import currents
 from ..storage.records import Record, read_record
 
 __all__ = ["Difference", "first_difference", "plot_difference"]
@@ -36,8 +36,12 @@ class Difference:
         (sequence, position, feature).
     spikes : (int, int)
         What each record says.
+    asked : int
+        The spike that the equations ask for.
     u, current, level : float
-        Potential and current there, by the first record, and the potential from which the neuron fires.
+        Potential and current there, by the first record, and the level that u is nearer to.
+    lower : bool
+        Whether that is the level below which a signed neuron fires −1, and not the one from which a neuron fires.
     read : dict
         Population -> spikes of the step, over its features, at the place that the neuron reads.
     differing, decisions : int
@@ -50,22 +54,25 @@ class Difference:
     t: int
     index: tuple[int, ...]
     spikes: tuple[int, int]
+    asked: int
     u: float
     current: float
     level: float
+    lower: bool
     read: dict[str, Array]
     differing: int
     decisions: int
     potentials: Array
 
     def __str__(self) -> str:
-        said = ["fired" if spike else "did not fire" for spike in self.spikes]
-        asked = "fires" if self.u >= self.level else "does not fire"
+        said = [{1: "fired", 0: "did not fire", -1: "fired −1"}[spike] for spike in self.spikes]
+        asked = {1: "fires", 0: "does not fire", -1: "fires −1"}[self.asked]
+        level = f"fires −1 below {self.level:.9g}" if self.lower else f"fires from {self.level:.9g} on"
         read = ", ".join(f"{name}: {int(spikes.sum())} of {spikes.size} spikes" for name, spikes in self.read.items())
         return (
             f"the first difference is of {self.population} at t = {self.t}, index {self.index}: in the first record it "
             f"{said[0]}, in the second it {said[1]}\n"
-            f"  u = {self.u:.9g} with a current of {self.current:.9g}; it fires from {self.level:.9g} on, so by the "
+            f"  u = {self.u:.9g} with a current of {self.current:.9g}; it {level}, so by the "
             f"equations it {asked}; the margin is {abs(self.u - self.level):.1e}\n"
             f"  it read {read or 'its constant input alone'}\n"
             f"{self.differing:,} of {self.decisions:,} decisions differ"
@@ -118,10 +125,14 @@ def first_difference(
     neuron = population.neuron
     assert neuron is not None
     b, n, feature = index
-    u = membrane_potential(current, trains[name][: step + 1, b, n, [feature]], neuron)[:, 0]
+    train = trains[name][: step + 1, b, n, [feature]]
+    u = membrane_potential(current, train, neuron)[:, 0]
+    up, down = neuron.levels(first.precision.name)
+    back = u[-1] < down and (neuron.polarity != "retractable" or train[:-1].sum() > 0)
+    lower = bool(abs(u[-1] - down) < abs(u[-1] - up))
     return Difference(
         name, step + 1, index, (int(trains[name][(step, *index)]), int(others[name][(step, *index)])),
-        float(u[-1]), float(current[-1, 0]), neuron.vth * (1 - neuron.delta(first.precision.name)), read,
+        int(u[-1] >= up) - int(back), float(u[-1]), float(current[-1, 0]), down if lower else up, lower, read,
         sum(int(where.sum()) for where in apart.values()), sum(where.size for where in apart.values()), u,
     )  # fmt: skip
 
@@ -133,24 +144,24 @@ def _currents(
     network, batch = record.network, record.batch
     params = {key: np.asarray(value, np.float64) for key, value in record.params.items()}
     mask = attention_mask(batch, np.dtype(float))
-    x, _ = network.drive(params, batch)
+    x = network.drive(params, batch)[0]
     order = [p.name for p in network.populations]
     population = network[name]
-    times = np.arange(1.0, step + 2).reshape(-1, 1, 1, 1)
     reads, shown = [], {}
     for read in population.reads:
         if read == INPUT:
-            reads.append(np.broadcast_to(x, (step + 1, *x.shape)))
+            reads.append(x)
             continue
         spikes = trains[read][: step + 1]
         if order.index(read) >= order.index(name):  # fed back: the step before
             spikes = np.concatenate([np.zeros_like(spikes[:1]), spikes[:-1]])
         shown[read] = spikes[(-1, *index[:2])]
-        reads.append(np.cumsum(spikes, axis=0) / times if record.rule == "running" else spikes)
-    current: Any = population.projection(params, tuple(reads), mask)[0]
+        reads.append(spikes)
     if record.rule == "running":
-        total = times * current
-        current = np.diff(total, axis=0, prepend=np.zeros_like(total[:1]))
+        current = currents(population, params, tuple(reads), mask, step + 1)
+    else:
+        current = population.projection(params, tuple(reads), mask)[0]
+        current = np.broadcast_to(current, (step + 1, *current.shape[-3:]))  # of the constant input alone, too
     b, n, feature = index
     return current[:, b, n, [feature]], shown
 
@@ -175,7 +186,12 @@ def plot_difference(difference: Difference, path: str | os.PathLike) -> None:
     )
     times = np.arange(1, difference.t + 1)
     axes.step(times, difference.potentials, where="mid", label="u, by the first record")
-    axes.axhline(difference.level, linestyle="--", color="C1", label="fires from here on")
+    axes.axhline(
+        difference.level,
+        linestyle="--",
+        color="C1",
+        label="fires −1 below" if difference.lower else "fires from here on",
+    )
     axes.plot(times[-1:], difference.potentials[-1:], "o", color="C3", label="the records part")
     axes.legend(loc="best", fontsize="small")
     FigureCanvasSVG(figure)

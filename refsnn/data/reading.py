@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..files import existing, require
 from .tables import ENDINGS, Rows, check_whole, dataset_rows, kind_of, reason, table_rows
 from .tasks import HUB, Task
@@ -76,7 +76,7 @@ def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[
 def checked_text(where: str, name: str, text: Any) -> str:
     """Return a text that was read, or say that it is none."""
     if not isinstance(text, str):
-        raise InputError(f"{where}: {name} is {_shown(text)}, but text was expected")
+        raise InputError(f"{where}: {name} is {shown(text)}, but text was expected")
     try:
         text.encode()
     except UnicodeEncodeError:  # JSON can spell it, and no file can hold it
@@ -88,12 +88,6 @@ def _index(where: str, index: Any) -> str:
     if index is None:
         raise InputError(f"{where}: index is missing, which other rows have")
     return str(index)
-
-
-def _shown(value: Any) -> str:
-    """Write a value out, long ones cut."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _open(data: str | os.PathLike, task: Task, split: str) -> tuple[str, Rows]:
@@ -187,8 +181,8 @@ def _places(source: str, header: Sequence[str], task: Task, columns: Mapping[str
 
 
 def _listed(header: Sequence[str]) -> str:
-    shown = ", ".join(map(_shown, header[:20]))
-    return f"[{shown}]" if len(header) <= 20 else f"[{shown}, … {len(header)} in all]"
+    names = ", ".join(map(shown, header[:20]))
+    return f"[{names}]" if len(header) <= 20 else f"[{names}, … {len(header)} in all]"
 
 
 #: Scores beyond this are nobody's: their squares would overflow.
@@ -203,10 +197,10 @@ def _target(label: Any, task: Task, where: str) -> int | float:
         classes = {name: i for i, name in enumerate(task.names)} | {name: i for i, name in enumerate(task.labels)}
         if not any(name.isdigit() for name in task.labels):
             classes |= {str(i): i for i in range(len(task.labels))}
-        spelled = label if isinstance(label, str) else _shown(label)
+        spelled = label if isinstance(label, str) else shown(label)
         if spelled not in classes:
             called = f", nor of {list(task.names)}" if task.names and task.names != task.labels else ""
-            raise InputError(f"{where}: label {_shown(label)} is none of {list(task.labels)}{called}")
+            raise InputError(f"{where}: label {shown(label)} is none of {list(task.labels)}{called}")
         return classes[spelled]
     try:
         score = float(label)
@@ -215,7 +209,7 @@ def _target(label: Any, task: Task, where: str) -> int | float:
     least, greatest = task.scale or (-LARGEST, LARGEST)
     if not least <= score <= greatest:
         wanted = "a number" if task.scale is None else f"a number from {least:g} to {greatest:g}"
-        raise InputError(f"{where}: score {_shown(label)} is not {wanted}")
+        raise InputError(f"{where}: score {shown(label)} is not {wanted}")
     return score
 
 

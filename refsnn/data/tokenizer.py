@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..files import existing, not_a_pointer, read_json, require
+from ..files import existing, not_a_pointer, read_json, read_text, require
 from ..schema import checked
 
 __all__ = ["TOKENIZER", "load_tokenizer"]
@@ -143,14 +143,7 @@ def _content(token: Any) -> Any:
 
 def _from_vocabulary(tokenizers: Any, path: Path, settings: Mapping[str, Any]) -> Any:
     """Make BERT's tokenizer: line i of the vocabulary is the token i; empty lines at the end are none."""
-    not_a_pointer(path)
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            tokens = [line.rstrip("\n") for line in file]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    tokens = read_text(path).split("\n")
     while tokens and not tokens[-1].strip():
         tokens.pop()
     vocabulary = {token: i for i, token in enumerate(tokens)}

@@ -119,8 +119,7 @@ def distill(
     train_text = read_task(data, task, "train", column_names(task, columns))
     student, start = _student(recipe, given.config, task.outputs), "random" if general is not None else recipe.init
     check_start(student, given.config, start)
-    if general is not None:
-        _general_student(general, student)
+    started = None if general is None else _general_student(general, student)
     packed, run = None, Run(out)
     if packs and finished(run, recipe.stage("general")) is None:
         packed = _packed(recipe, given, corpus)
@@ -153,8 +152,8 @@ def distill(
         )
         if not (start == "converted" and origin is tuned):  # then there is a classifier already
             params = _centred(params, task, examples)
-        if general is not None:
-            student, general_params = _general_student(general, student)
+        if started is not None:
+            student, general_params = started
             params = params | general_params
         elif recipe.epochs_general:
             objective = _internal_objective(recipe, student, given.config, origin, given.pairs)

@@ -27,7 +27,7 @@ from ..model.student import StudentConfig
 from ..ops import Array
 from ..process import peak_memory
 from ..readings.energy import Counts, Energies, by_kind, count, full_count
-from ..readings.simulate import Rule
+from ..readings.simulate import Rule, reading_times
 from ..storage.checkpoints import class_names, load_teacher
 from ..storage.run import Run, Stored, versions
 
@@ -88,8 +88,7 @@ def evaluate_run(
     InputError
         The run is not finished, the data cannot be read, or another process writes the same results.
     """
-    if not t_conv or min(t_conv) < 1:
-        raise InputError(f"`t_conv` is {list(t_conv)}, but a simulation takes at least one step")
+    t_conv = reading_times(t_conv)
     started = time.monotonic()
     opened = Run(run)
     config, params = opened.student()

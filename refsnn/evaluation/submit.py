@@ -14,7 +14,7 @@ from ..distillation.predict import predict_rates, predict_spikes
 from ..errors import InputError
 from ..files import new_folder, write_text
 from ..ops import Array
-from ..readings.simulate import Rule
+from ..readings.simulate import Rule, timesteps
 from ..storage.run import Run
 
 __all__ = ["submission", "submit"]
@@ -83,8 +83,7 @@ def submit(
     InputError
         The run is not finished, the data cannot be read, or one file was named for two test sets.
     """
-    if t_conv is not None and t_conv < 1:
-        raise InputError(f"`t_conv` is {t_conv}, but a simulation takes at least one step")
+    t_conv = None if t_conv is None else timesteps("t_conv", t_conv)
     opened = Run(run)
     config, params = opened.student()
     task, parts = opened.task, opened.examples("test", data, columns)

@@ -27,7 +27,7 @@ from ..distillation.predict import predict_rates, predict_spikes, predict_teache
 from ..errors import InputError, NotConverged
 from ..files import read_json, write_json
 from ..model.neurons import Neuron
-from ..readings.simulate import Rule
+from ..readings.simulate import Rule, reading_times
 from ..schema import checked
 from ..storage.digests import array_digest
 from ..storage.run import Run, versions
@@ -219,7 +219,7 @@ def _prepared(
     columns: Sequence[str],
 ) -> _Sweep:
     """Read a run and its text, and list what is to be computed."""
-    times = _grid(t_conv)
+    times = reading_times(t_conv)
     config, params = run.student()
     split, (_, examples) = next(iter(run.examples("dev", data, columns, samples).items()))
     text = array_digest((examples.tokens, examples.kinds, examples.starts, examples.labels))
@@ -274,12 +274,6 @@ def _gathered(sweep: _Sweep) -> dict[str, Any]:
 
 def _ask_teacher(run: Run, examples: Examples) -> dict[str, Any]:
     return task_metrics(run.task, predict_teacher(*run.teacher(), examples), examples.labels)
-
-
-def _grid(t_conv: Sequence[int]) -> list[int]:
-    if not t_conv or min(t_conv) < 1:
-        raise InputError(f"`t_conv` is {list(t_conv)}, but a simulation takes at least one step")
-    return sorted(set(t_conv))
 
 
 def _simulate(run: Run, examples: Examples, setting: Setting, times: Sequence[int]) -> dict[str, Any]:

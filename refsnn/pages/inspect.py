@@ -21,7 +21,7 @@ from ..files import existing, write_text
 from ..model.network import kind_of
 from ..model.student import StudentConfig
 from ..ops import Array
-from ..readings.simulate import Rule
+from ..readings.simulate import Rule, timesteps
 from ..storage.run import Run
 from .document import Drawing, drawings, render
 from .figures.spikes import (
@@ -82,8 +82,7 @@ def inspect_run(
     InputError
         The run is not finished or has no teacher, there is no sentence or one too few, or the page cannot be there.
     """
-    if t_conv < 1:
-        raise InputError(f"`t_conv` is {t_conv}, but a simulation takes at least one step")
+    t_conv = timesteps("t_conv", t_conv)
     opened = Run(run)
     path = Path(out) if out else opened.folder / "inspect.html"
     existing(path.parent, "the folder for the page")

@@ -30,6 +30,7 @@ __all__ = [
     "Rule",
     "currents",
     "rates_and_firing",
+    "reading_times",
     "simulate",
     "spike_blocks",
     "spike_steps",
@@ -304,8 +305,27 @@ def spike_steps(
             yield t, spikes, {name: count / t for name, count in counts.items()}
 
 
-def _times(t_conv: int | Sequence[int]) -> list[int]:
-    """Return one or several numbers of timesteps in order, each once."""
+def reading_times(t_conv: int | Sequence[int]) -> list[int]:
+    """Return the times at which rates are read: one or several numbers of timesteps, in order, each once.
+
+    Parameters
+    ----------
+    t_conv : int or sequence of int
+
+    Returns
+    -------
+    times : list of int
+
+    Raises
+    ------
+    InputError
+        There is none, or one is no number of timesteps.
+
+    Examples
+    --------
+    >>> reading_times([16, 4, 16])
+    [4, 16]
+    """
     try:
         given: list[Any] = [t_conv] if isinstance(t_conv, str) else list(t_conv)  # type: ignore[arg-type]
     except TypeError:
@@ -432,7 +452,7 @@ def rates_and_firing(
     InputError
         As in `simulate`.
     """
-    times = _times(t_conv)
+    times = reading_times(t_conv)
     one_of("rule", rule, get_args(Rule))
     if not (is_number(leak) and 0 < leak <= 1):
         raise InputError(f"`leak` is {shown(leak)}, but the leak of an average lies in (0, 1]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..schema import checked
@@ -59,6 +60,11 @@ EXAMPLE = {"text": str, "label": str | float | None, "ids": list[int], "kinds": 
 NEW = ("majority", "classes_answered", "energies", "memory", "ordinary", "full", "break_even")
 
 
+def _always(kinds: Mapping[str, Any]) -> list[str]:
+    """List what every version wrote."""
+    return [name for name in kinds if name not in NEW]
+
+
 def checked_results(source: object, values: Any) -> dict[str, Any]:
     """Make sure that results are what `refsnn.evaluation.evaluate.evaluate_run` writes.
 
@@ -78,16 +84,14 @@ def checked_results(source: object, values: Any) -> dict[str, Any]:
     InputError
         The first entry that is missing or of another type.
     """
-    results = checked(source, values, RESULTS, "", [name for name in RESULTS if name not in NEW], closed=False)
+    results = checked(source, values, RESULTS, "", _always(RESULTS), closed=False)
     checked(source, results["example"], EXAMPLE, "example", EXAMPLE)
     for part in (results, *results["others"]):
-        checked(
-            source, part, PART, part.get("split", "others"), [name for name in PART if name not in NEW], closed=False
-        )
+        checked(source, part, PART, part.get("split", "others"), _always(PART), closed=False)
         if "ordinary" in part:
             checked(source, part["ordinary"], COUNT, "ordinary", COUNT)
         for row in part["spikes"]:
-            checked(source, row, ROW, "spikes", [name for name in ROW if name not in NEW], closed=False)
+            checked(source, row, ROW, "spikes", _always(ROW), closed=False)
             if "full" in row:
                 checked(source, row["full"], FULL, "full", FULL)
     return results
