@@ -373,11 +373,18 @@ def spectral_radius(transpose: Transpose, like: Mapping[str, Array], seed: int =
     from scipy.sparse import linalg as sparse
 
     start = np.random.default_rng(seed).normal(size=size)
+    # Without feedback J maps populations to earlier ones alone: it is nilpotent, and what Arnoldi iteration finds of
+    # such a matrix is rounding (0.1 and more, by SciPy's version). So many products then leave exactly nothing.
+    left = start
+    for _ in like:
+        left = product(left)
+        if not left.any():
+            return 0.0
     operator = sparse.LinearOperator((size, size), matvec=product, dtype=float)
     try:
         values = sparse.eigs(operator, k=1, which="LM", v0=start, tol=1e-4, return_eigenvectors=False)
     except sparse.ArpackNoConvergence as error:
         values = error.eigenvalues if len(error.eigenvalues) else np.array([np.nan])
-    except sparse.ArpackError:  # the starting vector was mapped to zero: J is nilpotent, as without feedback
+    except sparse.ArpackError:  # the starting vector was mapped to zero, but for rounding
         return 0.0
     return float(np.abs(values).max())
