@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from itertools import islice
-from operator import iadd, imul
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +26,7 @@ from ..progress import progress
 from ..schema import checked
 from ..storage.recipe import Stage
 from ..storage.run import Run
-from .optim import BertAdam, linear_warmup
+from .optim import SLICE, BertAdam, linear_warmup
 
 __all__ = [
     "Objective",
@@ -232,8 +230,9 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
         yield from islice(batches, max(0, first - epoch * per_epoch), None)
 
 
-#: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.
-SHARES = 2
+#: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores; each has a
+#: gradient of its own, so more of them take more memory.
+SHARES = 8
 
 
 def in_shares(objective):
@@ -265,10 +264,21 @@ def in_shares(objective):
 
 
 def _mean(weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up what the shares found, name by name, in the arrays of the parts: these are nobody else's."""
-    names = list(dict.fromkeys(name for part in parts for name in part))
+    """Add up what the shares found, name by name, in the first array of a name: it is nobody else's."""
+    found: dict[str, Any] = {}
+    slices: list[list[tuple[float, Array]]] = []
+    for name in dict.fromkeys(name for part in parts for name in part):
+        terms = [(w, np.asarray(part[name], order="C")) for w, part in zip(weights, parts, strict=True) if name in part]
+        found[name] = terms[0][1]
+        for start in range(0, found[name].size, SLICE):
+            slices.append([(w, term.reshape(-1)[start : start + SLICE]) for w, term in terms])
+    each(_add_up, slices, threads())
+    return found
 
-    def one(name: str) -> Any:
-        return reduce(iadd, (imul(part[name], w) for w, part in zip(weights, parts, strict=True) if name in part))
 
-    return dict(zip(names, each(one, names, threads()), strict=True))
+def _add_up(terms: Sequence[tuple[float, Array]]) -> None:
+    """Put ``Σ w_i·x_i`` in the place of the first x; shares are mostly equal, and so are their weights."""
+    (weight, total), *others = terms
+    for w, x in others:
+        total += x if w == weight else x * (w / weight)
+    total *= weight
