@@ -298,7 +298,10 @@ class Torch:
         return {"loss": loss, "logits": logits}
 
     def backward(self, params, loss, fed_back, returned):
-        """The loss's gradients. With feedback, ``returned`` is the sweep's answer to ``fed_back``, equal in value."""
+        """The loss's gradients by parameters, and by rates: whatever ``params`` holds.
+
+        With feedback, ``returned`` is the sweep's answer to ``fed_back``, equal in value.
+        """
         outputs, cotangents = [loss], [torch.ones_like(loss)]
         if fed_back is not None:
 
@@ -426,8 +429,9 @@ class Torch:
             targets = {part: [to_torch(x, dtype) for x in targets[part]] for part in ("hidden", "scores")}
             scores = self.raw_scores(config, params, batch, rates)
             losses = self.internal_losses(config, params, batch, values, scores, targets)
-        found = self.backward(params, losses["loss"], fed_back, rates[self.readouts(config)[-1]])
-        return all_to_numpy(losses | {f"gradient/{name}": gradient for name, gradient in found.items()})
+        wanted = {f"gradient/{name}": param for name, param in params.items()}
+        wanted |= {f"cotangent/{name}": rates[name] for name in self.populations(config)}
+        return all_to_numpy(losses | self.backward(wanted, losses["loss"], fed_back, rates[self.readouts(config)[-1]]))
 
     def update(self, params, gradients, moments, settings, dtype):
         params, gradients = all_to_torch(params, dtype), all_to_torch(gradients, dtype)

@@ -561,6 +561,27 @@ class FitOfTheRates(Torch):
         return super().straight_through(y.detach(), super().dense(params, name, x.rate)) if hasattr(x, "rate") else y
 
 
+class OnePopulationSteeper(Torch):
+    """Forward all is right; backward the derivative of one population's current is half as large again."""
+
+    population = ""
+
+    def input_current(self, config, params, population, reads, mask):
+        current = super().input_current(config, params, population, reads, mask)
+        factor = 1.5 if population == self.population else 1.0
+        return current.detach() + factor * (current - current.detach()) if factor != 1 else current
+
+
+@wrong("S-34")
+class IntermediateSteeper(OnePopulationSteeper):
+    population = "encoder.0.intermediate"
+
+
+@wrong("S-35", case="gradients/prediction-feedback")
+class KeySteeperWithFeedback(OnePopulationSteeper):
+    population = "encoder.1.key"
+
+
 @wrong("S-35", "(2I − Jᵀ) is solved instead of (I − Jᵀ)")
 class AveragedAdjoint(Torch):
     def adjoint(self, vjp, direct):
