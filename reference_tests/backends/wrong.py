@@ -572,7 +572,7 @@ class OnePopulationSteeper(Torch):
         return current.detach() + factor * (current - current.detach()) if factor != 1 else current
 
 
-@wrong("S-34")
+@wrong("S-34", case="gradients/internal")
 class IntermediateSteeper(OnePopulationSteeper):
     population = "encoder.0.intermediate"
 
@@ -671,13 +671,13 @@ class SinglePrecisionProducts(Torch):
 # --- what the suites' first version let pass ------------------------------------------------------------------------
 
 
-@wrong("S-2", case="neurons/wide-tie")
+@wrong("S-2", "the neuron subtracts V_th·(1 − δ), the level, instead of V_th", case="neurons/wide-tie")
 class ResetByTheLowerLevel(Torch):
     def reset(self, membrane, spikes, neuron):
         return membrane - neuron["vth"] * (1 - neuron["tie"]) * spikes
 
 
-@wrong("S-2", case="neurons/wide-tie")
+@wrong("S-2", "the neuron compares with V_th − δ instead of V_th·(1 − δ)", case="neurons/wide-tie")
 class ThresholdMinusDelta(Torch):
     def fires(self, membrane, neuron):
         return membrane >= neuron["vth"] - neuron["tie"]
