@@ -22,7 +22,7 @@ from ..model.batch import Batch
 from ..model.batch import in_shares as divided
 from ..model.parameters import Params, check_parameters
 from ..ops import Array
-from ..parallel import each, threads
+from ..parallel import each, rounds, threads
 from ..progress import progress
 from ..schema import checked
 from ..storage.recipe import Stage
@@ -262,8 +262,8 @@ def in_shares(objective):
             return len(places) / largest, objective(params, part, rows[places])
 
         totals: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
-        for first in range(0, len(shares), workers):
-            weights, parts = zip(*each(one, shares[first : first + workers], workers), strict=True)
+        for found in rounds(one, shares, workers):
+            weights, parts = zip(*found, strict=True)
             for total, dicts in zip(totals, zip(*parts, strict=True), strict=True):
                 _add(total, weights, dicts)
         factor = largest / len(rows)
