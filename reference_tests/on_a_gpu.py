@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,21 +55,34 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
 
 
+def descendants(pid: int) -> list[int]:
+    """All processes that one has started, and those that they have: adapters run in sessions of their own."""
+    found = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, listed.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
 def ended(command: list[str], env: dict[str, str], seconds: float) -> tuple[str, bool]:
     """Run a command; what it wrote to standard error, and whether it had to be stopped."""
-    process = subprocess.Popen(
-        command, env=env, cwd=HERE, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        return process.communicate(timeout=seconds)[1], False
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # it then reports what it has judged
-    try:
-        return process.communicate(timeout=LAST)[1], True
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.communicate()[1], True
+    with tempfile.TemporaryFile("w+") as said:  # no pipe: who is left of a run would keep it open
+        process = subprocess.Popen(command, env=env, cwd=HERE, stdout=subprocess.DEVNULL, stderr=said)
+        stopped = False
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            stopped = True
+            process.send_signal(signal.SIGINT)  # it then reports what it has judged
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LAST)
+            for pid in [process.pid, *descendants(process.pid)] if process.poll() is None else []:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        return said.read(), stopped
 
 
 def run(name, adapter, suite, dtypes, only, settings, about, device: str, out: Path, seconds: float) -> list[str]:
