@@ -388,10 +388,13 @@ class Torch:
         scores = {f"scores/{e}": s for e, s in enumerate(self.raw_scores(config, params, batch, rates))}
         return all_to_numpy({name: rates[name] for name in self.populations(config)} | scores)
 
-    @torch.no_grad()
     def steps(self, config, params, batch, t_conv, rule, dtype, history=None):
-        """One timestep after the other: the spikes of every population; ``history`` limits how many are remembered."""
         params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
+        return self.timesteps(config, params, batch, t_conv, rule, history)
+
+    @torch.no_grad()
+    def timesteps(self, config, params, batch, t_conv, rule, history=None):
+        """One timestep after the other: the spikes of every population; ``history`` limits how many are remembered."""
         reads = self.populations(config)
         x = self.embed(config, params, batch)
         silent = {name: x.new_zeros(*x.shape[:-1], self.width(config, name)) for name in reads}
