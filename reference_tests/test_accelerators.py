@@ -135,7 +135,8 @@ def test_a_run_that_fails_or_hangs_is_one_line_and_the_others_go_on(tmp_path, mo
     (tmp_path / "backends" / "answers.py").write_text("from refsnn.conformance.reference import asr, dtypes\n")
     monkeypatch.setattr(on_a_gpu, "HERE", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    runs = [(name, name, "tiny", ("float64",), "asr/*", {}, "") for name in ("nowhere", "hangs", "answers")]
+    names = ("nowhere", "hangs", "answers")
+    runs = [on_a_gpu.Run(name, name, ("float64",), only="asr/*") for name in names]
     monkeypatch.setattr(on_a_gpu, "RUNS", runs)
     monkeypatch.setattr(on_a_gpu, "LAST", 2.0)
     monkeypatch.setattr(sys, "argv", ["on_a_gpu.py", "--device", "cpu", "--out", str(tmp_path / "out"), "--each", "25"])
