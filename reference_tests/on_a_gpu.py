@@ -14,28 +14,38 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
-#: Name, adapter, suite, precisions, cases, settings, what the settings are: cheap and telling ones first.
+
+
+class Run(NamedTuple):
+    """One ``refsnn conform``."""
+
+    name: str  #: of its report
+    adapter: str
+    dtypes: tuple[str, ...]
+    suite: str = "tiny"
+    only: str = "*"  #: pattern of the cases
+    settings: Mapping[str, str] = MappingProxyType({})  #: of the adapter, by environment
+    about: str = ""  #: what these are, in words
+
+
+COMPILE = {"REFSNN_COMPILE": "1"}
+#: Cheap and telling ones first. What leaves TF32 on claims a precision that it does not keep, and must fail.
 RUNS = (
-    ("torch-tiny", "torch_backend", "tiny", ("float64", "float32", "bfloat16", "float16", "tf32"), "*", {}, ""),
-    # Claimed, and not kept: must fail.
-    ("torch-forced", "torch_backend", "tiny", ("float32",), "*", {"REFSNN_FORCE_TF32": "1"}, "TF32 left on"),
-    ("torch-odd", "torch_backend", "odd", ("float32", "tf32"), "*", {}, ""),
-    (
-        "torch-compiled",
-        "torch_backend",
-        "tiny",
-        ("float32",),
-        "rate_map/*",
-        {"REFSNN_COMPILE": "1"},
-        "torch.compile",
-    ),
-    ("jax-compiled", "jax_backend", "tiny", ("float32",), "[rg]*", {"REFSNN_COMPILE": "1"}, "jit"),
-    ("jax-tiny", "jax_backend", "tiny", ("float32",), "*", {}, ""),
-    ("torch-base", "torch_backend", "base", ("float32",), "*", {}, ""),
+    Run("torch-tiny", "torch_backend", ("float64", "float32", "bfloat16", "float16", "tf32")),
+    Run("torch-forced", "torch_backend", ("float32",), settings={"REFSNN_FORCE_TF32": "1"}, about="TF32 left on"),
+    Run("torch-odd", "torch_backend", ("float32", "tf32"), "odd"),
+    Run("torch-compiled", "torch_backend", ("float32",), "tiny", "rate_map/*", COMPILE, "torch.compile"),
+    Run("jax-compiled", "jax_backend", ("float32",), "tiny", "[rg]*", COMPILE, "jit"),  # rate maps and gradients
+    Run("jax-tiny", "jax_backend", ("float32",)),
+    Run("torch-base", "torch_backend", ("float32",), "base"),
 )
 #: Seconds that one run may take, and all of them.
 EACH, ALL = 75.0, 270.0
@@ -54,31 +64,45 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
 
 
+def descendants(pid: int) -> list[int]:
+    """All processes that one has started, and those that they have: adapters run in sessions of their own."""
+    found = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, listed.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
 def ended(command: list[str], env: dict[str, str], seconds: float) -> tuple[str, bool]:
     """Run a command; what it wrote to standard error, and whether it had to be stopped."""
-    process = subprocess.Popen(
-        command, env=env, cwd=HERE, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        return process.communicate(timeout=seconds)[1], False
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # it then reports what it has judged
-    try:
-        return process.communicate(timeout=LAST)[1], True
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.communicate()[1], True
+    with tempfile.TemporaryFile("w+") as said:  # no pipe: who is left of a run would keep it open
+        process = subprocess.Popen(command, env=env, cwd=HERE, stdout=subprocess.DEVNULL, stderr=said)
+        stopped = False
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            stopped = True
+            process.send_signal(signal.SIGINT)  # it then reports what it has judged
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LAST)
+            for pid in [process.pid, *descendants(process.pid)] if process.poll() is None else []:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        return said.read(), stopped
 
 
-def run(name, adapter, suite, dtypes, only, settings, about, device: str, out: Path, seconds: float) -> list[str]:
+def lines_of(run: Run, device: str, out: Path, seconds: float) -> list[str]:
     """Put a suite to an adapter; the lines of the table, one a precision."""
-    called = f"{adapter}{f' ({about})' if about else ''}"
-    path = out / f"{name}.json"
-    command = [sys.executable, "-m", "refsnn", "conform", f"backends.{adapter}", "--suite", suite, "--only", only]
-    command += ["--json", str(path), "--jobs", "4", "--dtype", *dtypes]
-    env = os.environ | {"REFSNN_DEVICE": device, "OMP_NUM_THREADS": "1", **settings}
+    called = f"{run.adapter}{f' ({run.about})' if run.about else ''}"
+    path = out / f"{run.name}.json"
+    command = [sys.executable, "-m", "refsnn", "conform", f"backends.{run.adapter}", "--suite", run.suite]
+    command += ["--only", run.only, "--json", str(path), "--jobs", "4", "--dtype", *run.dtypes]
+    env = os.environ | {"REFSNN_DEVICE": device, "OMP_NUM_THREADS": "1", **run.settings}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH")]))
+    path.unlink(missing_ok=True)  # an earlier one would pass for this run's
     began = time.monotonic()
     said, stopped = ended(command, env, seconds)
     took = f"{time.monotonic() - began:.0f} s{', stopped' if stopped else ''}"
@@ -86,10 +110,10 @@ def run(name, adapter, suite, dtypes, only, settings, about, device: str, out: P
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         why = (said.strip().splitlines() or ["it wrote no report"])[-1].replace("|", "/")
-        return [f"| {called} | {suite} | {', '.join(dtypes)} | not run: {why:.300} | | | {took} |"]
-    asked = f"v{report['version']} {suite}{'' if only == '*' else f' {only}'} {report['cases_hash']}"
+        return [f"| {called} | {run.suite} | {', '.join(run.dtypes)} | not run: {why:.300} | | | {took} |"]
+    asked = f"v{report['version']} {run.suite}{'' if run.only == '*' else f' {run.only}'} {report['cases_hash']}"
     lines = []
-    for dtype in dtypes:
+    for dtype in run.dtypes:
         own = [r for r in report["results"] if r["dtype"] == dtype]
         failed = " ".join(r["case"] for r in own if r["status"] == "failed")
         passed = sum(r["status"] == "passed" for r in own)
@@ -116,14 +140,14 @@ def main() -> int:
     table += ["|---|---|---|---|---|---|---|"]
     print("\n".join([f"device: {device}", "", *table]), flush=True)
     end = time.monotonic() + options.all
-    for name, adapter, suite, *how in RUNS:
-        if options.suite not in (None, suite):
+    for run in RUNS:
+        if options.suite not in (None, run.suite):
             continue
         left = min(options.each, end - time.monotonic())
         if left < LAST:
-            lines = [f"| {adapter} | {suite} | {', '.join(how[0])} | not run: no time is left | | | |"]
+            lines = [f"| {run.adapter} | {run.suite} | {', '.join(run.dtypes)} | not run: no time is left | | | |"]
         else:
-            lines = run(name, adapter, suite, *how, options.device, out, left)
+            lines = lines_of(run, options.device, out, left)
         print("\n".join(lines), flush=True)
         table += lines
         (out / "table.md").write_text("\n".join([f"Device: {device}", "", *table, ""]), encoding="utf-8")

@@ -384,7 +384,8 @@ def update(params, gradients, moments, settings, dtype):
         gradient *= jnp.where(length > settings["max_norm"], settings["max_norm"] / (length + 1e-6), 1)
         m = beta1 * moments["m"][name] + (1 - beta1) * gradient
         v = beta2 * moments["v"][name] + (1 - beta2) * gradient**2
-        decay = 0 if name.endswith(("bias", "LayerNorm.weight")) else settings["weight_decay"]
+        spared = name.endswith(("bias", "LayerNorm.weight", "residual.weight", "threshold"))
+        decay = 0 if spared else settings["weight_decay"]
         param = params[name] - rate * (m / (jnp.sqrt(v) + settings["eps"]) + decay * params[name])
         after |= {f"param/{name}": param, f"m/{name}": m, f"v/{name}": v}
     return to_numpy(after)

@@ -334,7 +334,7 @@ class Torch:
         return settings | {"lr": settings["lr"] * factor}
 
     def decays(self, name) -> bool:
-        return not name.endswith(("bias", "LayerNorm.weight"))
+        return not name.endswith(("bias", "LayerNorm.weight", "residual.weight", "threshold"))
 
     def clip_norm(self, gradient, max_norm):
         norm = torch.linalg.vector_norm(gradient)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..distillation.student import Direct
 from ..model.network import INPUT
 from ..model.parameters import accumulate
 from ..ops import Array
@@ -73,8 +74,7 @@ def first_astray(
         Empty if the answer lacks a population's cotangent, or no place is found.
     """
     direct = reference.linearised(*question(case, case.inputs, "float64"))
-    tape, layout = direct.linearisation.tape, direct.linearisation.layout
-    order = [population for population, _ in reversed(tape)]
+    order, layout = [p for p, _ in reversed(direct.linearisation.tape)], direct.linearisation.layout
     given: dict[str, Array] = {}
     for population in order:
         value = np.asarray(answer.get(COTANGENT + population.name, np.nan), np.float64)
@@ -85,15 +85,7 @@ def first_astray(
     for name, g in direct.drates.items():
         accumulate(implied, name, g)
 
-    gradients, owners = dict(direct.gradients), dict.fromkeys(direct.gradients, "the loss")
-    for population, pull in tape:
-        dreads, own = pull(given[population.name])
-        for read, dread in zip(population.reads, dreads, strict=True):
-            if read == INPUT:
-                own = own | direct.linearisation.drive_pullback(dread)
-        for name, gradient in own.items():
-            accumulate(gradients, name, gradient)
-            owners[name] = population.name
+    gradients, owners = _parameters(direct, given)
 
     def off(quantity: str, right: Array) -> bool:
         found = answer.get(quantity)
@@ -115,6 +107,20 @@ def first_astray(
         owner, name = next(iter(unfit.items()))
         return f"the cotangents of all rates agree with each other, but the gradient of {name} not with that of {owner}"
     return ""
+
+
+def _parameters(direct: Direct, given: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the gradients that cotangents imply, and whose each parameter is: a population's, or the loss's alone."""
+    gradients, owners = dict(direct.gradients), dict.fromkeys(direct.gradients, "the loss")
+    for population, pull in direct.linearisation.tape:
+        dreads, own = pull(given[population.name])
+        for read, dread in zip(population.reads, dreads, strict=True):
+            if read == INPUT:
+                own = own | direct.linearisation.drive_pullback(dread)
+        for name, gradient in own.items():
+            accumulate(gradients, name, gradient)
+            owners[name] = population.name
+    return gradients, owners
 
 
 def _listed(names: list[str]) -> str:
