@@ -141,13 +141,16 @@ def train(
         constrain(params)
     journal = _Journal(run, stage, steps)
     params, moments, first = journal.resume(state, params, optimiser.initial(params))
+    journal.look(params, first)
+    known = Finite(params)  # the same arrays, which are changed in place and looked at after every step
     with progress(stage.name, "step", steps, initial=first) as bar:  # an error then begins on a line of its own
         for step, rows in enumerate(_steps(examples, stage, seed, first), first):
             lr = stage.lr * _factor(stage, step, steps)
-            losses, gradients, statistics = objective(params, examples.batch(rows, pad_token_id), rows)
+            losses, gradients, statistics = objective(known, examples.batch(rows, pad_token_id), rows)
             optimiser.step(params, gradients, moments, lr)
             if constrain is not None:
                 constrain(params)
+            journal.look(params, step + 1)
             bar.update()
             if means := journal.note(step + 1, losses | statistics, lr):
                 bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
@@ -193,6 +196,11 @@ class _Journal:
         self.gathered = {}
         return means
 
+    def look(self, params: Params, step: int) -> None:
+        """See that all parameters are finite after so many steps, or end the stage."""
+        for name, value in params.items():
+            self._check(value, f"parameter {name}", step)
+
     @property
     def age(self) -> float:
         """Seconds since the last checkpoint."""
@@ -200,8 +208,6 @@ class _Journal:
 
     def save(self, step: int, params: Params, moments: Params | None = None) -> None:
         """Write a checkpoint; without moments it is the last, and the stage is done."""
-        for name, value in params.items():
-            self._check(value, f"parameter {name}", step)
         self._check(self.gathered.values(), "loss", step)
         # Timings first: a kill between the two writes then loses nothing but a few seconds of accounting.
         self.run.add_timing(self.stage.name, self.spent + time.monotonic() - self.started)
@@ -258,7 +264,7 @@ def in_shares(objective):
     def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
         shares = divided(batch, min(max(batch.input_ids.size // SHARE, 2), SHARES))
         largest, workers = len(shares[0][1]), min(threads(), len(shares))
-        known = Finite.of(params)
+        known = params if isinstance(params, Finite) else Finite.of(params)
 
         def one(share: tuple[Batch, Array]) -> tuple[float, tuple[dict[str, Any], ...]]:
             part, places = share
