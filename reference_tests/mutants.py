@@ -1,45 +1,69 @@
 """How many small faults do the tests find? `make mutants` samples some, and prints which live.
 
-    python reference_tests/mutants.py --count 40 --seed 0 [--only readings/simulate]
+    python reference_tests/mutants.py --count 40 --seed 0 [--only readings/ --only optim]
 
-A mutant is the package with one operator, comparison or constant of a core module changed. The tests of that module run
-on a copy of the checkout; a mutant that they all pass lives, and wants a test, unless it is the same program by another
-name.
+A mutant is the package with one operator, comparison or constant of a core module changed. The tests and the examples
+of that module run on a copy of the checkout, the fastest first, until one fails. A mutant that they all pass lives: it
+wants a test, unless it is the same program by another name, as those in `SAME` are.
+
+    caught    a test failed, or the mutant ran so long that it was stopped
+    same      a mutant of `SAME`, which is not run
+    LIVES     every test passed
 """
 
 import argparse
 import ast
+import collections
 import copy
+import json
+import math
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Module -> the files of tests that are about it.
+#: Module -> the files of tests that are about it; the examples in its own docstrings run as well.
 TESTS = {
     "ops/attention.py": "test_ops.py",
+    "ops/dense.py": "test_ops.py",
+    "ops/fast.py": "test_ops.py",
+    "ops/losses.py": "test_ops.py",
     "ops/rounding.py": "test_rounding.py test_accelerators.py test_certify.py",
-    "model/neurons.py": "test_neurons.py",
-    "model/projections.py": "test_network.py test_implicit.py test_rounding.py",
-    "model/network.py": "test_network.py test_values.py",
-    "readings/rate_map.py": "test_implicit.py test_network.py",
-    "readings/equilibrium.py": "test_implicit.py",
-    "readings/adjoint.py": "test_implicit.py",
-    "readings/implicit.py": "test_implicit.py",
-    "readings/simulate.py": "test_network.py test_conformance.py",
-    "readings/certify.py": "test_certify.py",
-    "readings/energy.py": "test_energy.py",
+    "model/batch.py": "test_batch.py test_network.py test_inputs.py",
+    "model/dropout.py": "test_network.py",
+    "model/families.py": "test_network.py test_energy.py test_inputs.py",
+    "model/network.py": "test_network.py test_values.py test_inputs.py",
+    "model/neurons.py": "test_neurons.py test_inputs.py",
+    "model/parameters.py": "test_network.py test_inputs.py test_cores.py",
+    "model/projections.py": "test_network.py test_implicit.py test_rounding.py test_energy.py",
+    "model/shapes.py": "test_network.py test_inputs.py test_checkpoints.py",
+    "model/student.py": "test_initialise.py test_models.py test_inputs.py",
+    "readings/adjoint.py": "test_implicit.py test_inputs.py",
+    "readings/certify.py": "test_certify.py test_inputs.py",
+    "readings/energy.py": "test_energy.py test_inputs.py",
+    "readings/equilibrium.py": "test_implicit.py test_inputs.py",
+    "readings/implicit.py": "test_implicit.py test_inputs.py",
+    "readings/inputs.py": "test_inputs.py",
+    "readings/rate_map.py": "test_implicit.py test_network.py test_inputs.py",
+    "readings/simulate.py": "test_network.py test_inputs.py test_cores.py test_conformance.py",
+    "readings/solution.py": "test_implicit.py test_inputs.py",
+    "distillation/initialise.py": "test_initialise.py",
     "distillation/optim.py": "test_training.py test_conformance.py",
-    "distillation/student.py": "test_implicit.py test_conformance.py",
-    "conformance/judge.py": "test_conformance.py test_fooled.py",
+    "distillation/student.py": "test_student.py test_implicit.py test_conformance.py",
     "conformance/ask.py": "test_fooled.py",
     "conformance/difference.py": "test_difference.py",
+    "conformance/judge.py": "test_conformance.py test_fooled.py",
+    "parallel.py": "test_process.py test_training.py",
 }
+
+#: Mutants that are the same program: (module, the line without its indentation, the change) -> why.
+SAME: dict[tuple[str, str, str], str] = {}
 
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.LtE, ast.LtE: ast.Lt,
@@ -64,7 +88,7 @@ def changes(node):
 
 
 def mutants(source):
-    """Every mutant of a module: (line, what was changed, its source)."""
+    """Every mutant of a module: (line, column, what was changed, its source)."""
     tree = ast.parse(source)
     found = []
     for place, node in enumerate(ast.walk(tree)):
@@ -73,53 +97,112 @@ def mutants(source):
                 continue  # `not x` has no operator that leaves x alone
             mutated = copy.deepcopy(tree)
             change(next(other for i, other in enumerate(ast.walk(mutated)) if i == place))
-            found.append((getattr(node, "lineno", 0), name, mutated))
+            found.append((getattr(node, "lineno", 0), getattr(node, "col_offset", 0), name, mutated))
     return found
 
 
-def outcome(folder, module, source, timeout):
-    """Run a module's tests on a mutant: "killed", "crashed" (no assertion failed), "slow" or "LIVES"."""
-    path = folder / "refsnn" / module
-    before = path.read_text(encoding="utf-8")
-    path.write_text(source, encoding="utf-8")
-    files = [f"reference_tests/{name}" for name in TESTS[module].split()]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-m", "not slow"]
-    env = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    try:
-        ran = subprocess.run([*command, *files], cwd=folder, env=env, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return "slow"
-    finally:
-        path.write_text(before, encoding="utf-8")
-    if ran.returncode == 0:
-        return "LIVES"
-    return "killed" if "AssertionError" in ran.stdout or "DID NOT RAISE" in ran.stdout else "crashed"
+class Fastest:
+    """A plugin of pytest: it notes how long every test takes, and runs the fastest first where that is known."""
+
+    def __init__(self, times):
+        self.known, self.seen = times, collections.Counter()
+
+    def pytest_collection_modifyitems(self, items):
+        # By powers of four of the time, and within each in the files' order, so that what they share is made seldom.
+        items.sort(key=lambda item: round(math.log(max(self.known.get(item.nodeid, 1.0), 1e-3), 4)))
+
+    def pytest_runtest_logreport(self, report):
+        self.seen[report.nodeid] += report.duration
+
+
+def tested(arguments, times):
+    """Run pytest in this process, which another one has started; write down the times, return the exit code."""
+    import pytest
+    from hypothesis import Phase, settings
+
+    # A failure is enough: a smaller example of it costs time and changes nothing.
+    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None)
+    settings.load_profile("mutants")
+    path = Path(times)
+    plugin = Fastest(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+    code = int(pytest.main(arguments, [plugin]))
+    if not path.exists():
+        path.write_text(json.dumps(plugin.seen), encoding="utf-8")
+    return code
+
+
+class Checkout:
+    """A copy of the checkout in which modules are broken and their tests run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv*", "_build", "__pycache__", "runs"))
+        self.limits = {}  # module -> seconds after which a mutant is stopped
+
+    def run(self, module, timeout):
+        """Run the tests of a module: pytest's exit code, None where it was stopped, and what it printed."""
+        files = [f"reference_tests/{name}" for name in TESTS[module].split()]
+        options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow"]
+        times = self.folder / f"{module.replace('/', '-')}.times.json"
+        command = [sys.executable, self.folder / "reference_tests" / "mutants.py", "--tested", times]
+        env = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        try:
+            ran = subprocess.run(
+                [*command, *options, f"refsnn/{module}", *filter(lambda f: (self.folder / f).exists(), files)],
+                cwd=self.folder, env=env, capture_output=True, text=True, timeout=timeout,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return None, ""
+        return ran.returncode, ran.stdout + ran.stderr
+
+    def outcome(self, module, source, timeout):
+        """Run a module's tests on a mutant: "caught" or "LIVES", and the test that failed."""
+        if module not in self.limits:  # once without a fault: tests that fail anyway say nothing
+            start = time.monotonic()
+            code, said = self.run(module, None)
+            if code:
+                sys.exit(f"the tests of {module} fail without any fault:\n{said}")
+            self.limits[module] = timeout or 60 + 4 * (time.monotonic() - start)
+        path = self.folder / "refsnn" / module
+        before = path.read_text(encoding="utf-8")
+        path.write_text(source, encoding="utf-8")
+        try:
+            code, said = self.run(module, self.limits[module])
+        finally:
+            path.write_text(before, encoding="utf-8")
+        if code == 0:
+            return "LIVES", ""
+        failed = [line.split(" - ")[0] for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return "caught", failed[0].partition(" ")[2] if failed else "stopped: too slow" if code is None else "crashed"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=40, help="mutants (default: 40)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="modules whose path contains this")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for the tests of one (default: 600)")
+    parser.add_argument("--only", action="append", default=[], help="modules whose path contains this; may be repeated")
+    parser.add_argument("--timeout", type=float, help="seconds for one (default: 60, and four times the sound tests')")
     options = parser.parse_args()
-    modules = [module for module in TESTS if options.only in module and (ROOT / "refsnn" / module).exists()]
-    every = [(m, *mutant) for m in modules for mutant in mutants((ROOT / "refsnn" / m).read_text(encoding="utf-8"))]
+    modules = [module for module in TESTS if not options.only or any(part in module for part in options.only)]
+    sources = {module: (ROOT / "refsnn" / module).read_text(encoding="utf-8") for module in modules}
+    every = [(module, *mutant) for module in modules for mutant in mutants(sources[module])]
     chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
-    counts = {}
+    counts = collections.Counter()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "checkout"
-        skipped = shutil.ignore_patterns(".git", ".venv*", "_build", "__pycache__", "runs")
-        shutil.copytree(ROOT, folder, ignore=skipped)
-        for module, line, name, tree in sorted(chosen, key=lambda mutant: mutant[:3]):
-            found = outcome(folder, module, ast.unparse(tree), options.timeout)
-            counts[found] = counts.get(found, 0) + 1
-            print(f"{found:<8} {module}:{line:<5} {name}", flush=True)
-    caught = sum(n for found, n in counts.items() if found != "LIVES")
-    print(f"\n{caught} of {len(chosen)} caught ({', '.join(f'{n} {found}' for found, n in counts.items())}); "
-          "look at each that lives: it wants a test, or is the same program by another name")  # fmt: skip
+        checkout = Checkout(Path(temporary) / "checkout")
+        for module, line, column, name, tree in sorted(chosen, key=lambda mutant: mutant[:4]):
+            text = sources[module].splitlines()[line - 1].strip() if line else ""
+            if (module, text, name) in SAME:
+                found, why = "same", SAME[module, text, name]
+            else:
+                found, why = checkout.outcome(module, ast.unparse(tree), options.timeout)
+            counts[found] += 1
+            print(f"{found:<6} {module}:{line}:{column:<4} {name:<14} {text if found == 'LIVES' else why}", flush=True)
+    other = len(chosen) - counts["same"]
+    print(f"\n{counts['caught']} of {other} caught ({100 * counts['caught'] / max(other, 1):.1f} %), "
+          f"{counts['same']} the same program, {counts['LIVES']} alive; seed {options.seed}")  # fmt: skip
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tested(sys.argv[3:], sys.argv[2]) if sys.argv[1:2] == ["--tested"] else main())
