@@ -9,6 +9,7 @@ import json
 import re
 import tracemalloc
 from contextlib import contextmanager
+from fractions import Fraction
 from xml.etree import ElementTree
 
 import numpy as np
@@ -823,6 +824,44 @@ def test_neurons_are_certified_by_numbers_and_spikes_alone():
         certify_neurons(current, [[1], [0, 1]], neuron)
     with pytest.raises(InputError, match="precision is 'float8'"):
         certify_neurons(current, spikes, neuron, "float8")
+
+
+def margins_by_hand(current, spikes, neuron):
+    """Margins' histogram and structural ties of neurons, one decision after the other, in fractions."""
+    vth, leak, due = Fraction(neuron.vth), Fraction(neuron.leak), Fraction(neuron.due)
+    margins, ties = [0] * len(certificates.DECADES), 0
+    for neuron_current, train in zip(current.T, spikes.T, strict=True):
+        v, net = Fraction(neuron.u0) * vth, 0
+        for drive, spike in zip(neuron_current, train, strict=True):
+            u = leak * v + Fraction(drive)
+            levels = [due * vth]
+            if neuron.polarity == "ternary" or (neuron.polarity == "retractable" and net > 0):
+                levels.append((due - 1) * vth)
+            relative = min(abs(u - level) for level in levels) / vth
+            ties += relative <= Fraction(1, 10**9)
+            above = [decade for decade in certificates.DECADES if relative >= Fraction(10) ** decade]
+            margins[max(above, default=certificates.DECADES[0]) - certificates.DECADES[0]] += 1
+            v, net = u - vth * int(spike), net + int(spike)
+    return margins, ties
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.5])
+@pytest.mark.parametrize("polarity", ["unsigned", "retractable", "ternary"])
+def test_margins_and_ties_are_those_counted_by_hand(polarity, leak):
+    """Currents of few bits, so that no potential rounds: at the levels, near them on either side of 1e-9, and far off."""
+    rng = np.random.default_rng(3)
+    neuron = Neuron(vth=0.5, leak=leak, u0=0.25, polarity=polarity, tie=0.0)
+    near = np.array([0, 0, 2.0**-32, 2.0**-31, -(2.0**-31), 2.0**-30, 2.0**-29, 2.0**-20, 2.0**-10])
+    current = rng.integers(-3, 4, (12, 40)) / 8
+    current[0, :20] = (neuron.due - leak * neuron.u0) * neuron.vth  # at the level
+    current[0] += rng.choice(near, 40)  # what a neuron is off by stays, as long as it does not leak
+    current[-1, :3] = 30, 300, 2000  # margins beyond the last edge are in the last bin
+    spikes, _ = neurons.fire(current, neuron)
+    verdict = certify_neurons(current, spikes, neuron)
+    margins, ties = margins_by_hand(current, spikes, neuron)
+    assert verdict.margins.tolist() == margins and verdict.ties == ties
+    assert 0 < margins[0] < ties < margins[0] + sum(margins[1:9]) and margins[-1] >= 2 and sum(margins) == spikes.size
+    assert (verdict.decisions, verdict.spikes, verdict.wrong) == (spikes.size, np.abs(spikes).sum(), 0)
 
 
 def test_bfloat16_parameters_are_read_and_bfloat16_spikes_refused_with_a_sentence(tmp_path):
