@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Module -> the files of tests that are about it; the examples in its own docstrings run as well.
+#: Module -> the tests that are about it, by file or by name; the examples in its own docstrings run as well.
 TESTS = {
     "ops/attention.py": "test_ops.py",
     "ops/dense.py": "test_ops.py",
@@ -51,15 +51,15 @@ TESTS = {
     "readings/implicit.py": "test_implicit.py test_inputs.py",
     "readings/inputs.py": "test_inputs.py",
     "readings/rate_map.py": "test_implicit.py test_network.py test_inputs.py",
-    "readings/simulate.py": "test_network.py test_inputs.py test_cores.py test_conformance.py",
+    "readings/simulate.py": "test_network.py test_inputs.py test_cores.py",
     "readings/solution.py": "test_implicit.py test_inputs.py",
     "distillation/initialise.py": "test_initialise.py",
-    "distillation/optim.py": "test_training.py test_conformance.py",
-    "distillation/student.py": "test_student.py test_implicit.py test_conformance.py",
+    "distillation/optim.py": "test_training.py::test_bert_adam_follows_its_formula test_errata.py test_process.py",
+    "distillation/student.py": "test_student.py test_errata.py",
     "conformance/ask.py": "test_fooled.py",
     "conformance/difference.py": "test_difference.py",
     "conformance/judge.py": "test_conformance.py test_fooled.py",
-    "parallel.py": "test_process.py test_training.py",
+    "parallel.py": "test_process.py",
 }
 
 #: Mutants that are the same program: (module, the line without its indentation, the change) -> why.
@@ -148,7 +148,7 @@ class Checkout:
         env = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         try:
             ran = subprocess.run(
-                [*command, *options, f"refsnn/{module}", *filter(lambda f: (self.folder / f).exists(), files)],
+                [*command, *options, f"refsnn/{module}", *files],
                 cwd=self.folder, env=env, capture_output=True, text=True, timeout=timeout,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
