@@ -848,7 +848,7 @@ def margins_by_hand(current, spikes, neuron):
 @pytest.mark.parametrize("leak", [1.0, 0.5])
 @pytest.mark.parametrize("polarity", ["unsigned", "retractable", "ternary"])
 def test_margins_and_ties_are_those_counted_by_hand(polarity, leak):
-    """Currents of few bits, so that no potential rounds: at the levels, near them on either side of 1e-9, and far off."""
+    """Currents of few bits, so that no potential rounds: at the levels, about 1e-9 off them, and far off."""
     rng = np.random.default_rng(3)
     neuron = Neuron(vth=0.5, leak=leak, u0=0.25, polarity=polarity, tie=0.0)
     near = np.array([0, 0, 2.0**-32, 2.0**-31, -(2.0**-31), 2.0**-30, 2.0**-29, 2.0**-20, 2.0**-10])
