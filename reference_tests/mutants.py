@@ -87,18 +87,22 @@ def changes(node):
         yield f"{name} gone", lambda n: setattr(n, "op", ast.UAdd() if name == "USub" else ast.Not())
 
 
-def mutants(source):
-    """Every mutant of a module: (line, column, what was changed, its source)."""
-    tree = ast.parse(source)
-    found = []
-    for place, node in enumerate(ast.walk(tree)):
-        for name, change in changes(node):
-            if name == "Not gone":
-                continue  # `not x` has no operator that leaves x alone
-            mutated = copy.deepcopy(tree)
-            change(next(other for i, other in enumerate(ast.walk(mutated)) if i == place))
-            found.append((getattr(node, "lineno", 0), getattr(node, "col_offset", 0), name, mutated))
-    return found
+def mutants(tree):
+    """Every mutant of a module's tree: (line, column, what is changed, the node's number, that of its change)."""
+    return [
+        (getattr(node, "lineno", 0), getattr(node, "col_offset", 0), name, place, which)
+        for place, node in enumerate(ast.walk(tree))
+        for which, (name, _) in enumerate(changes(node))
+        if name != "Not gone"  # `not x` has no operator that leaves x alone
+    ]
+
+
+def mutated(tree, place, which):
+    """Source of a mutant."""
+    tree = copy.deepcopy(tree)
+    node = next(node for i, node in enumerate(ast.walk(tree)) if i == place)
+    list(changes(node))[which][1](node)
+    return ast.unparse(tree)
 
 
 class Fastest:
@@ -185,17 +189,18 @@ def main():
     options = parser.parse_args()
     modules = [module for module in TESTS if not options.only or any(part in module for part in options.only)]
     sources = {module: (ROOT / "refsnn" / module).read_text(encoding="utf-8") for module in modules}
-    every = [(module, *mutant) for module in modules for mutant in mutants(sources[module])]
+    trees = {module: ast.parse(source) for module, source in sources.items()}
+    every = [(module, *mutant) for module, tree in trees.items() for mutant in mutants(tree)]
     chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
     counts = collections.Counter()
     with tempfile.TemporaryDirectory() as temporary:
         checkout = Checkout(Path(temporary) / "checkout")
-        for module, line, column, name, tree in sorted(chosen, key=lambda mutant: mutant[:4]):
+        for module, line, column, name, *at in sorted(chosen):
             text = sources[module].splitlines()[line - 1].strip() if line else ""
             if (module, text, name) in SAME:
                 found, why = "same", SAME[module, text, name]
             else:
-                found, why = checkout.outcome(module, ast.unparse(tree), options.timeout)
+                found, why = checkout.outcome(module, mutated(trees[module], *at), options.timeout)
             counts[found] += 1
             print(f"{found:<6} {module}:{line}:{column:<4} {name:<14} {text if found == 'LIVES' else why}", flush=True)
     other = len(chosen) - counts["same"]
