@@ -375,6 +375,23 @@ def test_a_threshold_of_its_own_is_what_a_neuron_of_that_threshold_has():
             np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", ["inst", "running"])
+@pytest.mark.parametrize("feedback", [False, True])
+def test_spikes_and_rates_have_the_precision_of_the_parameters(dtype, rule, feedback):
+    """What is fed back begins with zeros of that precision, or everything after them has another."""
+    network = spiking_bert(SMALL, feedback=feedback)
+    params = {name: value.astype(dtype) for name, value in random_parameters(SMALL, 2, feedback).items()}
+    batch, seen = random_batch(SMALL, 2), 0
+    for _, spikes in spike_blocks(network, params, batch, 3, rule):
+        assert {name: train.dtype for name, train in spikes.items()} == dict.fromkeys(spikes, dtype)
+        seen += len(spikes)
+    assert seen == 13 * (3 if feedback else 1)
+    for leak in (1.0, 0.9):
+        rates = simulate(network, params, batch, 3, rule, leak=leak)[3]
+        assert {name: rate.dtype for name, rate in rates.items()} == dict.fromkeys(rates, dtype)
+
+
 def test_feedback_is_part_of_the_description():
     assert spiking_bert(SMALL, feedback=True).fed_back == ("encoder.1.output",)
     assert spiking_bert(SMALL).fed_back == ()
