@@ -15,16 +15,22 @@ import argparse
 import ast
 import collections
 import copy
+import importlib
 import json
 import math
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import hypothesis
+import pytest
+from hypothesis import Phase
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,20 +125,22 @@ class Fastest:
         self.seen[report.nodeid] += report.duration
 
 
-def tested(arguments, times):
-    """Run pytest in this process, which another one has started; write down the times, return the exit code."""
-    import pytest
-    from hypothesis import Phase, settings
-
+def tested(folder, arguments, times, said):
+    """Run pytest in this process, a child, on a copy of the checkout; end with its exit code."""
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1), os.dup2(output, 2)
+    os.chdir(folder)
+    sys.path[:0] = [str(folder)]
+    os.environ["PYTHONPATH"] = str(folder)  # of what tests start
     # A failure is enough: a smaller example of it costs time and changes nothing.
-    settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None)
-    settings.load_profile("mutants")
-    path = Path(times)
-    plugin = Fastest(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+    hypothesis.settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None)
+    hypothesis.settings.load_profile("mutants")
+    plugin = Fastest(json.loads(times.read_text(encoding="utf-8")) if times.exists() else {})
     code = int(pytest.main(arguments, [plugin]))
-    if not path.exists():
-        path.write_text(json.dumps(plugin.seen), encoding="utf-8")
-    return code
+    if not times.exists():
+        times.write_text(json.dumps(plugin.seen), encoding="utf-8")
+    sys.stdout.flush()
+    os._exit(code)
 
 
 class Checkout:
@@ -144,20 +152,22 @@ class Checkout:
         self.limits = {}  # module -> seconds after which a mutant is stopped
 
     def run(self, module, timeout):
-        """Run the tests of a module: pytest's exit code, None where it was stopped, and what it printed."""
+        """Run the tests of a module in a fork of this process, which has imported what all of them need.
+
+        Return pytest's exit code, None where it was stopped, and what it printed.
+        """
         files = [f"reference_tests/{name}" for name in TESTS[module].split()]
         options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow"]
-        times = self.folder / f"{module.replace('/', '-')}.times.json"
-        command = [sys.executable, self.folder / "reference_tests" / "mutants.py", "--tested", times]
-        env = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        try:
-            ran = subprocess.run(
-                [*command, *options, f"refsnn/{module}", *files],
-                cwd=self.folder, env=env, capture_output=True, text=True, timeout=timeout,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
+        times, said = self.folder / f"{module.replace('/', '-')}.times.json", self.folder / "said.txt"
+        arguments = [*options, f"refsnn/{module}", *files]
+        child = multiprocessing.get_context("fork").Process(target=tested, args=(self.folder, arguments, times, said))
+        child.start()
+        child.join(timeout)
+        if child.exitcode is None:
+            child.kill()
+            child.join()
             return None, ""
-        return ran.returncode, ran.stdout + ran.stderr
+        return child.exitcode, said.read_text(encoding="utf-8", errors="replace")
 
     def outcome(self, module, source, timeout):
         """Run a module's tests on a mutant: "caught" or "LIVES", and the test that failed."""
@@ -169,15 +179,21 @@ class Checkout:
             self.limits[module] = timeout or 60 + 4 * (time.monotonic() - start)
         path = self.folder / "refsnn" / module
         before = path.read_text(encoding="utf-8")
-        path.write_text(source, encoding="utf-8")
         try:
+            self.write(path, source)
             code, said = self.run(module, self.limits[module])
         finally:
-            path.write_text(before, encoding="utf-8")
+            self.write(path, before)
         if code == 0:
             return "LIVES", ""
         failed = [line.split(" - ")[0] for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return "caught", failed[0].partition(" ")[2] if failed else "stopped: too slow" if code is None else "crashed"
+
+    def write(self, path, source):
+        """Change a module, and forget its bytecode, which a change of the same length in the same second would keep."""
+        path.write_text(source, encoding="utf-8")
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            compiled.unlink()
 
 
 def main():
@@ -189,6 +205,8 @@ def main():
     options = parser.parse_args()
     modules = [module for module in TESTS if not options.only or any(part in module for part in options.only)]
     sources = {module: (ROOT / "refsnn" / module).read_text(encoding="utf-8") for module in modules}
+    for name in ("numpy", "scipy.special", "scipy.sparse.linalg", "hypothesis.strategies"):
+        importlib.import_module(name)  # once, for all tests of all mutants
     trees = {module: ast.parse(source) for module, source in sources.items()}
     every = [(module, *mutant) for module, tree in trees.items() for mutant in mutants(tree)]
     chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
@@ -210,4 +228,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(tested(sys.argv[3:], sys.argv[2]) if sys.argv[1:2] == ["--tested"] else main())
+    sys.exit(main())
