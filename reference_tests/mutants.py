@@ -27,7 +27,6 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import hypothesis
 import pytest
 from hypothesis import Phase
@@ -205,6 +204,7 @@ def main():
     options = parser.parse_args()
     modules = [module for module in TESTS if not options.only or any(part in module for part in options.only)]
     sources = {module: (ROOT / "refsnn" / module).read_text(encoding="utf-8") for module in modules}
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     for name in ("numpy", "scipy.special", "scipy.sparse.linalg", "hypothesis.strategies"):
         importlib.import_module(name)  # once, for all tests of all mutants
     trees = {module: ast.parse(source) for module, source in sources.items()}
