@@ -46,9 +46,9 @@ TESTS = {
     "model/network.py": "test_network.py test_values.py test_inputs.py",
     "model/neurons.py": "test_neurons.py test_inputs.py",
     "model/parameters.py": "test_network.py test_inputs.py test_cores.py",
-    "model/projections.py": "test_network.py test_implicit.py test_rounding.py test_energy.py",
-    "model/shapes.py": "test_network.py test_inputs.py test_checkpoints.py",
-    "model/student.py": "test_initialise.py test_models.py test_inputs.py",
+    "model/projections.py": "test_inputs.py test_network.py test_implicit.py test_rounding.py test_energy.py",
+    "model/shapes.py": "test_network.py test_inputs.py test_architectures.py",
+    "model/student.py": "test_initialise.py test_checkpoints.py test_inputs.py",
     "readings/adjoint.py": "test_implicit.py test_inputs.py",
     "readings/certify.py": "test_certify.py test_inputs.py",
     "readings/energy.py": "test_energy.py test_inputs.py",
@@ -56,7 +56,10 @@ TESTS = {
     "readings/implicit.py": "test_implicit.py test_inputs.py",
     "readings/inputs.py": "test_inputs.py",
     "readings/rate_map.py": "test_implicit.py test_network.py test_inputs.py",
-    "readings/simulate.py": "test_network.py test_inputs.py test_cores.py",
+    "readings/simulate.py": (
+        "test_network.py test_inputs.py test_cores.py "
+        "test_initialise.py::test_currents_of_one_population_are_those_of_the_simulation"
+    ),
     "readings/solution.py": "test_implicit.py test_inputs.py",
     "distillation/initialise.py": "test_initialise.py",
     "distillation/optim.py": "test_training.py::test_bert_adam_follows_its_formula test_errata.py test_process.py",

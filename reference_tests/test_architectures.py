@@ -146,6 +146,18 @@ def test_sizes_that_nobody_believes(tmp_path, name):
     BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 
 
+def test_the_largest_sizes_are_powers_of_two_that_are_still_believed():
+    powers = {"hidden_size": 16, "num_hidden_layers": 10, "num_attention_heads": 12, "intermediate_size": 20,
+              "vocab_size": 24, "max_position_embeddings": 20, "type_vocab_size": 16}  # fmt: skip
+    assert {name: 2**power for name, power in powers.items()} == LARGEST
+    for name, most in LARGEST.items():
+        heads = most if name == "num_attention_heads" else 2
+        given = {"hidden_size": 2**16, "num_attention_heads": heads} | {name: most}
+        assert getattr(BertConfig(**given), name) == most
+        with pytest.raises(InputError, match=f"{name} is {most + 1}, but at most {most} is believed"):
+            BertConfig(**given | {name: most + 1})
+
+
 @pytest.mark.parametrize("name", ["classes", "teacher_width"])
 def test_heads_that_nobody_believes(tmp_path, name):
     write_json(tmp_path / "config.json", StudentConfig(SMALL, 12, 2).to_dict() | {name: 10**12})

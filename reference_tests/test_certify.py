@@ -864,6 +864,73 @@ def test_margins_and_ties_are_those_counted_by_hand(polarity, leak):
     assert (verdict.decisions, verdict.spikes, verdict.wrong) == (spikes.size, np.abs(spikes).sum(), 0)
 
 
+def bounds_by_hand(current, error, carried, spikes, neuron, precision):
+    """E of every decision, by its recurrence, one step after the other; docs/certificates.md, and 3η for underflow."""
+    unit, k, vth, leak = precision.unit + 4 * OWN, 1 if neuron.leak == 1 else 3, neuron.vth, neuron.leak
+    v = np.full(spikes.shape[1:], neuron.u0 * vth)
+    fired, gathered, found = np.zeros_like(v), 4 * unit * np.abs(v), []
+    for drive, off, telescoped, spike in zip(current, error, carried, spikes, strict=True):
+        u = leak * v + drive
+        rounded = np.abs(u) + leak * (k * np.abs(v) + vth * np.abs(fired))
+        gathered = (leak * gathered + off + unit * rounded + 3 * precision.tiny) * (1 + unit) ** (k + 1)
+        found.append(gathered + telescoped + 4 * unit * vth)
+        v, fired = u - vth * spike, spike
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("leak", [1.0, 0.7])
+@pytest.mark.parametrize("size", [1.0, 1e-7])
+def test_the_largest_bound_of_neurons_is_that_of_the_recurrence(name, leak, size):
+    """Where potentials are tiny, what underflows is seen."""
+    neuron = Neuron(vth=1.25 * size, leak=leak, u0=0.5, polarity="retractable")
+    for seed in range(3):
+        current = size * np.random.default_rng(seed).normal(0.4, 1.2, (9, 5))
+        spikes, _ = neurons.fire(current, neuron)
+        none = np.zeros_like(current)
+        for steps in (1, 9):  # after one, the initial charge is what counts
+            found = certify_neurons(current[:steps], spikes[:steps], neuron, name).largest_bound
+            parts = (part[:steps] for part in (current, none, none, spikes))
+            expected = bounds_by_hand(*parts, neuron, PRECISIONS[name]).max()
+            assert found == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("leak", [1.0, 0.7])
+@pytest.mark.parametrize("name", ["float64", "float16"])
+def test_the_largest_bound_of_every_population_is_that_of_the_recurrence(name, leak, rule):
+    """Over all steps at once: δI under `inst`; under `running` δF, which telescopes, and what it makes of rounding."""
+    model, params, batch = spiking_bert(SMALL, Neuron(leak=leak)), random_parameters(SMALL, 1), random_batch(SMALL, 1)
+    precision, mask, steps = PRECISIONS[name], attention_mask(batch, np.dtype(float)), 11
+    spikes = record(model, params, batch, steps, rule)
+    verdicts = certify(model, params, batch, spikes, rule, name, block=4)
+    times = np.arange(1.0, steps + 1).reshape(-1, 1, 1, 1)
+    unit = 2 * (precision.unit + OWN)
+    for population in model.populations:
+        reads = []
+        for read in population.reads:
+            if read == INPUT:
+                reads.append(model.drive.enclose(params, batch, precision))
+            elif rule == "inst":
+                reads.append(Enclosed.exact(spikes[read].astype(float)))
+            else:
+                mean = np.cumsum(spikes[read], axis=0) / times
+                reads.append(Enclosed(mean, unit * mean))
+        f = population.projection.enclose(params, tuple(reads), mask, precision)
+        own = spikes[population.name].astype(float)
+        if rule == "inst":
+            current, error, carried = f.value, f.error, 0 * f.error
+        else:
+            integral = times * f.value
+            current = np.diff(integral, axis=0, prepend=0)
+            off = times * (f.error + (1 + unit) * unit * (np.abs(f.value) + f.error)) + precision.tiny
+            carried = np.maximum.accumulate(off, axis=0) * (1 if leak == 1 else 2)
+            error = (precision.unit + 4 * OWN) * (np.abs(current) + 5 * carried)
+        current, error, carried = (np.broadcast_to(part, own.shape) for part in (current, error, carried))
+        expected = bounds_by_hand(current, error, carried, own, population.neuron, precision).max()
+        assert verdicts[population.name].largest_bound == pytest.approx(expected, rel=1e-9, abs=0), population.name
+
+
 def test_bfloat16_parameters_are_read_and_bfloat16_spikes_refused_with_a_sentence(tmp_path):
     """As a PyTorch program writes them: two bytes, the upper half of a float32."""
     params = random_parameters(SMALL, 0)

@@ -346,6 +346,40 @@ def test_norms_bound_the_derivative_of_every_projection(per_feature):
             assert 0 < largest <= bound * (1 + 1e-9), (p.name, i)
 
 
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_norms_of_constant_rows_are_those_of_epsilon(per_feature):
+    """Nothing is divided by but √ε where a row is constant."""
+    network, batch = spiking_bert(SMALL, per_feature=per_feature), random_batch(SMALL, 0)
+    params = {name: np.zeros(shape) for name, shape in network_shapes(SMALL, per_feature=per_feature).items()}
+    name = "encoder.layer.0.output"
+    params[f"{name}.LayerNorm.weight"] = np.linspace(-3, 2, SMALL.hidden_size)
+    params[f"{name}.dense.weight"][0, 0] = 2.0
+    if per_feature:
+        params[f"{name}.residual.weight"] = np.full(SMALL.hidden_size, -4.0)
+    population = network["encoder.0.output"]
+    reads = tuple(np.zeros((*batch.input_ids.shape, network[read].width)) for read in population.reads)
+    norms = population.projection.norms(params, reads, attention_mask(batch, np.dtype(float)))
+    assert norms == pytest.approx((3e6 * 2, 3e6 * (4 if per_feature else 1)), rel=1e-12)
+
+
+def test_a_classifier_reads_the_last_read_out_alone():
+    for own, rectified in (
+        ({}, True),
+        ({"encoder.1.output": Neuron(polarity="ternary")}, False),
+        ({"encoder.0.output": Neuron(polarity="ternary"), "embeddings": Neuron(polarity="ternary")}, True),
+    ):
+        assert spiking_bert(SMALL, own=own).rectified is rectified
+
+
+def test_synapses_at_the_first_position_are_shared_by_all_tokens():
+    """Counts are per token: one position of seven does a seventh."""
+    network, short = spiking_bert(SMALL), first_position(spiking_bert(SMALL))
+    for name in ("encoder.1.context", "encoder.1.attention_output"):
+        widths = tuple(network[read].width for read in network[name].reads)
+        whole, part = (n[name].projection.synapses(widths, network[name].width, 7.0) for n in (network, short))
+        assert part == pytest.approx([value / 7 for value in whole]) and max(whole) > 0
+
+
 @pytest.mark.parametrize("value", [0.0, -0.5])
 def test_thresholds_that_are_not_positive_are_refused(value):
     params = random_parameters(SMALL, 4, per_feature=True)
