@@ -245,6 +245,27 @@ def test_what_populations_have_of_their_own_survives_the_configuration_file():
         StudentConfig.from_dict(student.to_dict() | {"populations": {"embeddings": {"u0": 1.0}}})
 
 
+def test_sizes_of_heads_have_edges_and_may_be_absent():
+    assert StudentConfig.from_dict(StudentConfig(CONFIG).to_dict()) == StudentConfig(CONFIG)
+    values = StudentConfig(CONFIG, 12, 3).to_dict()
+    for name in ("teacher_width", "classes"):
+        for size in (0, 1, 2**16):
+            assert getattr(StudentConfig.from_dict(values | {name: size}), name) == size
+        for size in (-1, 2**16 + 1):
+            with pytest.raises(InputError, match=f"{name}.* {size}.*, but sizes are from 0 to 65536"):
+                StudentConfig.from_dict(values | {name: size})
+
+
+def test_keys_that_are_a_students_but_for_a_letter_are_refused():
+    """Any other key may be a BERT's, and is left alone."""
+    values = StudentConfig(CONFIG, 12, 3).to_dict()
+    for key, meant in (("feedbak", "feedback"), ("feedbacks", "feedback"), ("clases", "classes"), ("leek", "leak")):
+        with pytest.raises(InputError, match=f"the key '{key}' is not known; '{meant}' is"):
+            StudentConfig.from_dict(values | {key: 1})
+    for key in ("feedbackss", "dropout", "transformers_version"):
+        assert StudentConfig.from_dict(values | {key: 1}) == StudentConfig.from_dict(values)
+
+
 def test_configurations_that_older_versions_wrote_are_read():
     """refsnn 0.1 wrote neurons as a table, and thresholds in units of theirs."""
     old = {"model_type": "spiking_bert", **CONFIG.to_dict(), "teacher_width": 12, "classes": 3, "feedback": True}
