@@ -114,22 +114,28 @@ def mutated(tree, place, which):
 
 
 class Fastest:
-    """A plugin of pytest: it notes how long every test takes, and runs the fastest first where that is known."""
+    """A plugin of pytest: it runs the fastest tests first, and notes how long each takes and which one fails first."""
 
     def __init__(self, times):
-        self.known, self.seen = times, collections.Counter()
+        self.known, self.seen, self.failed = times, collections.Counter(), None
 
     def pytest_collection_modifyitems(self, items):
         # By powers of four of the time, and within each in the files' order, so that what they share is made seldom.
         items.sort(key=lambda item: round(math.log(max(self.known.get(item.nodeid, 1.0), 1e-3), 4)))
 
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.failed = self.failed or report.nodeid
+
     def pytest_runtest_logreport(self, report):
         self.seen[report.nodeid] += report.duration
+        if report.failed:
+            self.failed = self.failed or report.nodeid
 
 
-def tested(folder, arguments, times, said):
-    """Run pytest in this process, a child, on a copy of the checkout; end with its exit code."""
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def tested(folder, arguments, times, answer):
+    """Run pytest in this process, a child, on a copy of the checkout; write down what the plugin noted."""
+    output = os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1), os.dup2(output, 2)
     os.chdir(folder)
     sys.path[:0] = [str(folder)]
@@ -137,59 +143,80 @@ def tested(folder, arguments, times, said):
     # A failure is enough: a smaller example of it costs time and changes nothing.
     hypothesis.settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), database=None)
     hypothesis.settings.load_profile("mutants")
-    plugin = Fastest(json.loads(times.read_text(encoding="utf-8")) if times.exists() else {})
+    plugin = Fastest(times)
     code = int(pytest.main(arguments, [plugin]))
-    if not times.exists():
-        times.write_text(json.dumps(plugin.seen), encoding="utf-8")
+    answer.write_text(json.dumps([code, plugin.failed, plugin.seen]), encoding="utf-8")
     sys.stdout.flush()
-    os._exit(code)
+    os._exit(0)
 
 
 class Checkout:
     """A copy of the checkout in which modules are broken and their tests run."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, timeout=None):
+        self.folder, self.timeout = folder, timeout
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv*", "_build", "__pycache__", "runs"))
-        self.limits = {}  # module -> seconds after which a mutant is stopped
+        self.files = {}  # what was run without a fault -> how long that took
+        self.times = {}  # test -> seconds
+        self.alone = {}  # test that failed of a mutant -> whether it passes without one, alone
 
-    def run(self, module, timeout):
-        """Run the tests of a module in a fork of this process, which has imported what all of them need.
+    def run(self, tests, timeout=None, without=()):
+        """Run tests in a fork of this process, which has imported what all of them need.
 
-        Return pytest's exit code, None where it was stopped, and what it printed.
+        Return pytest's exit code and the test that failed; None and a reason where it did not come to its end.
         """
-        files = [f"reference_tests/{name}" for name in TESTS[module].split()]
-        options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow"]
-        times, said = self.folder / f"{module.replace('/', '-')}.times.json", self.folder / "said.txt"
-        arguments = [*options, f"refsnn/{module}", *files]
-        child = multiprocessing.get_context("fork").Process(target=tested, args=(self.folder, arguments, times, said))
+        answer = self.folder / "answer.json"
+        answer.unlink(missing_ok=True)
+        arguments = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+        arguments += [f"--deselect={test}" for test in without]
+        fork = multiprocessing.get_context("fork")
+        child = fork.Process(target=tested, args=(self.folder, arguments, self.times, answer))
         child.start()
         child.join(timeout)
         if child.exitcode is None:
             child.kill()
             child.join()
-            return None, ""
-        return child.exitcode, said.read_text(encoding="utf-8", errors="replace")
+            return None, "stopped: too slow"
+        if not answer.exists():
+            return None, "the process ended"
+        code, failed, seen = json.loads(answer.read_text(encoding="utf-8"))
+        self.times = {**seen, **self.times}
+        return code, failed
 
-    def outcome(self, module, source, timeout):
+    def ready(self, tests):
+        """Run tests without a fault where that was not done: those that fail anyway say nothing. Return the seconds."""
+        for test in tests:
+            if test not in self.files:
+                start = time.monotonic()
+                code, failed = self.run([test])
+                if code:
+                    said = (self.folder / "said.txt").read_text(encoding="utf-8", errors="replace")
+                    sys.exit(f"{failed or test} fails without any fault:\n{said}")
+                self.files[test] = time.monotonic() - start
+        return sum(self.files[test] for test in tests)
+
+    def outcome(self, module, source):
         """Run a module's tests on a mutant: "caught" or "LIVES", and the test that failed."""
-        if module not in self.limits:  # once without a fault: tests that fail anyway say nothing
-            start = time.monotonic()
-            code, said = self.run(module, None)
-            if code:
-                sys.exit(f"the tests of {module} fail without any fault:\n{said}")
-            self.limits[module] = timeout or 60 + 4 * (time.monotonic() - start)
+        tests = [f"refsnn/{module}", *(f"reference_tests/{name}" for name in TESTS[module].split())]
+        seconds = self.ready(tests)
+        limit = self.timeout or 60 + 4 * seconds
         path = self.folder / "refsnn" / module
         before = path.read_text(encoding="utf-8")
-        try:
+        while True:
             self.write(path, source)
-            code, said = self.run(module, self.limits[module])
-        finally:
-            self.write(path, before)
-        if code == 0:
-            return "LIVES", ""
-        failed = [line.split(" - ")[0] for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return "caught", failed[0].partition(" ")[2] if failed else "stopped: too slow" if code is None else "crashed"
+            try:
+                code, failed = self.run(tests, limit, [test for test, passes in self.alone.items() if not passes])
+            finally:
+                self.write(path, before)
+            if code == 0:
+                return "LIVES", ""
+            if code is None or failed is None or failed in tests:  # it hangs, or cannot even be imported
+                return "caught", failed or "pytest ended"
+            # A test may depend on those before it, and their order is another one here: then it says nothing.
+            if failed not in self.alone:
+                self.alone[failed] = self.run([failed])[0] == 0
+            if self.alone[failed]:
+                return "caught", failed
 
     def write(self, path, source):
         """Change a module, and forget its bytecode, which a change of the same length in the same second would keep."""
@@ -215,13 +242,13 @@ def main():
     chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
     counts = collections.Counter()
     with tempfile.TemporaryDirectory() as temporary:
-        checkout = Checkout(Path(temporary) / "checkout")
+        checkout = Checkout(Path(temporary) / "checkout", options.timeout)
         for module, line, column, name, *at in sorted(chosen):
             text = sources[module].splitlines()[line - 1].strip() if line else ""
             if (module, text, name) in SAME:
                 found, why = "same", SAME[module, text, name]
             else:
-                found, why = checkout.outcome(module, mutated(trees[module], *at), options.timeout)
+                found, why = checkout.outcome(module, mutated(trees[module], *at))
             counts[found] += 1
             print(f"{found:<6} {module}:{line}:{column:<4} {name:<14} {text if found == 'LIVES' else why}", flush=True)
     other = len(chosen) - counts["same"]
