@@ -1,5 +1,6 @@
 """BERTs and what only looks like one: architectures, ranges of sizes, classifiers that are used as they are."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_sizes_that_nobody_believes(tmp_path, name):
         with pytest.raises(InputError, match=rf"config\.json: {name} is 10+, but at most"):
             load_student(tmp_path)
     BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True, "2", None, [2]], ids=repr)
+def test_sizes_are_positive_integers(size):
+    names = {field.name for field in dataclasses.fields(BertConfig) if field.type == "int"} - {"pad_token_id"}
+    assert names == LARGEST.keys()
+    for name in names:
+        with pytest.raises(InputError, match=f"{name} is .*, but it must be a positive integer"):
+            BertConfig(**{"hidden_size": 4, "num_attention_heads": 2} | {name: size})
 
 
 def test_the_largest_sizes_are_powers_of_two_that_are_still_believed():
