@@ -505,6 +505,25 @@ def test_simple_bounds_are_what_the_derivation_says_of_ones(name):
         np.testing.assert_allclose(found.error, bound, rtol=1e-9, err_msg=operation)
 
 
+def test_precisions_are_those_of_the_formats():
+    """Half a spacing at 1; what is flushed to 0, or, in float16 with its subnormals, half of the smallest number."""
+    double, single, half = (np.finfo(dtype) for dtype in (np.float64, np.float32, np.float16))
+    bits = {"bfloat16": 8, "tf32": 11, "bf16_f32": 8}  # significant ones, of what is stored or of what is multiplied
+    expected = {
+        "float64": (double.eps / 2, double.eps / 2, double.smallest_normal, 0),
+        "float32": (single.eps / 2, single.eps / 2, single.smallest_normal, 0),
+        "float16": (half.eps / 2, single.eps / 2, np.float64(half.smallest_subnormal) / 2, 0),
+        "bfloat16": (2.0 ** -bits["bfloat16"], single.eps / 2, single.smallest_normal, 0),
+        "tf32": (single.eps / 2, single.eps / 2, single.smallest_normal, 2.0 ** -bits["tf32"]),
+        "bf16_f32": (single.eps / 2, single.eps / 2, single.smallest_normal, 2.0 ** -bits["bf16_f32"]),
+    }
+    assert expected.keys() == PRECISIONS.keys() and MIXED == ("tf32", "bf16_f32")
+    for name, constants in expected.items():
+        precision = Precision.named(name)
+        assert precision.name == name
+        assert (precision.unit, precision.accumulate, precision.tiny, precision.product) == constants, name
+
+
 @pytest.mark.parametrize("terms", [1, 2, 7])
 def test_products_that_underflow_are_within_the_bounds(terms):
     """In float16 each product of 2⁻²⁴ and a half is lost, where sums are taken in float16; their sum, else."""
