@@ -39,7 +39,7 @@ TESTS = {
     "ops/dense.py": "test_ops.py",
     "ops/fast.py": "test_ops.py",
     "ops/losses.py": "test_ops.py",
-    "ops/rounding.py": "test_rounding.py test_accelerators.py test_certify.py",
+    "ops/rounding.py": "test_rounding.py test_certify.py",
     "model/batch.py": "test_batch.py test_network.py test_inputs.py",
     "model/dropout.py": "test_network.py",
     "model/families.py": "test_network.py test_energy.py test_inputs.py",
