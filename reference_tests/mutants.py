@@ -71,7 +71,28 @@ TESTS = {
 }
 
 #: Mutants that are the same program: (module, the line without its indentation, the change) -> why.
-SAME: dict[tuple[str, str, str], str] = {}
+SAME = {
+    ("ops/fast.py", "guarded = ~((total[..., 0] >= 1) & (total[..., 0] < 1e30))  # NaN too", "Lt → LtE"): (
+        "a sum of exactly 1e30 is divided by as well as it is guarded"
+    ),
+    ("ops/rounding.py", "centred = x.value - mean(x.value)", "Sub → Add"): (
+        "the mean of what is left is subtracted next, whatever it is"
+    ),
+    (
+        "readings/adjoint.py",
+        "return {name: value * factors.reshape(-1, *[1] * (value.ndim - 1)) for name, value in state.items()}",
+        "1 → 2",
+    ): "NumPy takes any negative length for the one that it finds itself",
+    (
+        "readings/adjoint.py",
+        "if operator.trace[-1] <= tolerance or not operator.trace[-1] <= 1e12:",
+        "1000000000000.0 → 1000000000001.0",
+    ): "a series that diverges passes one limit as soon as the other",
+    ("readings/certify.py", "times = np.arange(1.0, len(current) + 1)", "1 → 2"): "only the first time is read",
+    ("readings/certify.py", "close |= (np.abs(under) <= bound) & back", "LtE → Lt"): (
+        "no rounded potential is off by exactly its bound"
+    ),
+}
 
 SWAPS = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.LtE, ast.LtE: ast.Lt,
