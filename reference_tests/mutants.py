@@ -80,11 +80,6 @@ SAME = {
     ),
     (
         "readings/adjoint.py",
-        "return {name: value * factors.reshape(-1, *[1] * (value.ndim - 1)) for name, value in state.items()}",
-        "1 → 2",
-    ): "NumPy takes any negative length for the one that it finds itself",
-    (
-        "readings/adjoint.py",
         "if operator.trace[-1] <= tolerance or not operator.trace[-1] <= 1e12:",
         "1000000000000.0 → 1000000000001.0",
     ): "a series that diverges passes one limit as soon as the other",
