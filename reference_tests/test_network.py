@@ -13,7 +13,7 @@ from refsnn.errors import InputError
 from refsnn.model.batch import Batch, attention_mask
 from refsnn.model.dropout import dropout_masks
 from refsnn.model.families import spiking_bert
-from refsnn.model.network import INPUT, first_position
+from refsnn.model.network import INPUT, encoder_of, first_position
 from refsnn.model.neurons import Neuron, asr, fire_loop
 from refsnn.model.parameters import check_parameters
 from refsnn.model.shapes import BertConfig, feature_shapes, network_shapes
@@ -360,6 +360,12 @@ def test_norms_of_constant_rows_are_those_of_epsilon(per_feature):
     reads = tuple(np.zeros((*batch.input_ids.shape, network[read].width)) for read in population.reads)
     norms = population.projection.norms(params, reads, attention_mask(batch, np.dtype(float)))
     assert norms == pytest.approx((3e6 * 2, 3e6 * (4 if per_feature else 1)), rel=1e-12)
+
+
+def test_populations_of_an_encoder_are_named_by_its_number():
+    numbers = {"encoder.0.key": 0, "encoder.12.output": 12, "encoder.3": 3, "encoder.x.key": None, "encoder.": None,
+               "embeddings": None, "late": None, "3": None, "encoder": None}  # fmt: skip
+    assert {name: encoder_of(name) for name in numbers} == numbers
 
 
 def test_a_classifier_reads_the_last_read_out_alone():
