@@ -58,7 +58,8 @@ TESTS = {
     "readings/rate_map.py": "test_implicit.py test_network.py test_inputs.py",
     "readings/simulate.py": (
         "test_network.py test_inputs.py test_cores.py "
-        "test_initialise.py::test_currents_of_one_population_are_those_of_the_simulation"
+        "test_initialise.py::test_currents_of_one_population_are_those_of_the_simulation "
+        "test_training.py::test_firing_rates_are_those_of_the_spikes_of_real_tokens"
     ),
     "readings/solution.py": "test_implicit.py test_inputs.py",
     "distillation/initialise.py": "test_initialise.py",

@@ -145,6 +145,16 @@ def test_both_forms_of_the_equation_give_the_same_adjoint(solved):
         assert np.abs(g[name] - swept[name] + product[name]).max() < 1e-10
 
 
+def test_what_returns_through_the_feedback_is_solved_for_by_default(solved):
+    """The whole equation takes more products, for the same adjoint state."""
+    _, _, found, g = solved
+    default, swept, whole = (
+        adjoint(found.linearisation, g, **options)[2] for options in ({}, {"whole": False}, {"whole": True})
+    )
+    assert default.state.keys() == swept.state.keys() == {"encoder.1.output"} and whole.state.keys() == g.keys()
+    assert default.evaluations == swept.evaluations < whole.evaluations
+
+
 def test_complex_step_through_the_fixed_point():
     params, batch = parameters(3), random_batch(SMALL, 3)
     found = equilibrium(NETWORK, params, batch)

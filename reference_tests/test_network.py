@@ -432,6 +432,14 @@ def test_spikes_and_rates_have_the_precision_of_the_parameters(dtype, rule, feed
         assert {name: rate.dtype for name, rate in rates.items()} == dict.fromkeys(rates, dtype)
 
 
+def test_every_encoders_scores_have_a_cotangent():
+    params, batch = random_parameters(SMALL, 3), random_batch(SMALL, 3)
+    observed, pullback = scores(spiking_bert(SMALL), params, rate_map(spiking_bert(SMALL), params, batch)[0], batch)
+    for wrong in (observed[:1], [*observed, observed[0]]):
+        with pytest.raises(ValueError, match="argument 2"):
+            pullback(wrong)
+
+
 def test_feedback_is_part_of_the_description():
     assert spiking_bert(SMALL, feedback=True).fed_back == ("encoder.1.output",)
     assert spiking_bert(SMALL).fed_back == ()
