@@ -172,14 +172,16 @@ def test_a_map_is_moved_by_ridge_regression_on_all_samples(ridge, monkeypatch):
     params = {"m.weight": rng.normal(size=(3, 4)), "m.bias": rng.normal(size=3), "other": np.ones(2)}
     reads = [rng.normal(size=shape) * [1, 2, 0.5, 3] + [5, -3, 0, 9] for shape in ((6, 4), (2, 9, 4), (1, 4))]
     errors = [2 + x @ rng.normal(size=(4, 3)) + rng.normal(size=(*x.shape[:-1], 3)) for x in reads]
-    found = initialise._least_squares(params, zip(["m"] * 3, reads, errors, strict=True))
+    samples = list(zip(["m"] * 3, reads, errors, strict=True))
+    found = initialise._least_squares(params, lambda sample: sample, samples)
     x, y = (np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts]) for parts in (reads, errors))
     weight, bias = ridge_regression(x, y, ridge * x.var(axis=0).mean() * len(x))
     assert found.keys() == {"m.weight", "m.bias"}
     np.testing.assert_allclose(found["m.weight"], params["m.weight"] + weight, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(found["m.bias"], params["m.bias"] + bias, rtol=1e-9, atol=1e-11)
-    same = [(name, np.ones_like(x), error) for name, x, error in zip(["m"] * 3, reads, errors, strict=True)]
-    still = initialise._least_squares({k: v.astype(np.float32) for k, v in params.items()}, same)
+    same = [(name, np.ones_like(x), error) for name, x, error in samples]
+    single = {name: value.astype(np.float32) for name, value in params.items()}
+    still = initialise._least_squares(single, lambda sample: sample, same)
     np.testing.assert_array_equal(still["m.weight"], params["m.weight"].astype(np.float32))  # nothing to learn from
     np.testing.assert_allclose(still["m.bias"], params["m.bias"] + y.mean(axis=0), rtol=1e-6)
     assert still["m.weight"].dtype == still["m.bias"].dtype == np.float32
