@@ -1,5 +1,6 @@
 """BERTs and what only looks like one: architectures, ranges of sizes, classifiers that are used as they are."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -144,6 +145,27 @@ def test_sizes_that_nobody_believes(tmp_path, name):
         with pytest.raises(InputError, match=rf"config\.json: {name} is 10+, but at most"):
             load_student(tmp_path)
     BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True, "2", None, [2]], ids=repr)
+def test_sizes_are_positive_integers(size):
+    names = {field.name for field in dataclasses.fields(BertConfig) if field.type == "int"} - {"pad_token_id"}
+    assert names == LARGEST.keys()
+    for name in names:
+        with pytest.raises(InputError, match=f"{name} is .*, but it must be a positive integer"):
+            BertConfig(**{"hidden_size": 4, "num_attention_heads": 2} | {name: size})
+
+
+def test_the_largest_sizes_are_powers_of_two_that_are_still_believed():
+    powers = {"hidden_size": 16, "num_hidden_layers": 10, "num_attention_heads": 12, "intermediate_size": 20,
+              "vocab_size": 24, "max_position_embeddings": 20, "type_vocab_size": 16}  # fmt: skip
+    assert {name: 2**power for name, power in powers.items()} == LARGEST
+    for name, most in LARGEST.items():
+        heads = most if name == "num_attention_heads" else 2
+        given = {"hidden_size": 2**16, "num_attention_heads": heads} | {name: most}
+        assert getattr(BertConfig(**given), name) == most
+        with pytest.raises(InputError, match=f"{name} is {most + 1}, but at most {most} is believed"):
+            BertConfig(**given | {name: most + 1})
 
 
 @pytest.mark.parametrize("name", ["classes", "teacher_width"])

@@ -9,6 +9,7 @@ import json
 import re
 import tracemalloc
 from contextlib import contextmanager
+from fractions import Fraction
 from xml.etree import ElementTree
 
 import numpy as np
@@ -823,6 +824,111 @@ def test_neurons_are_certified_by_numbers_and_spikes_alone():
         certify_neurons(current, [[1], [0, 1]], neuron)
     with pytest.raises(InputError, match="precision is 'float8'"):
         certify_neurons(current, spikes, neuron, "float8")
+
+
+def margins_by_hand(current, spikes, neuron):
+    """Margins' histogram and structural ties of neurons, one decision after the other, in fractions."""
+    vth, leak, due = Fraction(neuron.vth), Fraction(neuron.leak), Fraction(neuron.due)
+    margins, ties = [0] * len(certificates.DECADES), 0
+    for neuron_current, train in zip(current.T, spikes.T, strict=True):
+        v, net = Fraction(neuron.u0) * vth, 0
+        for drive, spike in zip(neuron_current, train, strict=True):
+            u = leak * v + Fraction(drive)
+            levels = [due * vth]
+            if neuron.polarity == "ternary" or (neuron.polarity == "retractable" and net > 0):
+                levels.append((due - 1) * vth)
+            relative = min(abs(u - level) for level in levels) / vth
+            ties += relative <= Fraction(1, 10**9)
+            above = [decade for decade in certificates.DECADES if relative >= Fraction(10) ** decade]
+            margins[max(above, default=certificates.DECADES[0]) - certificates.DECADES[0]] += 1
+            v, net = u - vth * int(spike), net + int(spike)
+    return margins, ties
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.5])
+@pytest.mark.parametrize("polarity", ["unsigned", "retractable", "ternary"])
+def test_margins_and_ties_are_those_counted_by_hand(polarity, leak):
+    """Currents of few bits, so that no potential rounds: at the levels, about 1e-9 off them, and far off."""
+    rng = np.random.default_rng(3)
+    neuron = Neuron(vth=0.5, leak=leak, u0=0.25, polarity=polarity, tie=0.0)
+    near = np.array([0, 0, 2.0**-32, 2.0**-31, -(2.0**-31), 2.0**-30, 2.0**-29, 2.0**-20, 2.0**-10])
+    current = rng.integers(-3, 4, (12, 40)) / 8
+    current[0, :20] = (neuron.due - leak * neuron.u0) * neuron.vth  # at the level
+    current[0] += rng.choice(near, 40)  # what a neuron is off by stays, as long as it does not leak
+    current[-1, :3] = 30, 300, 2000  # margins beyond the last edge are in the last bin
+    spikes, _ = neurons.fire(current, neuron)
+    verdict = certify_neurons(current, spikes, neuron)
+    margins, ties = margins_by_hand(current, spikes, neuron)
+    assert verdict.margins.tolist() == margins and verdict.ties == ties
+    assert 0 < margins[0] < ties < margins[0] + sum(margins[1:9]) and margins[-1] >= 2 and sum(margins) == spikes.size
+    assert (verdict.decisions, verdict.spikes, verdict.wrong) == (spikes.size, np.abs(spikes).sum(), 0)
+
+
+def bounds_by_hand(current, error, carried, spikes, neuron, precision):
+    """E of every decision, by its recurrence, one step after the other; docs/certificates.md, and 3η for underflow."""
+    unit, k, vth, leak = precision.unit + 4 * OWN, 1 if neuron.leak == 1 else 3, neuron.vth, neuron.leak
+    v = np.full(spikes.shape[1:], neuron.u0 * vth)
+    fired, gathered, found = np.zeros_like(v), 4 * unit * np.abs(v), []
+    for drive, off, telescoped, spike in zip(current, error, carried, spikes, strict=True):
+        u = leak * v + drive
+        rounded = np.abs(u) + leak * (k * np.abs(v) + vth * np.abs(fired))
+        gathered = (leak * gathered + off + unit * rounded + 3 * precision.tiny) * (1 + unit) ** (k + 1)
+        found.append(gathered + telescoped + 4 * unit * vth)
+        v, fired = u - vth * spike, spike
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("leak", [1.0, 0.7])
+@pytest.mark.parametrize("size", [1.0, 1e-7])
+def test_the_largest_bound_of_neurons_is_that_of_the_recurrence(name, leak, size):
+    """Where potentials are tiny, what underflows is seen."""
+    neuron = Neuron(vth=1.25 * size, leak=leak, u0=0.5, polarity="retractable")
+    for seed in range(3):
+        current = size * np.random.default_rng(seed).normal(0.4, 1.2, (9, 5))
+        spikes, _ = neurons.fire(current, neuron)
+        none = np.zeros_like(current)
+        for steps in (1, 9):  # after one, the initial charge is what counts
+            found = certify_neurons(current[:steps], spikes[:steps], neuron, name).largest_bound
+            parts = (part[:steps] for part in (current, none, none, spikes))
+            expected = bounds_by_hand(*parts, neuron, PRECISIONS[name]).max()
+            assert found == pytest.approx(expected, rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("leak", [1.0, 0.7])
+@pytest.mark.parametrize("name", ["float64", "float16"])
+def test_the_largest_bound_of_every_population_is_that_of_the_recurrence(name, leak, rule):
+    """Over all steps at once: δI under `inst`; under `running` δF, which telescopes, and what it makes of rounding."""
+    model, params, batch = spiking_bert(SMALL, Neuron(leak=leak)), random_parameters(SMALL, 1), random_batch(SMALL, 1)
+    precision, mask, steps = PRECISIONS[name], attention_mask(batch, np.dtype(float)), 11
+    spikes = record(model, params, batch, steps, rule)
+    verdicts = certify(model, params, batch, spikes, rule, name, block=4)
+    times = np.arange(1.0, steps + 1).reshape(-1, 1, 1, 1)
+    unit = 2 * (precision.unit + OWN)
+    for population in model.populations:
+        reads = []
+        for read in population.reads:
+            if read == INPUT:
+                reads.append(model.drive.enclose(params, batch, precision))
+            elif rule == "inst":
+                reads.append(Enclosed.exact(spikes[read].astype(float)))
+            else:
+                mean = np.cumsum(spikes[read], axis=0) / times
+                reads.append(Enclosed(mean, unit * mean))
+        f = population.projection.enclose(params, tuple(reads), mask, precision)
+        own = spikes[population.name].astype(float)
+        if rule == "inst":
+            current, error, carried = f.value, f.error, 0 * f.error
+        else:
+            integral = times * f.value
+            current = np.diff(integral, axis=0, prepend=0)
+            off = times * (f.error + (1 + unit) * unit * (np.abs(f.value) + f.error)) + precision.tiny
+            carried = np.maximum.accumulate(off, axis=0) * (1 if leak == 1 else 2)
+            error = (precision.unit + 4 * OWN) * (np.abs(current) + 5 * carried)
+        current, error, carried = (np.broadcast_to(part, own.shape) for part in (current, error, carried))
+        expected = bounds_by_hand(current, error, carried, own, population.neuron, precision).max()
+        assert verdicts[population.name].largest_bound == pytest.approx(expected, rel=1e-9, abs=0), population.name
 
 
 def test_bfloat16_parameters_are_read_and_bfloat16_spikes_refused_with_a_sentence(tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,8 +174,10 @@ def test_a_teacher_from_the_hub(bert, tmp_path, monkeypatch, layout):
 
 def test_a_teacher_that_cannot_be_fetched(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    asked = []
 
     def download(name, allow_patterns):
+        asked.append(name)
         raise OSError("no route to host.\nmore that is of no use")
 
     hub(monkeypatch, download)
@@ -187,6 +190,9 @@ def test_a_teacher_that_cannot_be_fetched(tmp_path, monkeypatch, capsys):
     for name in ("/no/such/folder", "a/b/c", "../x", "has space"):
         with pytest.raises(InputError, match="does not exist"):
             bert_folder(name)
+    with pytest.raises(InputError, match="the teacher missing is neither a folder nor could it be fetched"):
+        bert_folder(Path("missing"))  # a path may look like the name of a model as well
+    assert asked == ["google/some-bert", "missing"]
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match="pip install"):
         bert_folder("some-bert")

@@ -68,17 +68,22 @@ def demonstration(tmp_path_factory):
     return folder / "demo"
 
 
+def session(page: Path) -> doctest.DocTest:
+    """Return the examples of a page as one session, their line numbers the page's."""
+    lines = [""] * len(page.read_text(encoding="utf-8").splitlines())
+    for _, start, text in code(page, "py"):
+        if ">>>" in text:
+            lines[start : start + text.count("\n") + 1] = text.splitlines()
+    return doctest.DocTestParser().get_doctest("\n".join(lines) + "\n", {}, page.name, str(page), 0)
+
+
 @every_page
 def test_examples_of_a_page_run(page, tmp_path, monkeypatch, request):
     """As one session, in an empty folder. Line numbers in what fails are the page's."""
     if page.name in AFTER_THE_DEMONSTRATION:
         (tmp_path / "runs").mkdir()
         (tmp_path / "runs" / "demo").symlink_to(request.getfixturevalue("demonstration"))
-    lines = [""] * len(page.read_text(encoding="utf-8").splitlines())
-    for _, start, text in code(page, "py"):
-        if ">>>" in text:
-            lines[start : start + text.count("\n") + 1] = text.splitlines()
-    examples = doctest.DocTestParser().get_doctest("\n".join(lines) + "\n", {}, page.name, str(page), 0)
+    examples = session(page)
     if not examples.examples:
         pytest.skip("the page has no examples")
     monkeypatch.chdir(tmp_path)
@@ -141,7 +146,9 @@ def test_the_rust_program_agrees_with_the_golden_neurons(tmp_path):
         text=True,
     )
     assert built.returncode == 0, built.stderr
-    for case in sorted((ROOT / "reference_tests/golden/tiny/neurons").glob("*.safetensors")):
+    cases = sorted((ROOT / "reference_tests/golden/tiny/neurons").glob("*.safetensors"))
+    assert len(cases) >= 10
+    for case in cases:
         run = subprocess.run([tmp_path / "neurons", case], capture_output=True, text=True)
         assert run.returncode == 0 and run.stdout.endswith(" 0 wrong\n"), (case.name, run.stdout, run.stderr)
 
@@ -166,13 +173,16 @@ def anchors(page: Path) -> set[str]:
     return slugs | set(re.findall(r'<a id="([^"]+)">', text)) | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
 
 
+def links(page: Path) -> list[str]:
+    """Targets of a page's links within the project."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target)]
+
+
 @every_page
 def test_links_within_the_project_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
-            continue
+    for target in links(page):
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
         if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there)):
@@ -193,14 +203,23 @@ def commands(page: Path) -> list[tuple[str, bool]]:
     return found
 
 
+def files_named(page: Path) -> list[str]:
+    """Files of the code that a page names."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"(?<![\w/.-])((?:refsnn|reference_tests|notebooks)/[\w./-]+\.\w+)", text)
+
+
+def names_of_the_code(page: Path) -> set[str]:
+    """Modules and what is in them, as a page names them."""
+    return set(re.findall(r"`(refsnn(?:\.\w+)+)", page.read_text(encoding="utf-8")))
+
+
 @every_page
 def test_files_and_names_of_the_code_exist(page):
-    text = page.read_text(encoding="utf-8")
     if page.name.lower() == "changelog.md":
         pytest.skip("it names what was there once")
-    paths = re.findall(r"(?<![\w/.-])((?:refsnn|reference_tests|notebooks)/[\w./-]+\.\w+)", text)
-    assert not [path for path in paths if not (ROOT / path).exists()]
-    for name in set(re.findall(r"`(refsnn(?:\.\w+)+)", text)):
+    assert not [path for path in files_named(page) if not (ROOT / path).exists()]
+    for name in names_of_the_code(page):
         found, *rest = name.split(".")
         value = importlib.import_module(found)
         for part in rest:
@@ -224,11 +243,35 @@ def test_commands_shown_are_understood(page):
         assert not complaint or (shortened and "arguments are required" in complaint), f"{command}: {complaint}"
 
 
+def commands_named(page: Path) -> set[str]:
+    """Commands that a page's text speaks of."""
+    return set(re.findall(r"`refsnn ([a-z]+)[ `]", page.read_text(encoding="utf-8")))
+
+
 @every_page
 def test_commands_named_in_the_text_exist(page):
     (choices,) = (a.choices for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
-    named = set(re.findall(r"`refsnn ([a-z]+)[ `]", page.read_text(encoding="utf-8")))
-    assert named <= set(choices)
+    assert commands_named(page) <= set(choices)
+
+
+#: What pages are searched for -> at least so many hits in all of them together.
+SEARCHED = {
+    links: 100,
+    commands: 50,
+    commands_named: 25,
+    files_named: 20,
+    names_of_the_code: 30,
+    lambda page: session(page).examples: 50,
+    lambda page: [text for _, _, text in code(page, "py") if ">>>" not in text]: 5,
+    lambda page: imported("\n".join(text for _, _, text in code(page, "py"))): 15,
+}
+
+
+def test_what_pages_are_searched_for_is_there():
+    """A search that finds nothing, because its pattern or the pages changed, would pass every test above."""
+    assert len(PAGES) > 20 and {"README.md", "specification.md", "own-data.md"} <= {page.name for page in PAGES}
+    for search, least in SEARCHED.items():
+        assert sum(len(search(page)) for page in PAGES) >= least, search.__name__
 
 
 def test_every_public_module_has_its_page():
@@ -249,6 +292,7 @@ def public_functions():
 
 def test_every_public_function_says_what_it_takes_and_gives():
     validate = pytest.importorskip("numpydoc.validate", reason="docstrings are read by numpydoc").validate
+    assert len(list(public_functions())) > 150
     lacking = []
     for name, function in public_functions():
         found = validate(name)

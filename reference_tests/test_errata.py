@@ -25,6 +25,7 @@ def test_every_figure_is_in_the_page_and_none_is_unknown(figures):
 
 
 def test_figures_are_those_of_the_page(figures):
+    assert len(figures) > 20 and errata.FIGURE.search(TEXT), "there are no figures to compare"
     for found in errata.FIGURE.finditer(TEXT):
         name, page, value = found["name"], errata.read(found["shown"]), figures[found["name"]]
         if name.startswith("ties-"):  # decided by the machine's order of summation, which is the point of the entry
@@ -39,6 +40,7 @@ def test_shown_figures_are_read_back():
 
 
 def test_entries_are_numbered_in_order_and_end_with_their_evidence():
+    assert len(ENTRIES) == len(re.findall(r"(?m)^###", TEXT)) >= 10, "an entry that is not headed as the others"
     for number, entry in enumerate(ENTRIES, 1):
         assert entry.startswith(f"### E-{number} ")
         last = entry.split("\n## ")[0].strip().splitlines()
@@ -49,9 +51,11 @@ def test_entries_are_numbered_in_order_and_end_with_their_evidence():
 def test_tests_and_files_that_the_page_names_exist():
     here = Path(__file__).parent
     source = "\n".join(path.read_text(encoding="utf-8") for path in here.glob("test_*.py"))
-    for name in re.findall(r"`(test_\w+)`", TEXT):
+    names, links = re.findall(r"`(test_\w+)`", TEXT), re.findall(r"\]\((\w[\w.-]*\.md)", TEXT)
+    assert len(names) >= 5 and len(links) >= 3, "the patterns no longer find what the page names"
+    for name in names:
         assert f"def {name}(" in source, name
-    for link in re.findall(r"\]\((\w[\w.-]*\.md)", TEXT):
+    for link in links:
         assert (errata.PAGE.parent / link).is_file(), link
 
 

@@ -80,6 +80,14 @@ def test_only_a_run_knows_the_names_of_its_files():
         assert "refsnn.storage.run" in spelled and spelled <= allowed, f"{name} is spelled in {spelled}"
 
 
+def test_modules_are_found_and_their_imports_too():
+    """What the tests above and below go through would also pass if nothing were found."""
+    modules = {name_of(path) for path in ROOT.rglob("*.py")}
+    assert len(modules) > 80 and {"refsnn", "refsnn.ops.attention", "refsnn.conformance.cases"} <= modules
+    source = (ROOT / "readings" / "simulate.py").read_text(encoding="utf-8")
+    assert {"refsnn.errors.InputError", "refsnn.model.network.Network"} <= set(imports(source, "refsnn.readings"))
+
+
 def test_the_library_speaks_of_arguments_and_the_command_line_of_flags():
     flags = []
     for path in ROOT.rglob("*.py"):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refsnn.errors import InputError, NotConverged
+from refsnn.model.batch import attention_mask
 from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
@@ -142,6 +143,16 @@ def test_both_forms_of_the_equation_give_the_same_adjoint(solved):
     product = found.linearisation.transpose(swept)
     for name in g:
         assert np.abs(g[name] - swept[name] + product[name]).max() < 1e-10
+
+
+def test_what_returns_through_the_feedback_is_solved_for_by_default(solved):
+    """The whole equation takes more products, for the same adjoint state."""
+    _, _, found, g = solved
+    default, swept, whole = (
+        adjoint(found.linearisation, g, **options)[2] for options in ({}, {"whole": False}, {"whole": True})
+    )
+    assert default.state.keys() == swept.state.keys() == {"encoder.1.output"} and whole.state.keys() == g.keys()
+    assert default.evaluations == swept.evaluations < whole.evaluations
 
 
 def test_complex_step_through_the_fixed_point():
@@ -335,6 +346,46 @@ def test_spectral_radius_of_the_smallest_equations():
     assert spectral_radius(lambda v: v, {}) == 0
 
 
+def test_solvers_are_asked_for_a_tenth_of_the_tolerance():
+    """Relative to what is left: so the residual of every sample is within the tolerance after one pass, as a rule."""
+    _, transpose, g = affine(2)
+    exact, asked = solve_adjoint(transpose, {"x": g}).state["x"], []
+
+    def noted(operator, b, tolerance):
+        asked.append(tolerance)
+        return SOLVERS["dense"](operator, b, tolerance)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SOLVERS, "gmres", noted)
+        solve_adjoint(transpose, {"x": g}, Solve(tolerance=1e-6))
+        solve_adjoint(transpose, {"x": g}, Solve(tolerance=1e-6), {"x": 0.99 * exact})
+    assert asked == [pytest.approx(1e-7), pytest.approx(1e-5)]  # what is left is a hundredth
+
+
+def test_a_vector_that_the_derivative_maps_to_nearly_nothing_has_no_radius(monkeypatch):
+    from scipy.sparse import linalg
+
+    def refuse(*_, **__):
+        raise linalg.ArpackError(-9)
+
+    monkeypatch.setattr(linalg, "eigs", refuse)
+    _, transpose, _ = affine(7, size=90, samples=1)
+    assert spectral_radius(transpose, {"x": np.zeros((1, 90))}) == 0.0
+
+
+def test_a_warning_points_at_who_called_and_a_solution_is_shown_without_its_trace():
+    _, transpose, g = affine(6, radius=1.5)
+    solve = Solve("neumann", max_evaluations=6, on_failure="warn")
+    with pytest.warns(RuntimeWarning, match="not solved") as caught:
+        solution = solve_adjoint(transpose, {"x": g}, solve)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert "trace" not in repr(solution) and "evaluations=" in repr(solution)
+    params, batch = parameters(0, feedback=3.0), random_batch(SMALL, 0)
+    with pytest.warns(RuntimeWarning, match="not reached") as caught:
+        equilibrium(NETWORK, params, batch, Search(max_evaluations=5, on_failure="warn"))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_a_zero_cotangent_gives_zero_without_any_product():
     _, transpose, g = affine(2)
     solution = solve_adjoint(transpose, {"x": 0 * g})
@@ -478,6 +529,16 @@ def test_contraction_bound_is_a_bound(solved):
     assert spectral_radius(product, z) <= true_norm * (1 + 1e-9)
     bound = contraction_bound(NETWORK, params, batch, found.rates)
     assert true_norm <= bound
+    # Norms multiply along every path, and paths add: from what is fed back to every population, in their order.
+    mask, network = attention_mask(batch, np.dtype(float)), spiking_bert(SMALL, Neuron(vth=1.6), feedback=True)
+    reach = {"encoder.1.output": 1.0, INPUT: 0.0}
+    for population in network.populations:
+        reads = tuple(found.rates[name] for name in population.reads)
+        norms = population.projection.norms(params, reads, mask)
+        reach[population.name] = sum(n * reach[name] for n, name in zip(norms, population.reads, strict=True)) / 1.6
+    expected = pytest.approx(reach["encoder.1.output"], rel=1e-12)
+    assert contraction_bound(network, params, batch, found.rates) == expected
+    assert contraction_bound(spiking_bert(SMALL), parameters(0) | {}, batch, found.rates) == 0
     halved = params | {"feedback.weight": params["feedback.weight"] / 2}
     assert contraction_bound(NETWORK, halved, batch, found.rates) == pytest.approx(bound / 2)
 

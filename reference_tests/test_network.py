@@ -13,7 +13,7 @@ from refsnn.errors import InputError
 from refsnn.model.batch import Batch, attention_mask
 from refsnn.model.dropout import dropout_masks
 from refsnn.model.families import spiking_bert
-from refsnn.model.network import INPUT, first_position
+from refsnn.model.network import INPUT, encoder_of, first_position
 from refsnn.model.neurons import Neuron, asr, fire_loop
 from refsnn.model.parameters import check_parameters
 from refsnn.model.shapes import BertConfig, feature_shapes, network_shapes
@@ -346,6 +346,46 @@ def test_norms_bound_the_derivative_of_every_projection(per_feature):
             assert 0 < largest <= bound * (1 + 1e-9), (p.name, i)
 
 
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_norms_of_constant_rows_are_those_of_epsilon(per_feature):
+    """Nothing is divided by but √ε where a row is constant."""
+    network, batch = spiking_bert(SMALL, per_feature=per_feature), random_batch(SMALL, 0)
+    params = {name: np.zeros(shape) for name, shape in network_shapes(SMALL, per_feature=per_feature).items()}
+    name = "encoder.layer.0.output"
+    params[f"{name}.LayerNorm.weight"] = np.linspace(-3, 2, SMALL.hidden_size)
+    params[f"{name}.dense.weight"][0, 0] = 2.0
+    if per_feature:
+        params[f"{name}.residual.weight"] = np.full(SMALL.hidden_size, -4.0)
+    population = network["encoder.0.output"]
+    reads = tuple(np.zeros((*batch.input_ids.shape, network[read].width)) for read in population.reads)
+    norms = population.projection.norms(params, reads, attention_mask(batch, np.dtype(float)))
+    assert norms == pytest.approx((3e6 * 2, 3e6 * (4 if per_feature else 1)), rel=1e-12)
+
+
+def test_populations_of_an_encoder_are_named_by_its_number():
+    numbers = {"encoder.0.key": 0, "encoder.12.output": 12, "encoder.3": 3, "encoder.x.key": None, "encoder.": None,
+               "embeddings": None, "late": None, "3": None, "encoder": None}  # fmt: skip
+    assert {name: encoder_of(name) for name in numbers} == numbers
+
+
+def test_a_classifier_reads_the_last_read_out_alone():
+    for own, rectified in (
+        ({}, True),
+        ({"encoder.1.output": Neuron(polarity="ternary")}, False),
+        ({"encoder.0.output": Neuron(polarity="ternary"), "embeddings": Neuron(polarity="ternary")}, True),
+    ):
+        assert spiking_bert(SMALL, own=own).rectified is rectified
+
+
+def test_synapses_at_the_first_position_are_shared_by_all_tokens():
+    """Counts are per token: one position of seven does a seventh."""
+    network, short = spiking_bert(SMALL), first_position(spiking_bert(SMALL))
+    for name in ("encoder.1.context", "encoder.1.attention_output"):
+        widths = tuple(network[read].width for read in network[name].reads)
+        whole, part = (n[name].projection.synapses(widths, network[name].width, 7.0) for n in (network, short))
+        assert part == pytest.approx([value / 7 for value in whole]) and max(whole) > 0
+
+
 @pytest.mark.parametrize("value", [0.0, -0.5])
 def test_thresholds_that_are_not_positive_are_refused(value):
     params = random_parameters(SMALL, 4, per_feature=True)
@@ -373,6 +413,31 @@ def test_a_threshold_of_its_own_is_what_a_neuron_of_that_threshold_has():
         found = simulate(constants, params, batch, 12)[12], simulate(vectors, params | scales, batch, 12)[12]
         for name in found[0]:
             np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", ["inst", "running"])
+@pytest.mark.parametrize("feedback", [False, True])
+def test_spikes_and_rates_have_the_precision_of_the_parameters(dtype, rule, feedback):
+    """What is fed back begins with zeros of that precision, or everything after them has another."""
+    network = spiking_bert(SMALL, feedback=feedback)
+    params = {name: value.astype(dtype) for name, value in random_parameters(SMALL, 2, feedback).items()}
+    batch, seen = random_batch(SMALL, 2), 0
+    for _, spikes in spike_blocks(network, params, batch, 3, rule):
+        assert {name: train.dtype for name, train in spikes.items()} == dict.fromkeys(spikes, dtype)
+        seen += len(spikes)
+    assert seen == 13 * (3 if feedback else 1)
+    for leak in (1.0, 0.9):
+        rates = simulate(network, params, batch, 3, rule, leak=leak)[3]
+        assert {name: rate.dtype for name, rate in rates.items()} == dict.fromkeys(rates, dtype)
+
+
+def test_every_encoders_scores_have_a_cotangent():
+    params, batch = random_parameters(SMALL, 3), random_batch(SMALL, 3)
+    observed, pullback = scores(spiking_bert(SMALL), params, rate_map(spiking_bert(SMALL), params, batch)[0], batch)
+    for wrong in (observed[:1], [*observed, observed[0]]):
+        with pytest.raises(ValueError, match="argument 2"):
+            pullback(wrong)
 
 
 def test_feedback_is_part_of_the_description():

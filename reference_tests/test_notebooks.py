@@ -22,6 +22,10 @@ NUMBER = re.compile(r"(?<![\w.])([-+âˆ’]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\wâ
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+def test_the_notebooks_are_where_they_are_looked_for():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number}-" for number in range(1, 8)]
+
+
 def read(path):
     nbformat = pytest.importorskip("nbformat", reason="notebooks are read by nbformat: pip install 'refsnn[test]'")
     notebook = nbformat.read(path, as_version=4)

@@ -17,6 +17,7 @@ from oracles import to_float
 
 from refsnn import ops
 from refsnn.errors import InputError
+from refsnn.ops import fast
 
 # Relative to the norm of the quantity. Some thousand roundings of 1.1e-16 stay below it, any wrong formula far above.
 EXACT = 1e-12
@@ -375,6 +376,22 @@ def test_embedding_sums_the_cotangents_of_repeated_ids():
     expected[1] = dy[1, 1]
     expected[4] = dy[0, 0] + dy[0, 2] + dy[1, 0]
     assert_close(pullback(dy), expected, "embedding, repeated ids")
+
+
+def test_rows_are_guarded_where_their_sums_are_small_or_huge_and_only_there():
+    """The sums of exponentials decide; a sum of exactly 1 needs no maximum to be subtracted."""
+    low = -np.inf
+    rows = np.array([[0, low], [-1e-3, low], [1, 0], [60, 60], [70, low], [200, 0], [low, low]], np.float32)
+    asked = []
+
+    def plain(x):
+        asked.extend(x.tolist())
+        return np.full_like(x, 7)
+
+    found = fast.softmax_float32(rows, plain)
+    assert asked == rows[[1, 4, 5, 6]].tolist() and (found[[1, 4, 5, 6]] == 7).all()
+    e = np.exp(np.float32(1))
+    np.testing.assert_allclose(found[[0, 2, 3]], [[1, 0], [e / (e + 1), 1 / (e + 1)], [0.5, 0.5]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("frozen_row", [None, 0, 2])  # 0 is BERT's padding token, and false

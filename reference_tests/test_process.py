@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from refsnn import process
+from refsnn import parallel, process
+from refsnn.errors import InputError
 from refsnn.parallel import cores, threads
 
 FAULTS = """
@@ -58,6 +59,47 @@ def test_sequences_are_shared_out_where_products_have_one_thread():
         assert threads() == cores()
     with threadpoolctl.threadpool_limits(2, "blas"):
         assert threads() == 1
+
+
+def test_cores_are_those_that_the_system_gives_this_process(monkeypatch):
+    monkeypatch.delenv(parallel.CORES, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 5} if pid == 0 else set(), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert cores() == 3  # not what the machine has
+    for limit, count in (("1", 1), ("2", 2), ("3", 3), ("4", 3), ("", 3)):  # fewer by the variable, never more
+        monkeypatch.setenv(parallel.CORES, limit)
+        assert cores() == count
+    for limit in ("0", "-1", "1.5", "two", "²", "٣"):  # the last two are digits to `isdigit`
+        monkeypatch.setenv(parallel.CORES, limit)
+        with pytest.raises(InputError, match=f"^REFSNN_CORES is '{limit}'.* whole number of at least 1"):
+            cores()
+    monkeypatch.delenv(parallel.CORES)
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert cores() == 64
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("pools", "count"),
+    [(None, 1), ([], 3), ([1], 3), ([1, 1], 3), ([2], 1), ([1, 2], 1), ([2, 1], 1)],
+    ids=str,
+)
+def test_threads_are_the_cores_where_every_library_has_one(pools, count, monkeypatch):
+    """Where no one can tell, or one library of products has several threads, there is one thread for sequences."""
+
+    class Found:
+        def info(self):
+            return [{"num_threads": number} for number in pools]
+
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
+    monkeypatch.setattr(parallel, "_pools", lambda: None if pools is None else Found())
+    assert threads() == count
+
+
+def test_without_threadpoolctl_nobody_can_tell(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert parallel._pools.__wrapped__() is None
 
 
 WITHOUT = """

@@ -151,7 +151,9 @@ def test_the_table_is_what_the_runs_found(whole):
     other = " ".join(plan_page(results, whole / "elsewhere").split())
     assert "on unlabelled text once" not in other and "a spiking student was distilled from it" in other
     assert "report.html" not in other  # links lead to pages that exist
-    for link in re.findall(r'href="([^#"]+)"', page):
+    links = re.findall(r'href="([^#"]+)"', page)
+    assert len(links) == 8
+    for link in links:
         assert (whole / link).stat().st_size > 10_000
     assert f"{100 * results['tasks'][0]['rate']['mean']:.1f}" in text_table(results)
 
@@ -198,6 +200,7 @@ def test_a_finished_plan_is_left_alone(given, whole, monkeypatch):
     from refsnn.distillation import training
 
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("seed-*/*") if path.is_file()}
+    assert before
     monkeypatch.setattr(training, "in_shares", lambda objective: pytest.fail("something is trained again"))
     reproduce(**arguments(given, whole))
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("seed-*/*") if path.is_file()}

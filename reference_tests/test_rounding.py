@@ -21,7 +21,7 @@ from refsnn.model.batch import attention_mask
 from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.ops import rounding
-from refsnn.ops.rounding import MIXED, PRECISIONS, Enclosed, Precision
+from refsnn.ops.rounding import MIXED, OWN, PRECISIONS, Enclosed, Precision
 
 ORDERS = ("sequential", "permuted", "pairwise", "numpy")
 VARIANCES = ("two passes", "centred again", "Welford", "moments")
@@ -399,6 +399,149 @@ def test_a_sum_can_err_by_nearly_its_bound(name, terms):
     mask = np.zeros((1, 1, 1, 1))
     scores = rounding.scores(Enclosed.exact(x), Enclosed.exact(np.ones_like(x)), 1, mask, precision)
     attained(program.attention_scores(x, np.ones_like(x), 1, mask)[0], scores, 1 / np.sqrt(terms))
+
+
+def table_inputs(size, off):
+    """The same few numbers for every operation, of some size and known to within `off`; none of them is round."""
+    rows = size * np.array([[0.3, -1.7, 2.1, 0.9], [1.1, 0.7, -0.4, 0.2]])
+    return Enclosed(rows, np.full(rows.shape, off)), np.array([[0.6, -0.1, 1.3, 0.2], [-0.9, 0.8, 0.1, 2.3]])
+
+
+def largest_bounds(name, size, off):
+    """The largest bound of every operation on these numbers."""
+    x, weight = table_inputs(size, off)
+    mask, precision = np.array([0.0, -0.3]), PRECISIONS[name]
+    short = Enclosed(x.value[:, :1], x.error[:, :1])
+    p = Enclosed(np.array([[[0.7, 0.3], [0.1, 0.9]]]), np.full((1, 2, 2), off))
+    found = {
+        "add": rounding.add(x, Enclosed.exact(weight), x, precision=precision),
+        "scale": rounding.scale(x, weight[1], precision),
+        "linear": rounding.linear(x, weight, None, precision),
+        "linear+bias": rounding.linear(x, weight, np.array([0.4, -3.7]), precision),
+        "scores": rounding.scores(x, Enclosed(weight, x.error), 2, mask, precision),
+        "softmax": rounding.softmax(x, precision),
+        "mix": rounding.mix(p, short, precision),
+        "layer-norm": rounding.layer_norm(x, weight[0], weight[1], 1e-12, precision),
+        "gelu": rounding.gelu(x, precision),
+    }
+    return {operation: float(bound.error.max()) for operation, bound in found.items()}
+
+
+#: Largest bounds on the inputs above, recorded while all other tests passed, so that no constant of a bound changes
+#: unnoticed: of exact inputs, of ones known to 2⁻¹⁰, and of ones so small that underflow decides.
+SETTINGS = [
+    ("float64", 1.0, 0.0),
+    ("float32", 1.0, 0.0),
+    ("float16", 1.0, 0.0),
+    ("float16", 1.0, 2.0**-10),
+    ("float16", 2.0**-20, 0.0),
+    ("bfloat16", 1.0, 2.0**-10),
+    ("tf32", 1.0, 0.0),
+    ("tf32", 1.0, 2.0**-10),
+]
+BOUNDS = """
+add           3.66374e-15  9.83477e-07   0.00806855    0.0100245   0.00337417    0.0671937  9.83477e-07   0.00195411
+scale          1.3789e-15  3.70145e-07   0.00303676   0.00528615  6.25007e-08    0.0268182  3.70145e-07   0.00224646
+linear        6.94556e-15  1.86443e-06   0.00382385   0.00783167  2.12263e-07    0.0348243   0.00382396   0.00783178
+linear+bias   1.52078e-14  4.08232e-06    0.0111669    0.0151767   0.00542941    0.0942913   0.00744299    0.0114508
+scores        4.56897e-15  1.22647e-06   0.00604284   0.00916072  0.000586762    0.0523045   0.00201265    0.0053108
+softmax       2.31158e-15   6.2051e-07   0.00378825   0.00511005   0.00134876    0.0326434   6.2051e-07   0.00131373
+mix           6.79457e-16   1.8239e-07  0.000498501    0.0028453  8.98823e-08   0.00635498   0.00099725    0.0033452
+layer-norm    2.64309e-14  7.05837e-06    0.0314819    0.0421438       1.2825     0.301689  7.05837e-06    0.0103281
+gelu          2.79776e-15  7.51019e-07   0.00617051    0.0072769  9.52915e-08     0.051527  7.51019e-07   0.00110427
+"""
+
+
+@pytest.mark.parametrize("column", range(len(SETTINGS)), ids=map(str, SETTINGS))
+def test_bounds_of_fixed_inputs_are_those_of_the_table(column):
+    table = {words[0]: float(words[1 + column]) for words in map(str.split, BOUNDS.strip().splitlines())}
+    found = largest_bounds(*SETTINGS[column])
+    assert found.keys() == table.keys()
+    for operation, bound in found.items():
+        assert bound == pytest.approx(table[operation], rel=1e-5, abs=0), operation
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_simple_bounds_are_what_the_derivation_says_of_ones(name):
+    """γ of n roundings of sums, k of storage and e of what enters a product, times the sum of magnitudes; then η."""
+    precision, n = PRECISIONS[name], 4
+    unit, sums, eta = precision.unit + OWN, precision.accumulate + OWN, precision.tiny
+    entering = (precision.product + OWN) if precision.product else 0.0
+
+    def gamma(n, k, e=0):
+        size = n * sums + k * unit + e * entering
+        return size / (1 - size)
+
+    third = 1 / 3  # is rounded where it enters a product; 1 is not
+    one, ones = Enclosed.exact(np.ones((1, n))), np.ones((1, n))
+    some = Enclosed.exact(np.full((1, n), third))
+    row, short = np.full((1, n), third), gamma(n + 2, 2, 1)
+    root = np.sqrt(n)
+    score = (gamma(n + 2, 4) + eta * root) * n / root
+    expected = {
+        "add": (rounding.add(one, one, one, precision=precision), 3 * gamma(0, 3) + 3 * eta),
+        "scale": (rounding.scale(one, 2 * ones[0], precision), 2 * gamma(0, 3) + 3 * eta),
+        "linear": (rounding.linear(one, ones, None, precision), n * gamma(n + 2, 2) + (2 * n + 3) * eta),
+        "bias": (
+            rounding.linear(one, ones, np.array([5.0]), precision),
+            (n + 5) * gamma(n + 2, 3) + (2 * n + 3) * eta,
+        ),
+        "entering": (rounding.linear(one, row, None, precision), n * third * short + (2 * n + 3) * eta),
+        "both": (
+            rounding.linear(some, row, None, precision),
+            n / 9 * gamma(n + 2, 2, 2) + (n * third + n + 3) * eta,
+        ),
+        "scores": (
+            rounding.scores(one, one, 1, np.zeros(1), precision),
+            score + gamma(0, 2) * (root + score) + (n + 4) * eta,
+        ),
+        "mix": (
+            rounding.mix(Enclosed.exact(np.ones((1, 1, n))), Enclosed.exact(np.ones((n, 1))), precision),
+            n * gamma(n, 1) + (n + 1) * eta,
+        ),
+        "gelu": (rounding.gelu(one, precision), gamma(0, 6) + 3 * eta),
+    }
+    for operation, (found, bound) in expected.items():
+        np.testing.assert_allclose(found.error, bound, rtol=1e-9, err_msg=operation)
+
+
+def test_precisions_are_those_of_the_formats():
+    """Half a spacing at 1; what is flushed to 0, or, in float16 with its subnormals, half of the smallest number."""
+    double, single, half = (np.finfo(dtype) for dtype in (np.float64, np.float32, np.float16))
+    bits = {"bfloat16": 8, "tf32": 11, "bf16_f32": 8}  # significant ones, of what is stored or of what is multiplied
+    expected = {
+        "float64": (double.eps / 2, double.eps / 2, double.smallest_normal, 0),
+        "float32": (single.eps / 2, single.eps / 2, single.smallest_normal, 0),
+        "float16": (half.eps / 2, single.eps / 2, np.float64(half.smallest_subnormal) / 2, 0),
+        "bfloat16": (2.0 ** -bits["bfloat16"], single.eps / 2, single.smallest_normal, 0),
+        "tf32": (single.eps / 2, single.eps / 2, single.smallest_normal, 2.0 ** -bits["tf32"]),
+        "bf16_f32": (single.eps / 2, single.eps / 2, single.smallest_normal, 2.0 ** -bits["bf16_f32"]),
+    }
+    assert expected.keys() == PRECISIONS.keys() and MIXED == ("tf32", "bf16_f32")
+    for name, constants in expected.items():
+        precision = Precision.named(name)
+        assert precision.name == name
+        assert (precision.unit, precision.accumulate, precision.tiny, precision.product) == constants, name
+
+
+@pytest.mark.parametrize("terms", [1, 2, 7])
+def test_products_that_underflow_are_within_the_bounds(terms):
+    """In float16 each product of 2⁻²⁴ and a half is lost, where sums are taken in float16; their sum, else."""
+    tiny, half = np.full((1, terms), 2.0**-24), np.full((1, terms), 0.5)
+    lost = terms * 2.0**-25  # η each
+    for sums, missing in (("float16", lost), ("float32", 2.0**-25 if terms % 2 else 0.0)):
+        precision = Precision.named("float16", sums)
+        if sums == "float32":  # the sum is exact, and what is stored of it is off by half a spacing at most
+            assert abs(np.float64(np.float16(lost)) - lost) == missing
+        found = {
+            "linear": rounding.linear(Enclosed.exact(half), tiny, None, precision),
+            "mix": rounding.mix(Enclosed.exact(tiny[None]), Enclosed.exact(half.T), precision),
+            "scores": rounding.scores(Enclosed.exact(tiny), Enclosed.exact(half), 1, np.zeros(1), precision),
+        }
+        for operation, bound in found.items():
+            scale = 1 / np.sqrt(terms) if operation == "scores" else 1.0
+            assert bound.value.item() == pytest.approx(lost * scale, rel=1e-12)
+            assert bound.error.item() >= missing * scale, operation
 
 
 def test_more_precision_means_smaller_bounds():

@@ -474,6 +474,24 @@ def test_an_error_in_one_thread_stops_the_others():
     assert len(seen) < 20
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are not sent to threads here")
+@pytest.mark.parametrize("workers", [2, 3])
+def test_ctrl_c_ends_what_threads_do_with_the_items_begun(workers):
+    """It comes to the main thread, which waits for the others: what they have not begun is not begun any more."""
+    seen = []
+
+    def interrupt(item):
+        seen.append(item)
+        if item == 5:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.02)
+
+    with pytest.raises(KeyboardInterrupt):
+        each(interrupt, range(200), workers)
+    assert 5 in seen and len(seen) < 100
+    assert each(abs, [-1, 2, -3], workers) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("size", [1, 5, 11, 16])
 @pytest.mark.parametrize("feedback", [False, True])
 @pytest.mark.parametrize("stage", ["internal", "prediction"])

@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import importlib
 import pickle
+import pkgutil
+import re
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -97,6 +100,29 @@ def same(one, other) -> bool:
     if dataclasses.is_dataclass(one):
         return all(same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
     return one == other or same(vars(one), vars(other))
+
+
+#: What is written while something is counted.
+OPEN = {"refsnn.conformance.judge.Exemption", "refsnn.readings.certify.Verdict"}
+
+
+def test_dataclasses_are_frozen_but_for_what_counts():
+    """Configuration above all: whoever holds one may share it."""
+    found = {}
+    for module in pkgutil.walk_packages(refsnn.__path__, "refsnn."):
+        if not re.search(r"\.(__main__|conftest|test_\w+)$", module.name):
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, type) and value.__module__ == module.name and dataclasses.is_dataclass(value):
+                    found[f"{module.name}.{value.__qualname__}"] = value
+    assert len(found) > 50 and {type(VALUES[name]()) for name in ("Neuron", "Recipe", "Task")} <= set(found.values())
+    for name, kind in found.items():
+        empty, fields = object.__new__(kind), dataclasses.fields(kind)
+        if name in OPEN:
+            setattr(empty, fields[0].name, 1)
+        else:
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(empty, fields[0].name if fields else "anything", 1)
+                pytest.fail(f"{name} is not frozen")
 
 
 def test_every_public_name_is_looked_at():

@@ -148,6 +148,7 @@ def equilibrium(
             f"after {solution.evaluations} sweeps, wanted {sweeps.tolerance:.0e}; try method='anderson' or "
             "'newton-krylov', more evaluations, or a feedback matrix of smaller spectral norm",
             search.on_failure,
+            stacklevel=4,  # `np.errstate` calls us
         )
     return Equilibrium(rates, linearisation, solution)
 

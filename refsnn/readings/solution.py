@@ -145,11 +145,11 @@ def usual_tolerance(dtype: DTypeLike, tolerance: float | None) -> float:
     return 1e-5 if dtype == np.float32 else 1e-12
 
 
-def fail(solution: Solution, message: str, on_failure: OnFailure) -> None:
-    """Raise `NotConverged`, or warn where that was asked for."""
+def fail(solution: Solution, message: str, on_failure: OnFailure, stacklevel: int = 3) -> None:
+    """Raise `NotConverged`, or warn where that was asked for: at the line that called what calls this."""
     if on_failure == "raise":
         raise NotConverged(message, solution)
-    warnings.warn(message, RuntimeWarning, stacklevel=3)
+    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
 
 
 def count_samples(state: Mapping[str, Array]) -> int:
