@@ -13,8 +13,8 @@ demo: $(VENV)/.installed
 	$(BIN)/refsnn demo --out runs/demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/ruff check refsnn reference_tests
-	$(BIN)/ruff format --check refsnn reference_tests
+	$(BIN)/ruff check refsnn reference_tests docs
+	$(BIN)/ruff format --check refsnn reference_tests docs/figures
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -36,8 +36,8 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest -m "not slow" -p no:cacheprovider reference_tests
 
 lint: $(VENV)/.installed-test
-	$(BIN)/ruff check refsnn reference_tests
-	$(BIN)/ruff format --check refsnn reference_tests
+	$(BIN)/ruff check refsnn reference_tests docs
+	$(BIN)/ruff format --check refsnn reference_tests docs/figures
 	$(BIN)/mypy
 
 $(VENV)/bin/python:

@@ -120,13 +120,37 @@ def test_python_without_prompts_is_python(page):
             compile(text, f"{page}, from line {start}", "exec")
 
 
-def test_the_readme_program_runs():
+def test_the_readme_program_prints_what_the_readme_shows():
     ((_, _, text),) = code(ROOT / "README.md", "python")
+    ((_, _, shown),) = code(ROOT / "README.md", "text")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(text, "README.md", "exec"), {})
-    errors = [float(line.split()[1]) for line in out.getvalue().splitlines()]
+    assert out.getvalue() == shown + "\n"
+    errors = [float(number) for number in re.findall(r": (0\.\d+) from equilibrium", shown)]
     assert len(errors) == 3 and errors == sorted(errors, reverse=True), "rates should tend to the equilibrium"
+
+
+def test_the_readme_fits_a_screen_or_two_and_its_numbers_are_measured_ones():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 130, "the README shows what there is; details go into docs/"
+    table = re.search(r"^\| SST-2.*?\n\n", text, re.MULTILINE | re.DOTALL)[0]
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\d+\.\d+", table)
+    assert len(numbers) > 10 and not [number for number in numbers if number not in results]
+
+
+def test_the_readme_is_cited_as_the_citation_file_says():
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    ((_, _, bibtex),) = code(ROOT / "README.md", "bibtex")
+    entries = {kind: dict(re.findall(r"(\w+) += \{+(.*?)\}+,?$", body, re.MULTILINE)) for kind, body in
+               re.findall(r"^@(\w+)\{\w+,\n(.*?)^\}$", bibtex, re.MULTILINE | re.DOTALL)}  # fmt: skip
+    paper, software = entries["inproceedings"], entries["software"]
+    for value in (*paper.values(), software["title"], software["version"]):
+        for part in re.split(r" and |--|, ", value):
+            assert part in cited, f"CITATION.cff does not have {part!r}"
+    assert software["version"] == refsnn.__version__
+    assert software["url"] in (ROOT / "setup.cfg").read_text(encoding="utf-8")
 
 
 def test_the_rust_program_agrees_with_the_golden_neurons(tmp_path):
