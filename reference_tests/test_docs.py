@@ -153,6 +153,28 @@ def test_the_readme_is_cited_as_the_citation_file_says():
     assert software["url"] in (ROOT / "setup.cfg").read_text(encoding="utf-8")
 
 
+def test_the_neurons_of_other_libraries_fire_as_the_page_says():
+    for library in ("torch", "snntorch", "spikingjelly"):
+        pytest.importorskip(library, reason=f"a backend of the tests is missing: pip install {library}")
+    names = {}
+    for _, _, text in code(DOCS / "coming-from.md", "python"):
+        exec(compile(text, "coming-from.md", "exec"), names)
+    fired = names["spikes"]
+    assert 0.2 < fired.mean() < 0.8
+    assert (names["by_snntorch"] == fired).all() and (names["by_spikingjelly"] == fired).all()
+
+
+def test_the_program_in_eighty_lines_agrees_as_its_page_says():
+    (_, (_, _, beside), *_) = code(DOCS / "eighty-lines.md", "py")
+    names = {}
+    exec((DOCS / "examples" / "spikingbert.py").read_text(encoding="utf-8"), names)
+    ((_, _, text), *_) = code(DOCS / "eighty-lines.md", "py")
+    exec("\n".join(re.findall(r"^(?:>>>|\.\.\.) (.*)", text, re.MULTILINE)), names)
+    *lines, last = [line for line in beside.splitlines() if line and not line.startswith("from spikingbert")]
+    exec("\n".join(lines), names)
+    assert last.endswith("# True") and eval(last, names) is True
+
+
 def test_the_rust_program_agrees_with_the_golden_neurons(tmp_path):
     if not (compiler := shutil.which("rustc")):
         pytest.skip("there is no Rust compiler: no program called rustc")
@@ -294,7 +316,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     for folder in ("docs", "refsnn", "notebooks", "reference_tests/backends"):
         if (ROOT / folder).exists():
             shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
-    for path in OUTSIDE:
+    for path in [*OUTSIDE, ROOT / "setup.cfg"]:
         shutil.copy(path, source)
     command = [
         sys.executable,

@@ -1,6 +1,6 @@
 """Draw one sentence's spikes as they arrive, from a real run: an SVG that moves.
 
-    python docs/figures/animation.py RUN "a gripping , funny film"
+    python docs/figures/animation.py RUN "no wit, no charm, no story"
 
 simulates the student of a finished run and writes docs/_static/spikes.svg: the raster of the last population, the
 answer that could be read so far, and the distance of the rates from their equilibrium. Readers who asked their system

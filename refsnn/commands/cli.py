@@ -23,7 +23,7 @@ GROUPS = {
     "train": train.COMMANDS,
     "look at a finished run": explore.COMMANDS,
     "check numbers and spikes": check.COMMANDS,
-    "convert": convert.COMMANDS,
+    "convert and publish": convert.COMMANDS,
 }
 
 #: Options that name what is written.

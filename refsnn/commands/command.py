@@ -116,16 +116,19 @@ def add_corpus(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_rule(parser: argparse.ArgumentParser, note: str = "the paper's") -> None:
+def add_rule(parser: argparse.ArgumentParser, note: str = "the paper's", default: str = "inst") -> None:
     """Add the integration rule of spikes.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
     note : str
+        What is said of inst.
+    default : {"inst", "running"}
     """
+    said = f"inst, {note}" if default == "inst" else default
     parser.add_argument(
-        "--rule", choices=("inst", "running"), default="inst", help=f"integration rule (default: inst, {note})"
+        "--rule", choices=("inst", "running"), default=default, help=f"integration rule (default: {said})"
     )
 
 
