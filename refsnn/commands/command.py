@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
@@ -41,6 +41,8 @@ class Command:
         Takes the options and returns the exit status.
     epilog : str
         What its own help says last.
+    columns : dict
+        Column of the table that it prints -> what stands there.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Any], int]
     epilog: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def add_run(parser: argparse.ArgumentParser, help: str = "folder that `refsnn distill --out` filled") -> None:
@@ -204,11 +207,13 @@ def seed(text: str) -> int:
 
 
 @contextmanager
-def progress_bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
+def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], Any]]:
     """Show progress to a person who is looking; nobody else needs tqdm for it.
 
     Parameters
     ----------
+    label : str
+        What is done.
     total : int
     unit : str
 
@@ -222,5 +227,5 @@ def progress_bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
         return
     from ..progress import progress
 
-    with progress("", unit, total, leave=False) as bar:
+    with progress(label, unit, total, leave=False) as bar:
         yield bar.update
