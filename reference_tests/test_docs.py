@@ -21,6 +21,7 @@ import pytest
 
 import refsnn
 from refsnn.commands import cli
+from refsnn.conformance.requirements import PAGE, REQUIREMENTS, SITE
 from refsnn.data.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -275,6 +276,25 @@ def test_commands_named_in_the_text_exist(page):
     (choices,) = (a.choices for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
     named = set(re.findall(r"`refsnn ([a-z]+)[ `]", page.read_text(encoding="utf-8")))
     assert named <= set(choices)
+
+
+def test_requirements_are_on_the_site_under_their_numbers():
+    documentation = re.search(
+        r"^ *Documentation = (\S+)$", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert SITE.startswith(f"{documentation[1]}/") and SITE.endswith(f"/{Path(PAGE).stem}.html")
+    headings = re.findall(r"^### (S-\d+) ", (ROOT / PAGE).read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == list(REQUIREMENTS)
+
+
+def test_links_to_other_places_are_addresses():
+    """By their pattern alone: no network is asked."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?:<)?([a-z]+:[^)\s>]*)", page.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/[\w.~:/?#@!$&'*+,;=%-]*)?|mailto:\S+@\S+", target), (
+                page,
+                target,
+            )
 
 
 def test_every_public_module_has_its_page():

@@ -16,7 +16,7 @@ REQUIREMENT = re.compile(r"\b(S-\d+)\b")
 
 
 def slug(title: str) -> str:
-    """Give a heading's anchor: as GitHub does, but for requirements ("S-7 Rate map: …") their number alone."""
+    """Make a heading's anchor: as GitHub does, but for requirements ("S-7 Rate map: …") their number alone."""
     number = REQUIREMENT.match(title)
     return number[1].lower() if number else re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
