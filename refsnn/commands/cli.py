@@ -34,7 +34,9 @@ OUTPUTS = ("out", "html", "json", "plot", "scaling")
 #: Columns of a line of help.
 WIDTH = 78
 
-EPILOG = "`refsnn COMMAND --help` explains each; docs/architecture.md shows how the parts fit together."
+EPILOG = """\
+`refsnn COMMAND --help` explains each; docs/architecture.md shows how the parts fit together.
+docs/ is in the source, and on the net: https://refsnn.readthedocs.io"""
 
 
 def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:

@@ -217,7 +217,7 @@ def plan_page(results: Mapping[str, Any], out: Path) -> str:
         plan=Path(results["plan"]).name,
         general=results["recipes"]["general"].get("epochs_general") != 0,
         head=_head(results),
-        rows=[(line[:-2], seeds[line[0]], line[-1]) for line in _rows(results, "{} ({})")],
+        rows=[(line[:-2], seeds[line[0]], line[-1].replace(" ", "\u202f")) for line in _rows(results, "{} ({})")],
         note=NOTE.format(seeds=_of_seeds(results), general=duration(results["general_seconds"])),
         published=_is_published(results),
         drawn=drawings({"tasks": lambda: _figure(results)}),
