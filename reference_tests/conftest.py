@@ -26,6 +26,7 @@ collect_ignore_glob = [
     "fuzz.py",
     "mutants.py",
     "on_a_gpu.py",
+    "train_on_a_gpu.py",
     "record_*.py",
     "fit_*.py",
     "backends/[!_]*.py",

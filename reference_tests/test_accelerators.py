@@ -1,5 +1,6 @@
 """Precisions of accelerators: float32, but for what enters matrix products, which is shorter."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,14 @@ import pytest
 
 pytest.importorskip("torch", reason="the backends are written in PyTorch, which is not installed")
 
+import on_a_gpu
 import torch
 from backends.torch_backend import Torch
 
 from refsnn.conformance.cases import cases
+from refsnn.conformance.child import Child
 from refsnn.conformance.judge import certified, conform, expectation, first_wrong, judge
+from refsnn.errors import InputError
 from refsnn.ops.rounding import MIXED, PRECISIONS, Enclosed, Precision, cut, linear
 
 CASES = {case.id: case for case in cases("tiny")}
@@ -118,7 +122,52 @@ def test_the_adapters_pass_on_a_gpu_where_there_is_one(tmp_path):
         pytest.skip("PyTorch sees no GPU; python reference_tests/on_a_gpu.py runs the same by hand")
     script = Path(__file__).with_name("on_a_gpu.py")
     found = subprocess.run([sys.executable, script, "--out", tmp_path], capture_output=True, text=True, check=True)
-    lines = [line.split("|") for line in found.stdout.splitlines() if " of " in line]
-    assert len(lines) >= 9
+    lines = [line.split("|") for line in found.stdout.splitlines() if re.search(r"\d+ of \d+", line)]
+    assert len(lines) >= 9 and len(list(tmp_path.iterdir())) <= 8
     for _, backend, _, dtype, passed, failed, *_ in lines:
         assert bool(failed.strip()) == ("left on" in backend), (backend, dtype, passed, failed)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_or_hangs_is_one_line_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    (tmp_path / "backends").mkdir()
+    (tmp_path / "backends" / "hangs.py").write_text("def asr(*given):\n    import time\n    time.sleep(600)\n")
+    (tmp_path / "backends" / "answers.py").write_text("from refsnn.conformance.reference import asr, dtypes\n")
+    monkeypatch.setattr(on_a_gpu, "HERE", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    names = ("nowhere", "hangs", "answers")
+    runs = [on_a_gpu.Run(name, name, ("float64",), only="asr/*") for name in names]
+    monkeypatch.setattr(on_a_gpu, "RUNS", runs)
+    monkeypatch.setattr(on_a_gpu, "LAST", 2.0)
+    monkeypatch.setattr(sys, "argv", ["on_a_gpu.py", "--device", "cpu", "--out", str(tmp_path / "out"), "--each", "25"])
+    assert on_a_gpu.main() == 0
+    nowhere, hangs, answers = capsys.readouterr().out.splitlines()[-3:]
+    assert "| nowhere | tiny | float64 | not run: " in nowhere and "cannot be imported" in nowhere
+    assert "not run: " in hangs and "stopped" in hangs
+    assert "5 of 5" in answers and "stopped" not in answers
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8").splitlines()
+    assert table[0] == "Device: CPU" and table[-3:] == [nowhere, hangs, answers]
+
+
+@pytest.mark.parametrize("backend", ["torch_backend", "jax_backend"])
+def test_adapters_refuse_a_device_that_is_not_there(backend, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    pytest.importorskip(backend.partition("_")[0], reason="the backend's package is not installed")
+    monkeypatch.setenv("REFSNN_DEVICE", "cuda")
+    with pytest.raises(InputError, match=r"REFSNN_DEVICE is cuda, but (PyTorch|JAX) sees") as error:
+        Child(f"backends.{backend}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "only"), [("torch_backend", "neurons/subtract"), ("torch_backend", "rate_map/encoder"),
+                          ("jax_backend", "rate_map/network"), ("jax_backend", "gradients/internal-combined")]
+)  # fmt: skip
+def test_compiled_adapters_pass(backend, only, monkeypatch):
+    pytest.importorskip(backend.partition("_")[0], reason="the backend's package is not installed")
+    monkeypatch.setenv("REFSNN_COMPILE", "1")
+    with Child(f"backends.{backend}", timeout=600) as child:
+        result = judge(child, CASES[only], "float32")
+        assert result.status == "passed", result.message

@@ -309,6 +309,21 @@ def test_conform_command_writes_both_reports(tmp_path, capsys, monkeypatch):
     assert "mine &lt;1&gt;" in page and "u &gt; V_th" in page and "mine <1>" not in page
 
 
+def test_the_page_s_first_adapter_fails_as_the_page_says_and_then_passes(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch", reason="the page's adapter is written in PyTorch, which is not installed")
+    page = (HERE.parent / "docs" / "test-your-backend.md").read_text(encoding="utf-8")
+    source = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapter.py").write_text(source, encoding="utf-8")
+    assert main(["conform", "adapter"]) == 1
+    printed = capsys.readouterr().out
+    shown = page.partition("    $ refsnn conform adapter\n")[2].partition("\nWith `>=`")[0]
+    assert shown.split() == printed.split()
+    assert source.count(" > ") == 1
+    (tmp_path / "adapter.py").write_text(source.replace(" > ", " >= "), encoding="utf-8")
+    assert main(["conform", "adapter"]) == 0
+
+
 def test_page_is_whole_hides_nothing_and_greys_out_what_is_not_supported(tmp_path):
     odd = "<script>alert(1)</script>\n\"'{{ 7 * 7 }}"
     results = [

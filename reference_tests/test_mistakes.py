@@ -28,8 +28,9 @@ def currents(kind, vth=1.0, dtype=np.float64):
 
 @pytest.mark.parametrize("sentence", VARIANTS)
 def test_every_mistake_is_recognised_under_its_own_name(sentence):
+    neuron = LIF | {"tie": 0.0625}  # so wide that it shows what is done with δ
     current = currents("all", LIF["vth"])
-    assert recognise_neuron(current, VARIANTS[sentence](current, **LIF), LIF) == sentence
+    assert recognise_neuron(current, VARIANTS[sentence](current, **neuron), neuron) == sentence
 
 
 @pytest.mark.parametrize("neuron", [IF, LIF, IF | {"tie": 0.0}, LIF | {"leak": 0.9, "vth": 1.7}])

@@ -474,11 +474,11 @@ def test_an_error_in_one_thread_stops_the_others():
     assert len(seen) < 20
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("size", [1, 5, 11, 16])
 @pytest.mark.parametrize("feedback", [False, True])
 @pytest.mark.parametrize("stage", ["internal", "prediction"])
 def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatch):
-    """Loss, gradient and statistics; with one thread and with two, bit for bit."""
+    """Loss, gradient and statistics; with one thread, two and five, bit for bit."""
     heads = {"fit.weight": (7, 12), "fit.bias": (7,), "classifier.weight": (3, 12), "classifier.bias": (3,)}
     params, batch = random_parameters(SMALL, 5, feedback, extra=heads), random_batch(SMALL, 6, size)
     if feedback:
@@ -494,11 +494,12 @@ def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatc
 
     losses, gradients, _ = objective(params, batch, np.arange(size))
     found = {}
-    for threads in ("1", "2"):
+    for threads in ("1", "2", "5"):
         monkeypatch.setattr("refsnn.distillation.training.threads", lambda count=int(threads): count)
         found[threads] = in_shares(objective)(params, batch, np.arange(size))
-    assert found["1"][0] == found["2"][0]
-    assert all(np.array_equal(found["2"][1][name], value) for name, value in found["1"][1].items())
+    for several in (found["2"], found["5"]):
+        assert found["1"][0] == several[0]
+        assert all(np.array_equal(several[1][name], value) for name, value in found["1"][1].items())
     assert all(np.isclose(found["1"][0][name], value, rtol=1e-12) for name, value in losses.items())
     assert gradients.keys() == found["1"][1].keys()
     scale = max(np.abs(g).max() for g in gradients.values())

@@ -57,6 +57,23 @@ def test_mistakes_that_took_a_case_of_their_own_are_caught_by_it(name):
     result = judge(wrong.adapter(), named_cases(wrong.suite)[wrong.case], wrong.dtype)
     assert result.status == "failed", result
     assert result.requirement == wrong.requirement, result.message
+    assert not wrong.sentence or f" where {wrong.sentence}" in result.message
+
+
+#: What is done wrong with δ, and the networks that show it: V_th is 1 in the first pair, and 0.8 in the second.
+TIE_RULES = {
+    "ResetByTheLowerLevel": ("tie-rule", "combined"),
+    "ThresholdMinusDelta": ("combined",),
+    "TieRuleOfSingleNeuronsOnly": ("tie-rule", "combined"),
+}
+
+
+@pytest.mark.parametrize("rule", ["inst", "running"])
+@pytest.mark.parametrize("name", TIE_RULES)
+def test_what_is_done_wrong_with_the_tie_rule_shows_in_networks_too(name, rule):
+    for network in TIE_RULES[name]:
+        result = judge(WRONG[name].adapter(), named_cases("tiny")[f"simulate/{rule}-{network}"], "float64")
+        assert result.status == "failed" and "spike decisions are wrong" in result.message, result
 
 
 @pytest.mark.parametrize("suite", ["tiny", "signed"])

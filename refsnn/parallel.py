@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 from .errors import InputError
 
-__all__ = ["CORES", "cores", "each", "threads"]
+__all__ = ["CORES", "cores", "each", "rounds", "threads"]
 
 #: Environment variable: so many cores at most, where a process shares a machine with others.
 CORES = "REFSNN_CORES"
@@ -102,3 +102,28 @@ def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> 
         finally:
             deque(waiting, 0)  # nor after Ctrl-C, which comes to this thread
     return results
+
+
+def rounds(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[list[Any]]:
+    """Apply a function to as many items at a time as there are threads, where results are too large to keep them all.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item, as for `each`.
+    items : sequence
+    workers : int
+        Threads.
+
+    Yields
+    ------
+    results : list
+        Of the next items, in their order.
+
+    Examples
+    --------
+    >>> list(rounds(abs, [-1, 2, -3], 2))
+    [[1, 2], [3]]
+    """
+    for first in range(0, len(items), workers):
+        yield each(function, items[first : first + workers], workers)

@@ -7,6 +7,7 @@ Shapes: B sentences of N positions, D = hidden size, h heads, T steps.
 """
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,21 @@ import numpy as np
 from jax import lax
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_default_matmul_precision", "highest")  # on a GPU products of float32 would be TF32's
+
+#: Where it computes: "cpu", or "cuda".
+DEVICE = os.environ.get("REFSNN_DEVICE", "cpu")
+try:
+    jax.config.update("jax_default_device", jax.devices(DEVICE)[0])
+except RuntimeError:
+    raise ImportError(f"REFSNN_DEVICE is {DEVICE}, but JAX sees {jax.default_backend()} alone") from None
+#: The rate map and a step's gradients are compiled whole, and not operation by operation.
+COMPILE = os.environ.get("REFSNN_COMPILE") == "1"
+
+
+def compiled(function):
+    return jax.jit(function) if COMPILE else function
+
 
 name = "jax"
 dtypes = ("float64", "float32")
@@ -313,10 +329,13 @@ def current(config, params, population, reads, mask, dtype):
 
 
 def rate_map(config, params, batch, dtype):
-    params, batch = to_jax((params, batch), dtype)
-    rates = equilibrium(config, params, batch)
-    scores = {f"scores/{e}": s for e, s in enumerate(raw_scores(config, params, batch, rates))}
-    return to_numpy({population: rates[population] for population in populations(config)} | scores)
+    @compiled
+    def found(params, batch):
+        rates = equilibrium(config, params, batch)
+        scores = {f"scores/{e}": s for e, s in enumerate(raw_scores(config, params, batch, rates))}
+        return {population: rates[population] for population in populations(config)} | scores
+
+    return to_numpy(found(*to_jax((params, batch), dtype)))
 
 
 def simulate(config, params, batch, t_conv, rule, dtype):
@@ -348,7 +367,7 @@ def simulate(config, params, batch, t_conv, rule, dtype):
 def gradients(config, params, batch, targets, simulated, dtype):
     params, batch, targets, simulated = to_jax((params, batch, targets, simulated), dtype)
     loss = jax.value_and_grad(lambda params: distillation_loss(config, params, batch, targets, simulated), has_aux=True)
-    (value, others), found = loss(params)
+    (value, others), found = compiled(loss)(params)
     return to_numpy({"loss": value} | others | {f"gradient/{name}": gradient for name, gradient in found.items()})
 
 
@@ -365,7 +384,8 @@ def update(params, gradients, moments, settings, dtype):
         gradient *= jnp.where(length > settings["max_norm"], settings["max_norm"] / (length + 1e-6), 1)
         m = beta1 * moments["m"][name] + (1 - beta1) * gradient
         v = beta2 * moments["v"][name] + (1 - beta2) * gradient**2
-        decay = 0 if name.endswith(("bias", "LayerNorm.weight")) else settings["weight_decay"]
+        spared = name.endswith(("bias", "LayerNorm.weight", "residual.weight", "threshold"))
+        decay = 0 if spared else settings["weight_decay"]
         param = params[name] - rate * (m / (jnp.sqrt(v) + settings["eps"]) + decay * params[name])
         after |= {f"param/{name}": param, f"m/{name}": m, f"v/{name}": v}
     return to_numpy(after)

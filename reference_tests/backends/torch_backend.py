@@ -17,8 +17,18 @@ MASKED = -10000.0  # added to the scores of padded keys
 
 #: Where it computes: "cpu", or "cuda".
 DEVICE = os.environ.get("REFSNN_DEVICE", "cpu")
+if DEVICE == "cuda" and not torch.cuda.is_available():
+    raise ImportError("REFSNN_DEVICE is cuda, but PyTorch sees no GPU")
 #: TF32 in float32 too, to see that the kit finds it.
 FORCED = os.environ.get("REFSNN_FORCE_TF32") == "1"
+#: The rate map and a neuron's step are compiled, each anew for every network and constant.
+COMPILE = os.environ.get("REFSNN_COMPILE") == "1"
+if COMPILE:
+    torch._dynamo.config.recompile_limit = 256  # beyond it they would run as they are, without a word
+
+
+def compiled(function):
+    return torch.compile(function, dynamic=False) if COMPILE else function
 
 
 def to_torch(array, dtype: str) -> torch.Tensor:
@@ -298,7 +308,10 @@ class Torch:
         return {"loss": loss, "logits": logits}
 
     def backward(self, params, loss, fed_back, returned):
-        """The loss's gradients. With feedback, ``returned`` is the sweep's answer to ``fed_back``, equal in value."""
+        """The loss's gradients by parameters, and by rates: whatever ``params`` holds.
+
+        With feedback, ``returned`` is the sweep's answer to ``fed_back``, equal in value.
+        """
         outputs, cotangents = [loss], [torch.ones_like(loss)]
         if fed_back is not None:
 
@@ -321,7 +334,7 @@ class Torch:
         return settings | {"lr": settings["lr"] * factor}
 
     def decays(self, name) -> bool:
-        return not name.endswith(("bias", "LayerNorm.weight"))
+        return not name.endswith(("bias", "LayerNorm.weight", "residual.weight", "threshold"))
 
     def clip_norm(self, gradient, max_norm):
         norm = torch.linalg.vector_norm(gradient)
@@ -355,9 +368,9 @@ class Torch:
         return all_to_numpy(dict(zip(wanted, found, strict=True)))
 
     def neurons(self, current, neuron, dtype):
-        charge, train = None, []
+        charge, train, step = None, [], compiled(self.step)
         for now in to_torch(current, dtype):
-            spikes, charge = self.step(charge, now, neuron)
+            spikes, charge = step(charge, now, neuron)
             train.append(spikes)
         return to_numpy(torch.stack(train))
 
@@ -371,14 +384,17 @@ class Torch:
     @torch.no_grad()
     def rate_map(self, config, params, batch, dtype):
         params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
-        rates = self.sweep(config, params, batch, self.equilibrium(config, params, batch))
+        rates = compiled(self.sweep)(config, params, batch, self.equilibrium(config, params, batch))
         scores = {f"scores/{e}": s for e, s in enumerate(self.raw_scores(config, params, batch, rates))}
         return all_to_numpy({name: rates[name] for name in self.populations(config)} | scores)
 
-    @torch.no_grad()
     def steps(self, config, params, batch, t_conv, rule, dtype, history=None):
-        """One timestep after the other: the spikes of every population; ``history`` limits how many are remembered."""
         params, batch = all_to_torch(params, dtype), all_to_torch(batch, dtype)
+        return self.timesteps(config, params, batch, t_conv, rule, history)
+
+    @torch.no_grad()
+    def timesteps(self, config, params, batch, t_conv, rule, history=None):
+        """One timestep after the other: the spikes of every population; ``history`` limits how many are remembered."""
         reads = self.populations(config)
         x = self.embed(config, params, batch)
         silent = {name: x.new_zeros(*x.shape[:-1], self.width(config, name)) for name in reads}
@@ -426,8 +442,9 @@ class Torch:
             targets = {part: [to_torch(x, dtype) for x in targets[part]] for part in ("hidden", "scores")}
             scores = self.raw_scores(config, params, batch, rates)
             losses = self.internal_losses(config, params, batch, values, scores, targets)
-        found = self.backward(params, losses["loss"], fed_back, rates[self.readouts(config)[-1]])
-        return all_to_numpy(losses | {f"gradient/{name}": gradient for name, gradient in found.items()})
+        wanted = {f"gradient/{name}": param for name, param in params.items()}
+        wanted |= {f"cotangent/{name}": rates[name] for name in self.populations(config)}
+        return all_to_numpy(losses | self.backward(wanted, losses["loss"], fed_back, rates[self.readouts(config)[-1]]))
 
     def update(self, params, gradients, moments, settings, dtype):
         params, gradients = all_to_torch(params, dtype), all_to_torch(gradients, dtype)

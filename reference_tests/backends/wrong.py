@@ -561,6 +561,27 @@ class FitOfTheRates(Torch):
         return super().straight_through(y.detach(), super().dense(params, name, x.rate)) if hasattr(x, "rate") else y
 
 
+class OnePopulationSteeper(Torch):
+    """Forward all is right; backward the derivative of one population's current is half as large again."""
+
+    population = ""
+
+    def input_current(self, config, params, population, reads, mask):
+        current = super().input_current(config, params, population, reads, mask)
+        factor = 1.5 if population == self.population else 1.0
+        return current.detach() + factor * (current - current.detach()) if factor != 1 else current
+
+
+@wrong("S-34", case="gradients/internal")
+class IntermediateSteeper(OnePopulationSteeper):
+    population = "encoder.0.intermediate"
+
+
+@wrong("S-35", case="gradients/prediction-feedback")
+class KeySteeperWithFeedback(OnePopulationSteeper):
+    population = "encoder.1.key"
+
+
 @wrong("S-35", "(2I − Jᵀ) is solved instead of (I − Jᵀ)")
 class AveragedAdjoint(Torch):
     def adjoint(self, vjp, direct):
@@ -650,13 +671,13 @@ class SinglePrecisionProducts(Torch):
 # --- what the suites' first version let pass ------------------------------------------------------------------------
 
 
-@wrong("S-2", case="neurons/wide-tie")
+@wrong("S-2", "the neuron subtracts V_th·(1 − δ), the level, instead of V_th", case="neurons/wide-tie")
 class ResetByTheLowerLevel(Torch):
     def reset(self, membrane, spikes, neuron):
         return membrane - neuron["vth"] * (1 - neuron["tie"]) * spikes
 
 
-@wrong("S-2", case="neurons/wide-tie")
+@wrong("S-2", "the neuron compares with V_th − δ instead of V_th·(1 − δ)", case="neurons/wide-tie")
 class ThresholdMinusDelta(Torch):
     def fires(self, membrane, neuron):
         return membrane >= neuron["vth"] - neuron["tie"]

@@ -32,7 +32,9 @@ integer arrays are int64. What comes back may be any real array that `numpy.asar
     N), …]}, the teacher's, for the internal stage (also return "hidden" and "attention", the two parts of the loss), or
     {"logits": (B, classes), "temperature": τ}, for the prediction stage (also return "logits", the student's).
     ``simulated`` is None, or {population: rates} of the embeddings and every encoder's output: forward values of the
-    read-outs, whose cotangents go through the rate map all the same.
+    read-outs, whose cotangents go through the rate map all the same. It may also return "cotangent/POPULATION", (B, N,
+    width), of every population: λ, the loss's derivative by its rate, everything that the rate changes included. They
+    are compared where the rate lies between its least and largest, and a failure then says whose derivative is wrong.
 ``update(params, gradients, moments, settings, dtype) -> {"param/NAME": …, "m/NAME": …, "v/NAME": …}``
     One step of BertAdam, of all parameters that have a gradient. ``moments`` is {"m": {NAME: …}, "v": {NAME: …}};
     ``settings`` holds "lr", "beta1", "beta2", "eps", "weight_decay" and "max_norm". "lr" is this step's; only where

@@ -28,6 +28,7 @@ from ..ops.rounding import PRECISIONS, Precision
 from ..readings.certify import Verdict, certify, certify_neurons
 from . import reference
 from .ask import ask, declared, known_precision, plain_text
+from .backwards import COTANGENT, first_astray, inside
 from .cases import VANISHING, Arrays, Case, call, parts
 from .child import Child
 from .recognise import recognise
@@ -76,12 +77,18 @@ class Expectation:
         κ of each quantity.
     multiplies : bool
         Whether matrix products are taken, whose inputs some precisions round.
+    optional : dict
+        Like `values`, but an answer need not hold it: the cotangents of rates, from the loss backwards.
+    compared : dict
+        Which entries of these are compared; the others are 0 here.
     """
 
     values: Arrays
     scales: dict[str, float]
     sensitivity: dict[str, float]
     multiplies: bool = True
+    optional: Arrays = field(default_factory=dict)
+    compared: dict[str, Array] = field(default_factory=dict)
 
     def tolerance(self, quantity: str, dtype: str) -> float:
         """Largest difference allowed, relative to the quantity's scale."""
@@ -102,22 +109,31 @@ def expectation(case: Case) -> Expectation:
     -------
     expectation : Expectation
     """
-    values = {k: np.asarray(v, np.float64) for k, v in call(reference, case, case.inputs, "float64").items()}
+    compared = inside(case) if case.function == "gradients" else {}
+
+    def answered(inputs: Arrays) -> Arrays:
+        found = call(reference, case, inputs, "float64").items()
+        return {k: np.where(compared.get(k, True), np.asarray(v, np.float64), 0) for k, v in found}
+
+    values = answered(case.inputs)
     largest = max((_size(k, v) for k, v in values.items() if k.startswith(("gradient/", "d"))), default=0.0)
+    steepest = max((_size(k, v) for k, v in values.items() if k.startswith(COTANGENT)), default=0.0)
     scales = {}
     for name, value in values.items():
         floor = VANISHING * largest if name.startswith(("gradient/", "padding row")) else 0.0
+        floor = VANISHING * steepest if name.startswith(COTANGENT) else floor
         scales[name] = max(_size(name, value), floor) or 1.0
     if case.function in ("neurons", "simulate"):
         return Expectation(values, scales, dict.fromkeys(values, 1.0), case.multiplies)
     rng = np.random.default_rng(1)
     sensitivity = dict.fromkeys(values, 1.0)
     for _ in range(4):
-        moved = call(reference, case, {k: _nudged(k, v, rng) for k, v in case.inputs.items()}, "float64")
+        moved = answered({k: _nudged(k, v, rng) for k, v in case.inputs.items()})
         for name, value in values.items():
-            change = float(np.abs(np.asarray(moved[name]) - value)[_plain(name, value)].max(initial=0))
+            change = float(np.abs(moved[name] - value)[_plain(name, value)].max(initial=0))
             sensitivity[name] = max(sensitivity[name], change / (NUDGE * scales[name]))
-    return Expectation(values, scales, sensitivity, case.multiplies)
+    optional = {name: values.pop(name) for name in list(values) if name.startswith(COTANGENT)}
+    return Expectation(values, scales, sensitivity, case.multiplies, optional, compared)
 
 
 def _nudged(name: str, value: Array, rng: np.random.Generator) -> Array:
@@ -206,15 +222,29 @@ def judge(adapter: Any, case: Case, dtype: str) -> Result:
     expected = expectation(case)
     unasked = _unasked(case, expected)
     worst = 0.0
-    for quantity, value in expected.values.items():
+    answer = dict(reply.answer)
+    optional = {name: value for name, value in expected.optional.items() if name in answer}
+    for name, value in optional.items():
+        if answer[name].shape == value.shape:
+            answer[name] = np.where(expected.compared[name], answer[name], 0)
+    for quantity, value in (expected.values | optional).items():
         tolerance = 0.0 if case.exact_in(dtype) else expected.tolerance(quantity, dtype)
-        found = _compare(quantity, reply.answer, value, expected.scales[quantity], tolerance, dtype, unasked)
+        found = _compare(quantity, answer, value, expected.scales[quantity], tolerance, dtype, unasked)
         worst = max(worst, found.ratio)
         if found.message:
             requirement = case.requirement_of(quantity)
             failed = replace(base, status="failed", requirement=requirement, message=found.message, worst=found.ratio)
-            return _told(failed, "" if found.malformed else _hint(failed, case, reply.answer, expected))
+            if optional and not found.malformed:
+                failed = _located(failed, case, answer, expected)
+            return _told(failed, "" if found.malformed else _hint(failed, case, answer, expected))
     return replace(base, worst=worst)
+
+
+def _located(failed: Result, case: Case, answer: Mapping[str, Any], expected: Expectation) -> Result:
+    """Add the population whose derivative is wrong to a message about gradients, where the answer shows it."""
+    allowed = {q: 4 * expected.tolerance(q, failed.dtype) * scale for q, scale in expected.scales.items()}
+    where = first_astray(case, answer, allowed, expected.compared)
+    return replace(failed, message=f"{failed.message}; {where}") if where else failed
 
 
 def _unasked(case: Case, expected: Expectation) -> set[str]:

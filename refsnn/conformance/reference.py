@@ -13,7 +13,7 @@ import numpy as np
 from .. import ops
 from .._version import __version__
 from ..distillation.optim import BertAdam, linear_warmup
-from ..distillation.student import Scheme, internal_gradients, prediction_gradients
+from ..distillation.student import Direct, Scheme, internal_direct, prediction_direct, through
 from ..errors import NotConverged
 from ..model.batch import Batch, attention_mask
 from ..model.network import Network
@@ -33,6 +33,7 @@ __all__ = [
     "current",
     "dtypes",
     "gradients",
+    "linearised",
     "name",
     "neurons",
     "op",
@@ -157,19 +158,27 @@ class Reference:
         return record(network, params, Batch(**batch), t_conv, rule)
 
     def solved(self, config, params, batch, targets, simulated, dtype):
-        """Loss and gradients of a distillation step and, with feedback, what the solvers did."""
+        """Loss, gradients and cotangents of a distillation step and, with feedback, what the solvers did."""
         return _settled(partial(self._solved, config, params, batch, targets, simulated, dtype), dtype)
 
     def _solved(self, config, params, batch, targets, simulated, dtype, search):
+        found, direct = self._directly(config, params, batch, targets, simulated, dtype, search)
+        gradient, cotangents, statistics = through(direct, Solve(self.method, SOLVE[dtype]))
+        found |= {f"gradient/{name}": value for name, value in gradient.items()}
+        return found | {f"cotangent/{name}": value for name, value in cotangents.items()}, statistics
+
+    def linearised(self, config, params, batch, targets, simulated, dtype) -> Direct:
+        """How the losses of a distillation step depend on the rates themselves, and the rates on each other."""
+        return _settled(partial(self._directly, config, params, batch, targets, simulated, dtype), dtype)[1]
+
+    def _directly(self, config, params, batch, targets, simulated, dtype, search) -> tuple[dict[str, Any], Direct]:
         network = self.network(config)
         batch = Batch(**batch)
-        scheme = Scheme(search=search, solve=Solve(self.method, SOLVE[dtype]))
+        scheme = Scheme(search=search)
         found: dict[str, Any] = {}
         if "hidden" in targets:
-            losses, gradient, statistics = internal_gradients(
-                network, params, batch, targets["hidden"], targets["scores"], simulated, scheme
-            )
-            found |= losses
+            direct = internal_direct(network, params, batch, targets["hidden"], targets["scores"], simulated, scheme)
+            found |= direct.losses
         else:
 
             def loss(z: Array):
@@ -177,12 +186,12 @@ class Reference:
                 value, pull = ops.soft_cross_entropy(z, targets["logits"], targets["temperature"])
                 return value, lambda dvalue: pull(dvalue)[0]
 
-            losses, gradient, statistics = prediction_gradients(network, params, batch, loss, simulated, scheme)
-        found["loss"] = np.sum(list(losses.values()))
-        return found | {f"gradient/{name}": value for name, value in gradient.items()}, statistics
+            direct = prediction_direct(network, params, batch, loss, simulated, scheme)
+        found["loss"] = np.sum(list(direct.losses.values()))
+        return found, direct
 
     def gradients(self, config, params, batch, targets, simulated, dtype):
-        """Loss and gradients of a distillation step."""
+        """Loss, gradients and cotangents of a distillation step."""
         return self.solved(config, params, batch, targets, simulated, dtype)[0]
 
     def update(self, params, gradients, moments, settings, dtype):
@@ -202,4 +211,4 @@ REFERENCE = Reference()
 neurons, asr, op = REFERENCE.neurons, REFERENCE.asr, REFERENCE.op
 pullback, current = REFERENCE.pullback, REFERENCE.current
 rate_map, simulate, solved = REFERENCE.rate_map, REFERENCE.simulate, REFERENCE.solved
-gradients, update = REFERENCE.gradients, REFERENCE.update
+gradients, linearised, update = REFERENCE.gradients, REFERENCE.linearised, REFERENCE.update

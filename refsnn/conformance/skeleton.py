@@ -72,7 +72,10 @@ def supports(feature, dtype):
 #
 #
 # def gradients(config, params, batch, targets, simulated, dtype):
-#     """{"loss": ..., "gradient/NAME": ...}, and "hidden", "attention" (stage internal) or "logits" (prediction)."""
+#     """{"loss": ..., "gradient/NAME": ...}, and "hidden", "attention" (stage internal) or "logits" (prediction).
+#
+#     If you can, also "cotangent/POPULATION", the loss's derivative by its rates: failures then say where they begin.
+#     """
 #
 #
 # def update(params, gradients, moments, settings, dtype):

@@ -28,7 +28,7 @@ from ..model.projections import AddNorm, Attention, Gelu, Linear
 from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..ops import Array
-from ..parallel import each, threads
+from ..parallel import each, rounds, threads
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import activity, rate_map
 from ..readings.simulate import currents, simulate
@@ -478,8 +478,12 @@ def _layer_by_layer(
     readers = network.last_readers
     for ours, theirs in zip(network.populations, analogue.populations, strict=True):
         if ours.kind in kinds:
-            seen = (_reads(ours, own, other, real) for real, _, own, other in states)
-            params |= _least_squares(params, (off(ours, params, *reads) for reads in seen))
+
+            def errors(state: Any, at: tuple[Population, Params] = (ours, params)) -> Error:
+                (mine, fitted), (real, _, own, other) = at, state
+                return off(mine, fitted, *_reads(mine, own, other, real))
+
+            params |= _least_squares(params, errors, states)
 
         def both(state: Any, at: tuple[Population, Population, Params] = (ours, theirs, params)) -> tuple[Array, Array]:
             (mine, other, fitted), (_, mask, *known) = at, state
@@ -505,14 +509,20 @@ def _reads(
     return mine, theirs
 
 
-def _least_squares(params: Mapping[str, Array], samples: Iterable[Error]) -> Params:
-    """Move one linear map, of which every sample tells the name, what it reads and by how much it is off."""
+def _least_squares(params: Mapping[str, Array], errors: Callable[[Any], Error], samples: Sequence[Any]) -> Params:
+    """Move one linear map, of which every sample's errors tell the name, what it reads and by how much it is off."""
+
+    def moments(sample: Any) -> tuple[str, int, list[Array]]:
+        name, reads, off = errors(sample)
+        x, error = reads.reshape(-1, reads.shape[-1]), off.reshape(-1, off.shape[-1])
+        sums = x.sum(axis=0), error.sum(axis=0), x.T @ x, x.T @ error
+        return name, len(x), [np.asarray(part, np.float64) for part in sums]
+
     moved, count, sums = "", 0, None
-    for name, reads, errors in samples:
-        moved, x, error = name, reads.reshape(-1, reads.shape[-1]), errors.reshape(-1, errors.shape[-1])
-        count += len(x)
-        found = [np.asarray(part, np.float64) for part in (x.sum(axis=0), error.sum(axis=0), x.T @ x, x.T @ error)]
-        sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
+    for found in rounds(moments, samples, threads()):
+        for moved, rows, parts in found:  # noqa: B007 - all have one name
+            count += rows
+            sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
     assert sums is not None
     (mean_x, mean_e), gram, cross = (total / count for total in sums[:2]), sums[2], sums[3]
     gram -= count * np.outer(mean_x, mean_x)
@@ -542,7 +552,8 @@ def _fitted_classifier(
         found = simulate(first_position(network), params, batch, times, "running", keep=[last])
         return [found[t][last][:, 0] for t in times]
 
-    rates = np.concatenate([np.concatenate(at) for at in zip(*map(cls, batches), strict=True)]).astype(np.float64)
+    found = each(cls, batches, threads())
+    rates = np.concatenate([np.concatenate(at) for at in zip(*found, strict=True)]).astype(np.float64)
     targets = np.concatenate([targets] * max(len(times), 1))
     mean, centre = rates.mean(axis=0), targets.mean(axis=0)
     x = rates - mean
@@ -635,7 +646,7 @@ weights; start it at random (init = random)
     student, layers = converted(student, layers, batches, t_conv=t_conv)
     params |= layers
     if "classifier.weight" in teacher:
-        targets = np.concatenate([classify(config, teacher, batch)[0] for batch in batches])
+        targets = np.concatenate(each(lambda batch: classify(config, teacher, batch)[0], batches, threads()))
         times = _settling(t_conv) if student.per_feature and t_conv is not None else ()
         classifier = _fitted_classifier(student, params, batches, targets, times)
         params |= {name: value.astype(np.float32) for name, value in classifier.items()}

@@ -25,12 +25,16 @@ from ..readings.rate_map import Linearisation, Rates, sweep
 from ..readings.rate_map import scores as attention_scores
 
 __all__ = [
+    "Direct",
     "Scheme",
+    "internal_direct",
     "internal_gradients",
     "internal_loss",
     "layer_pairs",
     "logits",
+    "prediction_direct",
     "prediction_gradients",
+    "through",
     "true_loss",
 ]
 
@@ -69,6 +73,33 @@ class Scheme:
 
     def __post_init__(self) -> None:
         one_of("at", self.at, get_args(Linearise))
+
+
+@dataclass(frozen=True)
+class Direct:
+    """How a loss depends directly on rates and heads, before anything goes back through the network.
+
+    Attributes
+    ----------
+    losses : dict
+    drates : dict
+        Population -> g, the cotangent of its rate: of the read-outs and of what attention scores are made of.
+    gradients : dict
+        Of the parameters outside the rate map: heads, `fit`, and what scores take of the query.
+    rates : dict
+        Where everything is differentiated.
+    linearisation : Linearisation
+        Of the rate map there, for ``(I − Jᵀ) λ = g``.
+    statistics : dict
+        Of the forward search.
+    """
+
+    losses: dict[str, Array]
+    drates: Rates
+    gradients: Params
+    rates: Rates
+    linearisation: Linearisation
+    statistics: dict[str, float]
 
 
 def layer_pairs(student_layers: int, teacher_layers: int) -> list[int]:
@@ -215,14 +246,29 @@ def _linearise(
     return (found.rates if simulated is None else simulated), found.rates, found.linearisation, statistics
 
 
-def _gradient(linearisation: Linearisation, drates: Rates, gradients: Params, solve: Solve) -> dict[str, float]:
-    """Add the implicit gradient of cotangents `drates` to `gradients`; return the solver's statistics."""
-    _, dparams, solution = adjoint(linearisation, drates, solve)
+def through(direct: Direct, solve: Solve) -> tuple[Params, Rates, dict[str, float]]:
+    """Whole gradient of a loss, by one adjoint solve: what it depends on directly, and what goes through the network.
+
+    Parameters
+    ----------
+    direct : Direct
+    solve : Solve
+
+    Returns
+    -------
+    gradients : dict
+    cotangents : dict
+        Population -> λ, the loss's derivative by its rate, everything that the rate changes included.
+    statistics : dict
+        As in `internal_gradients`.
+    """
+    cotangents, dparams, solution = adjoint(direct.linearisation, direct.drates, solve)
+    gradients, statistics = dict(direct.gradients), dict(direct.statistics)
     for name, gradient in dparams.items():
         accumulate(gradients, name, gradient)
-    if not linearisation.fed_back:
-        return {}
-    return {"products": float(solution.evaluations), "residual": float(solution.residual.max())}
+    if direct.linearisation.fed_back:
+        statistics |= {"products": float(solution.evaluations), "residual": float(solution.residual.max())}
+    return gradients, cotangents, statistics
 
 
 def _answered(network: Network, params: Mapping[str, Array], readout: Array, loss: Loss) -> tuple[Array, Array, Params]:
@@ -269,6 +315,35 @@ def internal_gradients(
     statistics : dict
         With feedback: sweeps of the forward search, products of the adjoint solve, its largest true residual.
     """
+    direct = internal_direct(
+        network, params, batch, teacher_hidden, teacher_scores, simulated, scheme, attention_weight, loss
+    )
+    gradients, _, statistics = through(direct, scheme.solve)
+    return direct.losses, gradients, statistics
+
+
+def internal_direct(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    teacher_hidden: Sequence[Array],
+    teacher_scores: Sequence[Array],
+    simulated: Rates | None = None,
+    scheme: Scheme = Scheme(),
+    attention_weight: float = 1.0,
+    loss: Loss | None = None,
+) -> Direct:
+    """Losses of internal distillation, and how they depend on the rates themselves.
+
+    Parameters
+    ----------
+    network, params, batch, teacher_hidden, teacher_scores, simulated, scheme, attention_weight, loss
+        As in `internal_gradients`.
+
+    Returns
+    -------
+    direct : Direct
+    """
     values, rates, linearisation, statistics = _linearise(network, params, batch, simulated, scheme)
     observed, scores_pullback = attention_scores(network, params, rates, batch)
     readouts = [values[name] for name in network.readouts]
@@ -282,8 +357,7 @@ def internal_gradients(
         losses["prediction"], dlast, dclassifier = _answered(network, params, readouts[-1], loss)
         accumulate(drates, network.readouts[-1], dlast)
         gradients |= dclassifier
-    statistics |= _gradient(linearisation, drates, gradients, scheme.solve)
-    return losses, gradients, statistics
+    return Direct(losses, drates, gradients, rates, linearisation, statistics)
 
 
 def prediction_gradients(
@@ -312,11 +386,34 @@ def prediction_gradients(
     gradients, statistics : dict
         As in `internal_gradients`.
     """
-    values, _, linearisation, statistics = _linearise(network, params, batch, simulated, scheme)
+    direct = prediction_direct(network, params, batch, loss, simulated, scheme)
+    gradients, _, statistics = through(direct, scheme.solve)
+    return direct.losses, gradients, statistics
+
+
+def prediction_direct(
+    network: Network,
+    params: Mapping[str, Array],
+    batch: Batch,
+    loss: Loss,
+    simulated: Rates | None = None,
+    scheme: Scheme = Scheme(),
+) -> Direct:
+    """Loss of the prediction stage, and how it depends on the rates themselves.
+
+    Parameters
+    ----------
+    network, params, batch, loss, simulated, scheme
+        As in `prediction_gradients`.
+
+    Returns
+    -------
+    direct : Direct
+    """
+    values, rates, linearisation, statistics = _linearise(network, params, batch, simulated, scheme)
     last = network.readouts[-1]
     value, dlast, gradients = _answered(network, params, values[last], loss)
-    statistics |= _gradient(linearisation, {last: dlast}, gradients, scheme.solve)
-    return {"prediction": value}, gradients, statistics
+    return Direct({"prediction": value}, {last: dlast}, gradients, rates, linearisation, statistics)
 
 
 def true_loss(logits: Array, labels: Array) -> tuple[Array, Callable[[Array | float], Array]]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
 from itertools import islice
-from operator import iadd, imul
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +18,16 @@ import numpy as np
 from ..data.examples import Examples, epoch_batches
 from ..errors import InputError
 from ..files import load_tensors, save_tensors
-from ..model.batch import Batch, map_shares
+from ..model.batch import Batch
+from ..model.batch import in_shares as divided
 from ..model.parameters import Params, check_parameters
 from ..ops import Array
-from ..parallel import each, threads
+from ..parallel import each, rounds, threads
 from ..progress import progress
 from ..schema import checked
 from ..storage.recipe import Stage
 from ..storage.run import Run
-from .optim import BertAdam, linear_warmup
+from .optim import SLICE, BertAdam, linear_warmup
 
 __all__ = [
     "Objective",
@@ -233,14 +232,15 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
 
 
 #: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.
-SHARES = 2
+SHARES = 8
 
 
 def in_shares(objective):
     """Compute a training objective on shares of the batch, several at once, and put the results together.
 
     Every loss is a mean over the sequences of a batch, all padded to one length, so a share of b_i of b sequences adds
-    b_i/b of its loss and of its gradient.
+    b_i/b of its loss and of its gradient. Shares are added up in their order, as many at a time as there are cores: a
+    gradient is as large as the parameters, and no more of them are kept.
 
     Parameters
     ----------
@@ -254,21 +254,48 @@ def in_shares(objective):
     """
 
     def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
-        def one(share: Batch, places: Array):
-            return len(places) / len(rows), objective(params, share, rows[places])
+        shares = divided(batch, SHARES)
+        largest, workers = len(shares[0][1]), min(threads(), len(shares))
 
-        weights, parts = zip(*map_shares(one, batch, SHARES, threads()), strict=True)
-        losses, gradients, statistics = (_mean(weights, dicts) for dicts in zip(*parts, strict=True))
-        return losses, gradients, statistics
+        def one(share: tuple[Batch, Array]) -> tuple[float, tuple[dict[str, Any], ...]]:
+            part, places = share
+            return len(places) / largest, objective(params, part, rows[places])
+
+        totals: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
+        for found in rounds(one, shares, workers):
+            weights, parts = zip(*found, strict=True)
+            for total, dicts in zip(totals, zip(*parts, strict=True), strict=True):
+                _add(total, weights, dicts)
+        factor = largest / len(rows)
+        slices = [x for total in totals for array in total.values() for x in _slices(array)]
+        each(lambda x: np.multiply(x, factor, out=x), slices, workers)
+        return totals
 
     return whole
 
 
-def _mean(weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up what the shares found, name by name, in the arrays of the parts: these are nobody else's."""
-    names = list(dict.fromkeys(name for part in parts for name in part))
+def _slices(array: Array) -> list[Array]:
+    """Return views of an array's elements, so few in each that a sum over shares stays in a core's cache."""
+    flat = array.reshape(-1)
+    return [flat[start : start + SLICE] for start in range(0, flat.size, SLICE)]
 
-    def one(name: str) -> Any:
-        return reduce(iadd, (imul(part[name], w) for w, part in zip(weights, parts, strict=True) if name in part))
 
-    return dict(zip(names, each(one, names, threads()), strict=True))
+def _add(total: dict[str, Any], weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> None:
+    """Add ``Σ w_i·x_i``, name by name; the first array of a name becomes its total, for it is nobody else's."""
+    tasks: list[tuple[Any, ...]] = []
+    for name in dict.fromkeys(name for part in parts for name in part):
+        terms = [(w, np.asarray(part[name], order="C")) for w, part in zip(weights, parts, strict=True) if name in part]
+        if name not in total:
+            weight, total[name] = terms.pop(0)
+            if weight != 1:
+                total[name] *= weight
+        sums = _slices(total[name])
+        tasks += zip(sums, *([(w, x) for x in _slices(term)] for w, term in terms), strict=True)
+    each(_add_up, tasks, threads())
+
+
+def _add_up(task: tuple[Any, ...]) -> None:
+    """Shares are mostly of one size, and need no scaling."""
+    total, *terms = task
+    for w, x in terms:
+        total += x if w == 1 else w * x

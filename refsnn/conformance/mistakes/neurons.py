@@ -108,6 +108,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "fires −1 too, at u ≤ −V_th": dict(fires=lambda u, k: np.trunc(np.clip(u / (k.vth * (1 - k.tie)), -1, 1))),
     "cannot fire in the step after a spike (refractory)": dict(seen=lambda u, last, k: np.where(last.s, 0, u)),
     "cuts negative potentials to 0": dict(left=lambda u, s, last, k: np.maximum(u - k.vth * s, 0)),
+    "subtracts V_th·(1 − δ), the level, instead of V_th": dict(left=lambda u, s, last, k: u - k.vth * (1 - k.tie) * s),
+    "compares with V_th − δ instead of V_th·(1 − δ)": dict(fires=lambda u, k: u >= k.vth - k.tie),
 }
 
 #: (sentence, ``variant(current, vth, leak, u0, tie) -> spikes``) of every mistake that is known by name.
