@@ -71,11 +71,11 @@ students: $(VENV)/.installed
 
 # The notebooks for a class, without solutions; and as slides.
 exercises: $(VENV)/bin/python
-	$(BIN)/python docs/_ext/notebooks.py exercises
+	$(BIN)/python docs/_ext/site_notebooks.py exercises
 
 slides: $(VENV)/.installed-docs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check nbconvert
-	$(BIN)/python docs/_ext/notebooks.py slides docs/_build/slides
+	$(BIN)/python docs/_ext/site_notebooks.py slides docs/_build/slides
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/api/generated docs/notebooks *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

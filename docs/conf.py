@@ -7,7 +7,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
-import notebooks  # noqa: E402
+import site_notebooks  # noqa: E402
+
 from refsnn import __version__  # noqa: E402
 
 project = "refsnn"
@@ -37,7 +38,7 @@ myst_heading_slug_func = "site_parts.slug"
 nb_execution_mode = "off"
 nb_merge_streams = True
 shutil.rmtree(HERE / "notebooks", ignore_errors=True)
-notebooks.write_site(HERE / "notebooks")
+site_notebooks.write_site(HERE / "notebooks")
 
 # A page for every module, from its docstrings, whose numpydoc sections say the types.
 autosummary_generate = True

@@ -189,7 +189,7 @@ def test_every_exercise_has_a_hidden_solution(path):
 @pytest.fixture(scope="module")
 def site():
     """The script that makes copies without solutions, slides and the site's pages of them."""
-    spec = importlib.util.spec_from_file_location("site_notebooks", ROOT / "docs" / "_ext" / "notebooks.py")
+    spec = importlib.util.spec_from_file_location("site_notebooks", ROOT / "docs" / "_ext" / "site_notebooks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,7 +1,7 @@
 """What is made of the notebooks: copies without solutions, slides, a gallery, links that open them elsewhere.
 
-``python docs/_ext/notebooks.py exercises`` writes notebooks/exercises/ (`make exercises`), ``slides FOLDER`` a set of
-slides for each notebook (`make slides`).
+``python docs/_ext/site_notebooks.py exercises`` writes notebooks/exercises/ (`make exercises`), ``slides FOLDER`` a set
+of slides for each notebook (`make slides`).
 """
 
 import copy
