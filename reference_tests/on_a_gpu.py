@@ -109,7 +109,8 @@ def lines_of(run: Run, device: str, out: Path, seconds: float) -> list[str]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        why = (said.strip().splitlines() or ["it wrote no report"])[-1].replace("|", "/")
+        lines = said.strip().splitlines() or ["it wrote no report"]
+        why = next((line for line in lines if line.startswith("refsnn: ")), lines[-1]).replace("|", "/")
         return [f"| {called} | {run.suite} | {', '.join(run.dtypes)} | not run: {why:.300} | | | {took} |"]
     asked = f"v{report['version']} {run.suite}{'' if run.only == '*' else f' {run.only}'} {report['cases_hash']}"
     lines = []

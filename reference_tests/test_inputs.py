@@ -7,6 +7,7 @@ import pytest
 from conftest import SMALL, random_batch, random_parameters
 
 import refsnn
+from refsnn.distillation.training import in_shares
 from refsnn.errors import InputError
 from refsnn.model.batch import Batch
 from refsnn.model.dropout import dropout_masks
@@ -15,6 +16,7 @@ from refsnn.model.network import INPUT, Network, Population, first_position
 from refsnn.model.neurons import Neuron, fire, fire_loop
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.projections import Attention
+from refsnn.readings import inputs
 from refsnn.readings.adjoint import Solve
 from refsnn.readings.equilibrium import Search, equilibrium
 from refsnn.readings.implicit import adjoint, contraction_bound, implicit_gradient, unrolled_gradient
@@ -479,3 +481,27 @@ def test_descriptions_of_students_are_checked_when_they_are_made():
     ):
         with pytest.raises(InputError, match=said):
             spiking_bert(*arguments)
+
+
+def test_parameters_that_are_known_to_be_finite_are_not_looked_at_again(monkeypatch):
+    network, batch = spiking_bert(SMALL), random_batch(SMALL, 0)
+    params = random_parameters(SMALL, 0)
+    looked = []
+    monkeypatch.setattr(inputs, "_check_finite", lambda name, value: looked.append(name))
+    inputs.check_inputs(network, params, batch)
+    assert sorted(looked) == sorted(params)
+    known = inputs.Finite.of(params)
+    looked.clear()
+    masks = dropout_masks(network, batch, 0.5, np.random.default_rng(0))
+    inputs.check_inputs(network, known | masks, batch)
+    assert sorted(looked) == sorted(masks)
+    with pytest.raises(InputError, match="shape"):
+        inputs.check_inputs(network, known | {"embeddings.LayerNorm.bias": np.zeros(3)}, batch)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_parameter_that_is_not_finite_is_named_before_any_share_is_computed(value):
+    params = {"good": np.ones(3), "bad": np.array([1.0, value])}
+    objective = in_shares(lambda *_: pytest.fail("computed"))
+    with pytest.raises(InputError, match="the parameter bad holds NaN or infinite values"):
+        objective(params, random_batch(SMALL, 0), np.arange(2))

@@ -9,6 +9,9 @@ Shapes: B sentences of N positions, D = hidden size, h heads, T steps.
 import functools
 import os
 
+# Several processes share a GPU; each would take three quarters of its memory at once.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 import jax
 import jax.numpy as jnp
 import numpy as np

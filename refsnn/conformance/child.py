@@ -214,7 +214,14 @@ class Child:
 
 
 def main() -> None:
-    """Answer questions until there are no more."""
+    """Answer questions until there are no more, or nobody listens."""
+    try:
+        _answer()
+    except BrokenPipeError:
+        os._exit(0)  # without a traceback under the sentence of the judge, who has gone
+
+
+def _answer() -> None:
     questions, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)  # what the adapter reads is at its end, what it prints is none of our frames

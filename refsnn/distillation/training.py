@@ -24,6 +24,7 @@ from ..model.parameters import Params, check_parameters
 from ..ops import Array
 from ..parallel import each, rounds, threads
 from ..progress import progress
+from ..readings.inputs import Finite
 from ..schema import checked
 from ..storage.recipe import Stage
 from ..storage.run import Run
@@ -231,8 +232,9 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
         yield from islice(batches, max(0, first - epoch * per_epoch), None)
 
 
-#: Shares of a batch. Their number is fixed, so that what is computed does not depend on the machine's cores.
-SHARES = 8
+#: Shares of a batch at most, and tokens of a share: smaller ones would spend their time on adding up gradients. Neither
+#: depends on the machine's cores, so what is computed does not.
+SHARES, SHARE = 8, 256
 
 
 def in_shares(objective):
@@ -240,7 +242,7 @@ def in_shares(objective):
 
     Every loss is a mean over the sequences of a batch, all padded to one length, so a share of b_i of b sequences adds
     b_i/b of its loss and of its gradient. Shares are added up in their order, as many at a time as there are cores: a
-    gradient is as large as the parameters, and no more of them are kept.
+    gradient is as large as the parameters, and no more of them are kept. Parameters are checked once for all shares.
 
     Parameters
     ----------
@@ -254,12 +256,13 @@ def in_shares(objective):
     """
 
     def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
-        shares = divided(batch, SHARES)
+        shares = divided(batch, min(max(batch.input_ids.size // SHARE, 2), SHARES))
         largest, workers = len(shares[0][1]), min(threads(), len(shares))
+        known = Finite.of(params)
 
         def one(share: tuple[Batch, Array]) -> tuple[float, tuple[dict[str, Any], ...]]:
             part, places = share
-            return len(places) / largest, objective(params, part, rows[places])
+            return len(places) / largest, objective(known, part, rows[places])
 
         totals: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
         for found in rounds(one, shares, workers):

@@ -13,10 +13,39 @@ from ..model.network import INPUT, Network, Population
 from ..model.projections import FirstPosition
 from ..ops import Array
 
-__all__ = ["Layout", "check_inputs", "check_known", "checked_cotangents", "dropout_shapes", "real_array"]
+__all__ = ["Finite", "Layout", "check_inputs", "check_known", "checked_cotangents", "dropout_shapes", "real_array"]
 
 #: Shape and precision of arrays by name.
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+
+class Finite(dict[str, Array]):
+    """Parameters that are known to be finite: many readings of the same ones need not look at every number again."""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Array]) -> Finite:
+        """Look at every number.
+
+        Parameters
+        ----------
+        params : mapping
+
+        Returns
+        -------
+        params : Finite
+
+        Raises
+        ------
+        InputError
+            One is not finite.
+        """
+        for name, value in params.items():
+            _check_finite(name, value)
+        return cls(params)
+
+    def __or__(self, others: Any) -> Any:
+        """Add others, looking at these alone."""
+        return Finite({**self, **Finite.of(others)})
 
 
 def check_inputs(network: Network, params: Mapping[str, Array], batch: Batch) -> None:
@@ -43,13 +72,14 @@ def check_inputs(network: Network, params: Mapping[str, Array], batch: Batch) ->
     masks = dropout_shapes(network, batch)
     if unknown := sorted(name for name in params if str(name).endswith(".dropout") and name not in masks):
         raise InputError(f"there is a dropout mask {unknown[0]}, but the network has {', '.join(masks)}")
+    known = isinstance(params, Finite)
     for name, shape in _shapes(network).items():
         if name not in params:
             raise InputError(f"the parameters lack {name}, which the network needs; they are {len(params)} others")
-        _check_parameter(name, params[name], shape)
+        _check_parameter(name, params[name], shape, known)
     for name, shape in masks.items():
         if name in params:
-            _check_parameter(name, params[name], shape)
+            _check_parameter(name, params[name], shape, known)
 
 
 def _shapes(network: Network) -> dict[str, tuple[int | None, ...]]:
@@ -93,7 +123,7 @@ def dropout_shapes(network: Network, batch: Batch) -> dict[str, tuple[int, ...]]
     return shapes
 
 
-def _check_parameter(name: str, value: Any, shape: tuple[int | None, ...]) -> None:
+def _check_parameter(name: str, value: Any, shape: tuple[int | None, ...], known_finite: bool) -> None:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise InputError(f"the parameter {name} is of type {kind}, but an array of floating-point numbers was expected")
@@ -101,12 +131,17 @@ def _check_parameter(name: str, value: Any, shape: tuple[int | None, ...]) -> No
     if not fits:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise InputError(f"the parameter {name} has shape {value.shape}, but the network needs ({wanted})")
+    if not known_finite:
+        _check_finite(name, value)
+    if name.endswith(".threshold") and not (value.real > 0).all():
+        raise InputError(f"the parameter {name} holds {value.real.min():.4g}, but thresholds are positive numbers")
+
+
+def _check_finite(name: str, value: Array) -> None:
     if not np.isfinite(value).all():
         raise InputError(
             f"the parameter {name} holds NaN or infinite values, so nothing computed from it would be right"
         )
-    if name.endswith(".threshold") and not (value.real > 0).all():
-        raise InputError(f"the parameter {name} holds {value.real.min():.4g}, but thresholds are positive numbers")
 
 
 def check_known(what: str, names: Collection[Any], known: Collection[str]) -> None:
