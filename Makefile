@@ -7,14 +7,14 @@ BIN    := $(VENV)/bin
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-oldest slow fuzz mutants lint docs notebooks clean
+.PHONY: demo test test-oldest slow fuzz mutants lint docs notebooks exercises slides students clean
 
 demo: $(VENV)/.installed
 	$(BIN)/refsnn demo --out runs/demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/ruff check refsnn reference_tests
-	$(BIN)/ruff format --check refsnn reference_tests
+	$(BIN)/ruff check refsnn reference_tests docs
+	$(BIN)/ruff format --check refsnn reference_tests docs/figures
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -36,8 +36,8 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest -m "not slow" -p no:cacheprovider reference_tests
 
 lint: $(VENV)/.installed-test
-	$(BIN)/ruff check refsnn reference_tests
-	$(BIN)/ruff format --check refsnn reference_tests
+	$(BIN)/ruff check refsnn reference_tests docs
+	$(BIN)/ruff format --check refsnn reference_tests docs/figures
 	$(BIN)/mypy
 
 $(VENV)/bin/python:
@@ -62,6 +62,20 @@ $(VENV)/.installed-docs: $(VENV)/bin/python setup.cfg pyproject.toml
 
 notebooks: $(VENV)/.installed-test
 	$(BIN)/python reference_tests/test_notebooks.py $(NOTEBOOKS)
+
+# A student to start from: BERT-tiny on SST-2, converted, evaluated, packed with its card. Without a network:
+# make students STUDENTS='--data glue --teacher bert-tiny'
+students: $(VENV)/.installed
+	$(BIN)/refsnn reproduce --config converted --tasks sst2 --out runs/students $(STUDENTS)
+	$(BIN)/refsnn pack runs/students/sst2/seed-0 runs/students/packed --licence apache-2.0
+
+# The notebooks for a class, without solutions; and as slides.
+exercises: $(VENV)/bin/python
+	$(BIN)/python docs/_ext/site_notebooks.py exercises
+
+slides: $(VENV)/.installed-docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check nbconvert
+	$(BIN)/python docs/_ext/site_notebooks.py slides docs/_build/slides
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/api/generated docs/notebooks *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
+import site_notebooks  # noqa: E402
+
 from refsnn import __version__  # noqa: E402
 
 project = "refsnn"
@@ -36,10 +38,7 @@ myst_heading_slug_func = "site_parts.slug"
 nb_execution_mode = "off"
 nb_merge_streams = True
 shutil.rmtree(HERE / "notebooks", ignore_errors=True)
-for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
-    (HERE / "notebooks").mkdir(exist_ok=True)
-    text = path.read_text(encoding="utf-8").replace("](../docs/", "](../")
-    (HERE / "notebooks" / path.name).write_text(text, encoding="utf-8")
+site_notebooks.write_site(HERE / "notebooks")
 
 # A page for every module, from its docstrings, whose numpydoc sections say the types.
 autosummary_generate = True

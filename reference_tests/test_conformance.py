@@ -19,7 +19,7 @@ from refsnn.conformance.cases import SUITES, call, cases, eight_bits, fingerprin
 from refsnn.conformance.judge import ROUNDINGS, Exemption, Result, conform, expectation, judge, read_exemptions
 from refsnn.conformance.recognise import recognise
 from refsnn.conformance.report import RESULTS, stale, status_counts, write_html_report
-from refsnn.conformance.requirements import REQUIREMENTS
+from refsnn.conformance.requirements import PAGE, REQUIREMENTS, SITE
 from refsnn.conformance.run import mend_first
 from refsnn.errors import InputError
 from refsnn.ops.rounding import PRECISIONS
@@ -335,10 +335,20 @@ def test_page_is_whole_hides_nothing_and_greys_out_what_is_not_supported(tmp_pat
     write_html_report(tmp_path / "page.html", odd, results, [odd], {"suite": odd})
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and unescape(page).count(odd) == 5  # title, heading, warning, suite, finding
-    rows = re.findall(r'<tr( class="without")?><th scope="row">(S-\d+)</th>.*?</tr>', page, re.DOTALL)
+    rows = re.findall(r'<tr( class="without")?><th scope="row"><a [^>]*>(S-\d+)</a></th>.*?</tr>', page, re.DOTALL)
     assert rows == [("", "S-1"), ("", "S-2"), (' class="without"', "S-7")]
     assert "0.50 of the tolerance" in page and page.count("not supported") == 1
-    assert "1 of 4 cases passed" in page and not re.search(r'(href|src)="[^#]', page)
+    assert "1 of 4 cases passed" in page
+    links = re.findall(r'(?:href|src)="([^#][^"]*)"', page)  # to the site, which is there without a checkout
+    assert links == [f"{SITE}#s-{number}" for number in (2, 1, 2, 7)]
+
+
+def test_a_failure_leads_to_its_requirement_on_the_site_and_not_into_a_checkout(tmp_path):
+    message = f"too late. See {REQUIREMENTS['S-3'].link}"
+    result = Result("neurons/time", "float64", "S-3", "failed", message, 3.0, "neuron")
+    write_html_report(tmp_path / "page.html", "mine", [result], [], {})
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f'too late. <a href="{SITE}#s-3">Requirement S-3</a>' in page and PAGE not in page
 
 
 @pytest.mark.parametrize(

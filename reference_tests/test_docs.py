@@ -21,6 +21,7 @@ import pytest
 
 import refsnn
 from refsnn.commands import cli
+from refsnn.conformance.requirements import PAGE, REQUIREMENTS, SITE
 from refsnn.data.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,13 +126,59 @@ def test_python_without_prompts_is_python(page):
             compile(text, f"{page}, from line {start}", "exec")
 
 
-def test_the_readme_program_runs():
+def test_the_readme_program_prints_what_the_readme_shows():
     ((_, _, text),) = code(ROOT / "README.md", "python")
+    ((_, _, shown),) = code(ROOT / "README.md", "text")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(text, "README.md", "exec"), {})
-    errors = [float(line.split()[1]) for line in out.getvalue().splitlines()]
+    assert out.getvalue() == shown + "\n"
+    errors = [float(number) for number in re.findall(r": (0\.\d+) from equilibrium", shown)]
     assert len(errors) == 3 and errors == sorted(errors, reverse=True), "rates should tend to the equilibrium"
+
+
+def test_the_readme_fits_a_screen_or_two_and_its_numbers_are_measured_ones():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 130, "the README shows what there is; details go into docs/"
+    table = re.search(r"^\| SST-2.*?\n\n", text, re.MULTILINE | re.DOTALL)[0]
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    numbers = re.findall(r"\d+\.\d+", table)
+    assert len(numbers) > 10 and not [number for number in numbers if number not in results]
+
+
+def test_the_readme_is_cited_as_the_citation_file_says():
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    ((_, _, bibtex),) = code(ROOT / "README.md", "bibtex")
+    entries = {kind: dict(re.findall(r"(\w+) += \{+(.*?)\}+,?$", body, re.MULTILINE)) for kind, body in
+               re.findall(r"^@(\w+)\{\w+,\n(.*?)^\}$", bibtex, re.MULTILINE | re.DOTALL)}  # fmt: skip
+    paper, software = entries["inproceedings"], entries["software"]
+    for value in (*paper.values(), software["title"], software["version"]):
+        for part in re.split(r" and |--|, ", value):
+            assert part in cited, f"CITATION.cff does not have {part!r}"
+    assert software["version"] == refsnn.__version__
+    assert software["url"] in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+
+
+def test_the_neurons_of_other_libraries_fire_as_the_page_says():
+    for library in ("torch", "snntorch", "spikingjelly"):
+        pytest.importorskip(library, reason=f"a backend of the tests is missing: pip install {library}")
+    names = {}
+    for _, _, text in code(DOCS / "coming-from.md", "python"):
+        exec(compile(text, "coming-from.md", "exec"), names)
+    fired = names["spikes"]
+    assert 0.2 < fired.mean() < 0.8
+    assert (names["by_snntorch"] == fired).all() and (names["by_spikingjelly"] == fired).all()
+
+
+def test_the_program_in_eighty_lines_agrees_as_its_page_says():
+    (_, (_, _, beside), *_) = code(DOCS / "eighty-lines.md", "py")
+    names = {}
+    exec((DOCS / "examples" / "spikingbert.py").read_text(encoding="utf-8"), names)
+    ((_, _, text), *_) = code(DOCS / "eighty-lines.md", "py")
+    exec("\n".join(re.findall(r"^(?:>>>|\.\.\.) (.*)", text, re.MULTILINE)), names)
+    *lines, last = [line for line in beside.splitlines() if line and not line.startswith("from spikingbert")]
+    exec("\n".join(lines), names)
+    assert last.endswith("# True") and eval(last, names) is True
 
 
 def test_the_rust_program_agrees_with_the_golden_neurons(tmp_path):
@@ -274,6 +321,25 @@ def test_what_pages_are_searched_for_is_there():
         assert sum(len(search(page)) for page in PAGES) >= least, search.__name__
 
 
+def test_requirements_are_on_the_site_under_their_numbers():
+    documentation = re.search(
+        r"^ *Documentation = (\S+)$", (ROOT / "setup.cfg").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert SITE.startswith(f"{documentation[1]}/") and SITE.endswith(f"/{Path(PAGE).stem}.html")
+    headings = re.findall(r"^### (S-\d+) ", (ROOT / PAGE).read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == list(REQUIREMENTS)
+
+
+def test_links_to_other_places_are_addresses():
+    """By their pattern alone: no network is asked."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?:<)?([a-z]+:[^)\s>]*)", page.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/[\w.~:/?#@!$&'*+,;=%-]*)?|mailto:\S+@\S+", target), (
+                page,
+                target,
+            )
+
+
 def test_every_public_module_has_its_page():
     modules = {m.name for m in pkgutil.walk_packages(refsnn.__path__, "refsnn.") if PUBLIC.search(m.name)}
     listed = re.findall(r"^ *(refsnn\.[\w.]+)$", (DOCS / "api" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -314,7 +380,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     for folder in ("docs", "refsnn", "notebooks", "reference_tests/backends"):
         if (ROOT / folder).exists():
             shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
-    for path in OUTSIDE:
+    for path in [*OUTSIDE, ROOT / "setup.cfg"]:
         shutil.copy(path, source)
     command = [
         sys.executable,

@@ -4,6 +4,7 @@ python reference_tests/test_notebooks.py FILE …    executes notebooks in place
 """
 
 import html
+import importlib.util
 import os
 import re
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = 60  # of processor time
 
 #: A number as printed; not a digit inside of a word, nor the exponent of 10⁻³.
@@ -183,6 +185,95 @@ def test_every_exercise_has_a_hidden_solution(path):
                 "tags": cell.metadata.get("tags"),
             }
             assert "hide-cell" in cell.metadata["tags"]
+
+
+# --- What is made of them ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The script that makes copies without solutions, slides and the site's pages of them."""
+    spec = importlib.util.spec_from_file_location("site_notebooks", ROOT / "docs" / "_ext" / "site_notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@every_notebook
+def test_copy_without_solutions_is_what_the_script_makes(path, site):
+    kept = (site.EXERCISES / path.name).read_text(encoding="utf-8")
+    assert kept == site.written(site.without_solutions(site.read(path))), "make exercises"
+
+
+@every_notebook
+def test_copy_without_solutions_has_the_questions_and_no_answer(path, site):
+    whole, copy = read(path), read(site.EXERCISES / path.name)
+    assert [c.source for c in copy.cells if c.cell_type == "markdown"] == [
+        c.source for c in whole.cells if c.cell_type == "markdown"
+    ]
+    text = "\n".join(cell.source for cell in copy.cells)
+    solutions = [cell.source for cell in whole.cells if cell.source.startswith("# Solution")]
+    assert not [source for source in solutions if source in text] and "# Solution" not in text
+    empty = [cell.source for cell in copy.cells if "your solution" in cell.source]
+    assert empty == [f"# Exercise {k}: your solution" for k in range(1, len(solutions) + 1)]
+    assert not [cell for cell in copy.cells if cell.get("outputs")]
+
+
+def test_a_cell_of_a_solution_is_left_out_whatever_it_begins_with(site):
+    def cell(text, *tags):
+        return {"cell_type": "code", "source": text, "metadata": {"tags": list(tags)}, "outputs": [], "id": "x"}
+
+    notebook = {"cells": [cell("# 1"), cell("# Solution 1: 2", "hide-cell"), cell("more = 2", "hide-cell"), cell("3")]}
+    made = [site.source(c) for c in site.without_solutions(notebook)["cells"]]
+    assert [made[0], *made[2:]] == ["# 1", "# Exercise 1: your solution", "3"]
+
+
+@every_notebook
+def test_pages_of_the_site_have_a_picture_and_links(path, site):
+    assert site.picture(site.read(path)).lstrip().startswith(("<?xml", "<svg"))
+    page = site.source(site.for_the_site(path)["cells"][0])
+    for folder in ("notebooks", "notebooks/exercises"):
+        assert f"https://colab.research.google.com/github/refsnn/refsnn/blob/main/{folder}/{path.name}" in page
+        assert f"?labpath={folder.replace('/', '%2F')}%2F{path.name}" in page
+        assert (ROOT / folder / path.name).exists()
+    assert path.name in site.questions()
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("## Why\n\nOne thing. Another.", "## Why\n\nOne thing."),
+        ("**Bold start. And end.** More.", "**Bold start.**"),
+        ("$$x = 1$$\n\n* a\n* b", "$$x = 1$$\n\n* a\n* b"),
+        ("At 0.5 it is half. Rest.", "At 0.5 it is half."),
+        ("no end", "no end"),
+    ],
+)
+def test_slides_keep_first_sentences(text, short, site):
+    assert site.shortened(text) == short
+
+
+@every_notebook
+def test_slides_have_every_picture_and_the_whole_text_in_their_notes(path, site):
+    whole, made = site.read(path), site.slides(site.read(path))
+    kinds = [cell["metadata"]["slideshow"]["slide_type"] for cell in made["cells"]]
+    assert kinds[0] == "slide" and {"slide", "subslide", "notes"} <= set(kinds)
+    noted = {site.source(cell) for cell in made["cells"]}
+    assert not [cell for cell in whole["cells"] if cell["cell_type"] == "markdown" and site.source(cell) not in noted]
+    shown = [cell for cell, kind in zip(made["cells"], kinds, strict=True) if kind != "skip"]
+    drawn = [
+        cell for cell in whole["cells"] if any("image/svg+xml" in o.get("data", {}) for o in cell.get("outputs", ()))
+    ]
+    assert all(any(cell["outputs"] == there.get("outputs") for there in shown) for cell in drawn)
+
+
+@pytest.mark.slow
+def test_slides_are_built(tmp_path, site):
+    pytest.importorskip("nbconvert", reason="slides are made by nbconvert: pip install nbconvert")
+    site.write_slides(tmp_path)
+    for path in NOTEBOOKS:
+        page = (tmp_path / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert page.count("<section") > 10 and page.count("image/svg+xml") >= 2 and '<aside class="notes">' in page
 
 
 # --- Their outputs ----------------------------------------------------------------------------------------------------

@@ -144,9 +144,16 @@ def test_the_table_is_what_the_runs_found(whole):
                 values = [read_json(run / f"results-{rule}.json")["spikes"][i]["accuracy"] for run in runs]
                 (found,) = (s for s in row["spikes"] if (s["rule"], s["t"]) == (rule, t))
                 assert found["values"] == values and found["least"] == min(values)
+                gains = [read_json(run / f"results-{rule}.json")["spikes"][i]["full"]["gain"] for run in runs]
+                assert found["full_gain"] == pytest.approx(sum(gains) / 2, rel=1e-12)
     page = (whole / "report.html").read_text()
     assert page.count("report.html") == 8 and f"{GLUE['rte']:.1f}" in page
     assert "on unlabelled text once" in page
+    figure = page[page.index('<figure id="tasks"') : page.index("</figure>")]
+    words = re.findall(r"<text[^>]*>\s*([^<]*?)\s*</text>", figure)
+    assert {"SST-2", "RTE", "teacher", "rate map", "published", "spikes, inst", "spikes, running"} <= set(words)
+    (gain,) = (s["full_gain"] for s in results["tasks"][0]["spikes"] if (s["rule"], s["t"]) == ("running", 4))
+    assert f"<td>{gain:.2f}×</td>" in page
     results["recipes"]["general"]["epochs_general"] = 0
     other = " ".join(plan_page(results, whole / "elsewhere").split())
     assert "on unlabelled text once" not in other and "a spiking student was distilled from it" in other

@@ -96,7 +96,7 @@ def shown(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite real number, Python's or NumPy's; true and false are none.
+    """Whether a value is a finite real number, Python's or NumPy's; not true or false.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ REQUIREMENT = re.compile(r"\b(S-\d+)\b")
 
 
 def slug(title: str) -> str:
-    """Give a heading's anchor: as GitHub does, but for requirements ("S-7 Rate map: …") their number alone."""
+    """Make a heading's anchor: as GitHub does, but for requirements ("S-7 Rate map: …") their number alone."""
     number = REQUIREMENT.match(title)
     return number[1].lower() if number else re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
@@ -52,7 +52,8 @@ def _visitor(display: str, tag: str):
     def visit(self, node) -> None:
         tex = node.astext().replace(r"\langle", "⟨ ").replace(r"\rangle", "⟩ ")
         mathml = latex2mathml.converter.convert(tex, display=display)
-        if unknown := re.search(r"\\[a-zA-Z]+", mathml):
+        # A bare & is left of an environment, such as aligned, that it takes for one row.
+        if unknown := re.search(r"\\[a-zA-Z]+|(?<=>)&(?=<)", mathml):
             logger.warning("latex2mathml does not know %s", unknown[0], location=node)
         self.body.append(self.starttag(node, tag, "", CLASS="math notranslate nohighlight"))
         if node.get("number"):

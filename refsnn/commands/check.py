@@ -74,7 +74,10 @@ def _certify(options: Any) -> int:
     print(f"{options.record}: {record.precision.name}, rule {record.rule}\n")
     left = sum(v.undecidable for v in verdicts.values())
     undecidable = left / sum(v.decisions for v in verdicts.values())
-    said = f"{left:,} decisions ({undecidable:.2%}) could not be decided: either answer would have passed"
+    said = f"{left:,} decisions ({undecidable:.2%}) could not be decided"
+    said += ": their potential is so near the threshold that rounding alone decides, and either answer passes" * (
+        left > 0
+    )
     print(f"{verdict_table(verdicts)}\n{said}\n\n{margin_histogram(verdicts)}")
     if undecidable > options.max_undecidable:
         print(
@@ -206,7 +209,7 @@ def _judge_and_report(options: Any, child: Any, asked: Any) -> int:
     results: list[Any] = []
     interrupted = False
     total = sum(case.asked_in(dtype) for case in asked.cases for dtype in asked.dtypes or child.dtypes)
-    with progress_bar(total, "case") as update:
+    with progress_bar("conform", total, "case") as update:
         try:
             for result in run(child, asked):
                 results.append(result)
@@ -346,7 +349,7 @@ def _bench(options: Any) -> int:
     if options.cores and (options.scaling or options.plot):
         raise InputError("`cores` makes a table and no picture; leave out `plot` and `scaling`")
     if options.scaling:
-        with progress_bar(4, "round") as update:
+        with progress_bar("scaling", 4, "round") as update:
             measured = scaling(3, update)
         plot_scaling(measured, options.scaling)
         print(f"wrote {options.scaling}")
@@ -354,7 +357,7 @@ def _bench(options: Any) -> int:
     works = options.works or [name for name in WORKS if name not in LONG]
     counts = _counts(options.cores)
     outcomes = []
-    with progress_bar(len(counts) * len(works) * (options.repetitions + 1), "round") as update:
+    with progress_bar("bench", len(counts) * len(works) * (options.repetitions + 1), "round") as update:
         for count in counts:
             outcomes += measure(works, options.against, options.repetitions, update, count)
     if options.json:
@@ -381,11 +384,19 @@ COMMANDS = (
         "certify",
         "check every spike decision of a record, whoever made it",
         "Decide every spike decision of a record: consistent with the equations, within rounding, or wrong. Nothing is "
-        "simulated again. A decision is undecidable where the potential is so near the threshold that rounding alone "
-        "could decide either way. Exit status 1 if a decision is wrong.",
+        "simulated again. Exit status 1 if a decision is wrong.",
         _certify_options,
         _certify,
         "docs/certificates.md describes the file and derives the rounding bounds",
+        {
+            "decisions": "neurons times steps: whether each fired",
+            "spikes": "decisions to fire",
+            "ties": "potentials that exact arithmetic puts on the threshold",
+            "undecidable": "decisions that rounding alone could turn: no certificate can check them",
+            "by rounding": "of these, the ones that differ from ours: either answer is right",
+            "wrong": "decisions that rounding cannot explain",
+            "largest bound": "how far rounding may have moved a potential",
+        },
     ),
     Command(
         "diff",
@@ -404,6 +415,15 @@ COMMANDS = (
         _conform,
         "docs/test-your-backend.md shows how to write an adapter; "
         "example: refsnn conform mypackage.adapter --html report.html",
+        {
+            "level": "what the cases are about: neurons, operations, populations, encoders, networks, distillation",
+            "passed": "the answer is right, within the tolerance of its precision",
+            "failed": "it is not, or there is none",
+            "xfailed": "it is not, as the file --xfails says",
+            "xpassed": "it is right, though the file --xfails says otherwise: take the line out",
+            "skipped": "not asked, as the file --skips says",
+            "unsupported": "the adapter has no such function, or says that it lacks the feature; counts as not passed",
+        },
     ),
     Command(
         "golden",
@@ -421,6 +441,12 @@ COMMANDS = (
         "differs by more than the tolerance or a spike decision cannot be explained by rounding.",
         _parity_options,
         _parity,
+        columns={
+            "quantity": "a rate, loss, gradient or population's spikes of the case",
+            "absolute": "largest difference of an entry",
+            "relative": "the same, relative to the quantity's largest entry",
+            "unexplained": "in place of both, of spikes: decisions that rounding cannot explain",
+        },
     ),
     Command(
         "bench",
@@ -430,5 +456,11 @@ COMMANDS = (
         _bench_options,
         _bench,
         "docs/performance.md explains the works; example: refsnn bench simulate --against mypackage.adapter",
+        {
+            "seconds": "median of the turns",
+            "range": "fastest and slowest turn",
+            "MB": "most memory that was in use",
+            "refsnn / it": "refsnn's time and memory over the other's: below 1 refsnn is faster, or smaller",
+        },
     ),
 )

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from .._version import __version__
 from ..errors import InputError
 from ..process import prepare
 from . import check, convert, explore, train
+from .command import Command
 
 __all__ = ["main", "parser"]
 
@@ -23,13 +25,18 @@ GROUPS = {
     "train": train.COMMANDS,
     "look at a finished run": explore.COMMANDS,
     "check numbers and spikes": check.COMMANDS,
-    "convert": convert.COMMANDS,
+    "convert and publish": convert.COMMANDS,
 }
 
 #: Options that name what is written.
 OUTPUTS = ("out", "html", "json", "plot", "scaling")
 
-EPILOG = "`refsnn COMMAND --help` explains each; docs/architecture.md shows how the parts fit together."
+#: Columns of a line of help.
+WIDTH = 78
+
+EPILOG = """\
+`refsnn COMMAND --help` explains each; docs/architecture.md shows how the parts fit together.
+docs/ is in the source, and on the net: https://refsnn.readthedocs.io"""
 
 
 def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -57,11 +64,30 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         prog="refsnn", metavar="COMMAND", required=True, title="commands", help=argparse.SUPPRESS
     )
     for command in (command for found in GROUPS.values() for command in found):
-        one = commands.add_parser(command.name, description=command.description, epilog=command.epilog)
+        one = commands.add_parser(
+            command.name,
+            description=textwrap.fill(command.description, WIDTH),
+            epilog=_epilog(command),
+            formatter_class=formatter,
+        )
         one.set_defaults(run=command.run)
         if command.name in arguments:
             command.options(one)
     return top
+
+
+def _epilog(command: Command) -> str:
+    """Write what a command's help ends with: the columns of its table, where to read on, an example."""
+    wide = max(map(len, command.columns), default=0) + 4
+    columns = [
+        textwrap.fill(f"  {name:<{wide - 2}}{meaning}", WIDTH, subsequent_indent=" " * wide)
+        for name, meaning in command.columns.items()
+    ]
+    parts = [
+        *(["\n".join(["columns of the table:", *columns])] if columns else []),
+        textwrap.fill(command.epilog, WIDTH),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
@@ -41,6 +41,8 @@ class Command:
         Takes the options and returns the exit status.
     epilog : str
         What its own help says last.
+    columns : dict
+        Column of the table that it prints -> what stands there.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Any], int]
     epilog: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def add_run(parser: argparse.ArgumentParser, help: str = "folder that `refsnn distill --out` filled") -> None:
@@ -116,16 +119,19 @@ def add_corpus(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_rule(parser: argparse.ArgumentParser, note: str = "the paper's") -> None:
+def add_rule(parser: argparse.ArgumentParser, note: str = "the paper's", default: str = "inst") -> None:
     """Add the integration rule of spikes.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
     note : str
+        What is said of inst.
+    default : {"inst", "running"}
     """
+    said = f"inst, {note}" if default == "inst" else default
     parser.add_argument(
-        "--rule", choices=("inst", "running"), default="inst", help=f"integration rule (default: inst, {note})"
+        "--rule", choices=("inst", "running"), default=default, help=f"integration rule (default: {said})"
     )
 
 
@@ -201,11 +207,13 @@ def seed(text: str) -> int:
 
 
 @contextmanager
-def progress_bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
+def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], Any]]:
     """Show progress to a person who is looking; nobody else needs tqdm for it.
 
     Parameters
     ----------
+    label : str
+        What is done.
     total : int
     unit : str
 
@@ -219,5 +227,5 @@ def progress_bar(total: int, unit: str) -> Iterator[Callable[[int], Any]]:
         return
     from ..progress import progress
 
-    with progress("", unit, total, leave=False) as bar:
+    with progress(label, unit, total, leave=False) as bar:
         yield bar.update

@@ -1,11 +1,11 @@
-"""The command that converts models."""
+"""Commands that convert and pack models."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from .command import Command, add_seed
+from .command import Command, add_data, add_rule, add_run, add_samples, add_seed
 
 __all__ = ["COMMANDS"]
 
@@ -34,6 +34,29 @@ def _convert(options: Any) -> int:
     return 0
 
 
+def _pack_options(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("out", metavar="DIR", help="folder to write, empty or not there yet")
+    parser.add_argument(
+        "--licence", required=True, metavar="NAME", help="of the weights, as the hub spells it, such as apache-2.0"
+    )
+    add_data(parser, "dev")
+    add_samples(parser, 4)
+    parser.add_argument(
+        "--t-conv", type=int, default=32, metavar="T", help="timesteps that are certified (default: %(default)s)"
+    )
+    add_rule(parser, default="running")
+
+
+def _pack(options: Any) -> int:
+    from ..pages.card import pack_run
+
+    names = ("licence", "data", "columns", "samples", "t_conv", "rule")
+    pack_run(options.run_folder, options.out, **{name: getattr(options, name) for name in names})
+    print(f"wrote {options.out}; next: hf upload YOUR_NAME/YOUR_MODEL {options.out}")
+    return 0
+
+
 COMMANDS = (
     Command(
         "convert",
@@ -45,5 +68,15 @@ COMMANDS = (
         _convert,
         "docs/checkpoints.md describes the files; "
         "example: refsnn convert their_output/pytorch_model.bin runs/theirs --to refsnn --task sst2",
+    ),
+    Command(
+        "pack",
+        "a student with a model card, as a folder to publish",
+        "Write the student of an evaluated run as a folder that refsnn.load and the Hugging Face hub read: "
+        "configuration, weights, tokenizer, and a model card with what the run measured and a certificate of some "
+        "sentences' spikes.",
+        _pack_options,
+        _pack,
+        "docs/howto/publish.md shows the way to the hub; example: refsnn pack runs/sst2 packed --licence apache-2.0",
     ),
 )

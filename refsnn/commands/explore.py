@@ -260,6 +260,14 @@ COMMANDS = (
         _evaluate_options,
         _evaluate,
         "example: refsnn evaluate runs/sst2 --t-conv 16 64 128 --rule running",
+        {
+            "accuracy": "or the task's own metrics, of teacher, rate map and spikes, in percent or times 100",
+            "agrees": "share of the examples with the same class as by the rate map; of a regression the correlation",
+            "firing rate": "spikes per neuron and step",
+            "Norm#OPS": "synaptic operations of all T steps, relative to one pass of the ordinary network",
+            "energy gain": "energy of the ordinary network over that of the spiking one, by the paper's count",
+            "full gain": "the same by every operation; below 1x the spiking network costs more",
+        },
     ),
     Command(
         "predict",
@@ -281,6 +289,14 @@ COMMANDS = (
         _sweep_options,
         _sweep,
         "docs/evaluation.md shows how to read it; example: refsnn sweep runs/sst2 --over t rule u0 --samples 200",
+        {
+            "a number T": "after so many time steps",
+            "rate map": "at the equilibrium of the rates",
+            "agrees": "share of the examples with the same answer as by the rate map of the same constants",
+            "level": "early stopping: how sure an answer must be",
+            "mean T": "time steps that the examples then take on average",
+            "fixed T": "the metric if all examples were stopped at the same T, with that mean",
+        },
     ),
     Command(
         "inspect",
@@ -308,5 +324,11 @@ COMMANDS = (
         _solvers_options,
         _solvers,
         "example: refsnn solvers runs/feedback",
+        {
+            "products": "with the transposed derivative of a sweep: what a solve costs",
+            "seconds": "of the solve",
+            "true residual": "of the equation that is meant, computed anew, relative to its right side",
+            "gradient error": "against a dense solve, or against GMRES at 1e-13",
+        },
     ),
 )

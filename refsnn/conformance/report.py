@@ -247,7 +247,11 @@ def write_html_report(
             for level, counts in status_counts(results).items()
             if any(counts.values())
         ],
-        failures=[r for r in results if r.status in ("failed", "xfailed", "xpassed")],
+        failures=[
+            (r, REQUIREMENTS[r.requirement], r.message.removesuffix(f"See {REQUIREMENTS[r.requirement].link}").rstrip())
+            for r in results
+            if r.status in ("failed", "xfailed", "xpassed")
+        ],
         requirements=requirements,
     )
     write_text(path, page)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PAGE", "REQUIREMENTS", "Requirement"]
+__all__ = ["PAGE", "REQUIREMENTS", "SITE", "Requirement"]
 
 PAGE = "docs/specification.md"
+
+#: The same page on the site, for whoever has no checkout.
+SITE = "https://refsnn.readthedocs.io/en/latest/specification.html"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Requirement:
     def link(self) -> str:
         """Where its text is."""
         return f"{PAGE}#{self.id.lower()}"
+
+    @property
+    def site(self) -> str:
+        """Where its text is on the site."""
+        return f"{SITE}#{self.id.lower()}"
 
 
 _TEXTS = [

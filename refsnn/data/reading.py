@@ -74,7 +74,7 @@ def read_task(data: str | os.PathLike, task: Task, split: str, columns: Mapping[
 
 
 def checked_text(where: str, name: str, text: Any) -> str:
-    """Return a text that was read, or say that it is none."""
+    """Return a text that was read, or say that it is no text."""
     if not isinstance(text, str):
         raise InputError(f"{where}: {name} is {shown(text)}, but text was expected")
     try:

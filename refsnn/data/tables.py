@@ -133,7 +133,7 @@ def _text(path: Path, kind: str) -> Iterator[TextIO]:
 
 
 def _delimited_rows(path: Path, unit: str, **dialect: Any) -> Rows:
-    """Rows of a TSV or CSV file. TSV's are counted by lines, for there a row is one; blank lines are none."""
+    """Rows of a TSV or CSV file. TSV's are counted by lines, for there a row is one; blank lines are skipped."""
     header: list[str] = []
     number, blank = 0, False
     with _text(path, kind_of(path)) as file, _long_fields():

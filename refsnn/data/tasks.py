@@ -50,7 +50,7 @@ class Task:
     parts : mapping
         Ending of the dev and test splits' names -> ending of the submission's name.
     scale : (float, float) or None
-        Least and greatest score of a regression; any number where None.
+        Lowest and highest score of a regression; any number where None.
     """
 
     folder: str

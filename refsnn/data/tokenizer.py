@@ -142,7 +142,7 @@ def _content(token: Any) -> Any:
 
 
 def _from_vocabulary(tokenizers: Any, path: Path, settings: Mapping[str, Any]) -> Any:
-    """Make BERT's tokenizer: line i of the vocabulary is the token i; empty lines at the end are none."""
+    """Make BERT's tokenizer: line i of the vocabulary is the token i; empty lines at the end are skipped."""
     tokens = read_text(path).split("\n")
     while tokens and not tokens[-1].strip():
         tokens.pop()

@@ -55,7 +55,7 @@ def clipped(gradient: Array, max_norm: float) -> Array:
     Returns
     -------
     gradient : array
-        The same array where it was short enough.
+        The same array if it is short enough.
 
     Examples
     --------

@@ -535,7 +535,7 @@ def _answers(
     examples: Examples,
     stage: str,
 ) -> Callable[[Array], Loss]:
-    """Give, for the rows of a batch, the loss of their class scores: against soft labels or the truth.
+    """Compute, for the rows of a batch, the loss of their class scores: against soft labels or the truth.
 
     The teacher does not change any more: its soft labels are computed once, not once an epoch.
     """

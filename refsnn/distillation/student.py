@@ -305,7 +305,7 @@ def internal_gradients(
     attention_weight : float
         Weight of the attention loss in the sum.
     loss : callable, optional
-        A loss of the class scores to be added, as of `prediction_gradients`.
+        A loss of the class scores to be added, as `prediction_gradients` takes it.
 
     Returns
     -------

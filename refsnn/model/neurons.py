@@ -159,7 +159,7 @@ def fire(current: Array, neuron: Neuron, charge: Array | None = None) -> tuple[A
     Raises
     ------
     InputError
-        `current` or `charge` are not real numbers, or the potentials they lead to are none.
+        `current` or `charge` are not real numbers, or the potentials that they lead to are not.
 
     Examples
     --------

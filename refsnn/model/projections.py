@@ -403,7 +403,7 @@ class AddNorm:
 
 @dataclass(frozen=True)
 class Gelu:
-    """Intermediate population: ``I = GELU(W a + b)``, exact form; with `threshold`, as of `Attention`, I/θ."""
+    """Intermediate population: ``I = GELU(W a + b)``, exact form; with `threshold`, as `Attention` has it, I/θ."""
 
     name: str
     threshold: str | None = None

@@ -223,7 +223,7 @@ def _precision(given: Precision | str) -> Precision:
 
 
 def _train(what: str, spikes: Any, signed: bool) -> Array:
-    """Return spikes as float64, or say that they are none."""
+    """Return spikes as float64, or say that they are no spikes."""
     try:
         train = np.asarray(spikes)
     except ValueError:  # rows of different lengths

@@ -218,7 +218,7 @@ def within_spectral_norm(matrix: Array, bound: float) -> Array:
     Returns
     -------
     matrix : (n, m) array
-        The nearest such matrix; the same array where it was within already.
+        The nearest such matrix; the same array if it is within already.
 
     Examples
     --------

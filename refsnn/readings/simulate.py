@@ -398,7 +398,7 @@ def simulate(
     keep : sequence of str, optional
         The populations whose rates are wanted; all by default.
     threads : int
-        Sequences do not interact, so some of them at a time are taken through all timesteps, by each thread others.
+        Sequences do not interact, so each thread takes its own share of them through all timesteps.
         The matrix products should then have one thread each (``OPENBLAS_NUM_THREADS=1``). More than two threads
         become processes where there is much to do (`refsnn.workers.each_process`). What is computed does not depend on
         their number.

@@ -63,7 +63,7 @@ def time_left(states: Sequence[tuple[str, float, float, float]]) -> tuple[float,
     seconds : float
         Of all that is left and of a kind that was measured, or of one much like it.
     unknown : list of str
-        Other kinds of stage that are left.
+        Kinds of the stages that are left besides, one for each.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def time_left(states: Sequence[tuple[str, float, float, float]]) -> tuple[float,
         known = [rates[other] for other in (kind, *ALIKE.get(kind, ())) if other in rates]
         if known:
             seconds += work * (1 - fraction) * known[0]
-        elif fraction < 1 and kind not in unknown:
+        elif fraction < 1:
             unknown.append(kind)
     return seconds, unknown
 
@@ -160,7 +160,11 @@ class Progress:
         self._note(entry | {"steps": step.steps, "work": step.work}, seconds, unknown)
 
     def _note(self, entry: dict[str, Any], seconds: float, unknown: list[str]) -> None:
-        entry |= {"seconds_left": round(seconds, 1), "unknown": unknown, "at": round(time.time(), 1)}
+        entry |= {
+            "seconds_left": round(seconds, 1),
+            "unknown": list(dict.fromkeys(unknown)),
+            "at": round(time.time(), 1),
+        }
         with open(self.log, "a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
 
@@ -187,5 +191,10 @@ class Progress:
 
 
 def _left(seconds: float, unknown: Sequence[str]) -> str:
-    left = f"about {duration(seconds)} left" if seconds else "time left not known yet"
-    return f"{left}, not counting {', '.join(unknown)}: not measured yet" if unknown and seconds else left
+    """Say what is left; where stages of some kinds have never run here, that it is more."""
+    if not seconds:
+        return "time left not known yet"
+    if not unknown:
+        return f"about {duration(seconds)} left"
+    stages = f"{len(unknown)} stage{'s' * (len(unknown) > 1)} not timed yet"
+    return f"at least {duration(seconds)} left; {stages} ({', '.join(dict.fromkeys(unknown))})"

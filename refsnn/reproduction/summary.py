@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.metrics import defined, metric_name, spread
 from ..data.tasks import TASKS
 from ..errors import InputError
 from ..evaluation.published import GLUE
-from ..pages.document import render
-from ..pages.words import times
+from ..pages.document import drawings, render
+from ..pages.figures.accuracy import Curve, Panel, lines_figure
+from ..pages.words import metric_sign, times
 from ..readings.simulate import Rule
 from ..storage.recipe import Recipe
 from ..storage.run import Run, versions
 from .plan import Plan
 from .progress import duration
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "summarise",
@@ -37,8 +42,8 @@ def summarise(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
     Returns
     -------
     results : dict
-        Under ``"tasks"``, of each task its first GLUE metric for the teacher, the rate map and the spikes: mean, least
-        and greatest over the seeds, and all values, as fractions; and the published figure, None where there is none.
+        Under ``"tasks"``, of each task its first GLUE metric for the teacher, the rate map and the spikes: mean, lowest
+        and highest over the seeds, and all values, as fractions; and the published figure, None where there is none.
     """
     tasks = []
     for name in plan.tasks:
@@ -53,6 +58,7 @@ def summarise(plan: Plan, out: Path, made: bool = False) -> dict[str, Any]:
                 **_over_seeds([run["spikes"][i]["metrics"][metric] for run in runs]),
                 "firing_rate": spread([run["spikes"][i]["firing_rate"] for run in runs]).mean,
                 "energy_gain": defined(spread([run["spikes"][i]["energy_gain"] for run in runs]).mean),
+                "full_gain": defined(spread([run["spikes"][i]["full"]["gain"] for run in runs]).mean),
             }
             for rule, runs in found.items()
             for i, row in enumerate(runs[0]["spikes"])
@@ -173,6 +179,28 @@ def _of_seeds(results: Mapping[str, Any]) -> str:
     return ": mean (min–max) over the seeds" if len(results["tasks"][0]["seeds"]) > 1 else ""
 
 
+def _figure(results: Mapping[str, Any]) -> Figure:
+    """Draw every task's metric against T, three tasks side by side."""
+
+    def hundred(value: float | None) -> float:
+        return nan if value is None else 100 * value
+
+    panels = []
+    for row in results["tasks"]:
+        curves = []
+        for rule in dict.fromkeys(spikes["rule"] for spikes in row["spikes"]):
+            found = [spikes for spikes in row["spikes"] if spikes["rule"] == rule]
+            mean, low, high = ([hundred(spikes[key]) for spikes in found] for key in ("mean", "least", "greatest"))
+            shaded = (low, high) if len(row["seeds"]) > 1 else (None, None)
+            curves.append(Curve(f"spikes, {rule}", [spikes["t"] for spikes in found], mean, *shaded))
+        levels = {"teacher": hundred(row["teacher"]["mean"]), "rate map": hundred(row["rate"]["mean"])}
+        if row["published"] is not None:
+            levels["published"] = row["published"]
+        name = f"{metric_name(row['metric'])} ({metric_sign(row['metric'])})"
+        panels.append(Panel(row["name"], name, curves, levels))
+    return lines_figure(panels, "time steps T", columns=3)
+
+
 def plan_page(results: Mapping[str, Any], out: Path) -> str:
     """Compose the page of a plan; it links to the pages of those runs that have one in the folder."""
     tasks = results["tasks"]
@@ -189,14 +217,16 @@ def plan_page(results: Mapping[str, Any], out: Path) -> str:
         plan=Path(results["plan"]).name,
         general=results["recipes"]["general"].get("epochs_general") != 0,
         head=_head(results),
-        rows=[(line[:-2], seeds[line[0]], line[-1]) for line in _rows(results, "{} ({})")],
+        rows=[(line[:-2], seeds[line[0]], line[-1].replace(" ", "\u202f")) for line in _rows(results, "{} ({})")],
         note=NOTE.format(seeds=_of_seeds(results), general=duration(results["general_seconds"])),
         published=_is_published(results),
+        drawn=drawings({"tasks": lambda: _figure(results)}),
         energy=[
             [
                 f"{row['name']}, T = {spikes['t']}, {spikes['rule']}",
                 f"{spikes['firing_rate']:.3f}",
                 times(spikes["energy_gain"]),
+                times(spikes["full_gain"]),
             ]
             for row in tasks
             for spikes in row["spikes"]

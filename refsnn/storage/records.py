@@ -37,7 +37,7 @@ __all__ = [
     "write_record",
 ]
 
-#: Elements of the widest population that a block of timesteps may hold; some twenty arrays of that size are alive.
+#: Elements of the widest population that a block of timesteps may hold; about twenty arrays of that size are alive.
 BLOCK_ELEMENTS = 1 << 20
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import ceil, sqrt
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,8 +102,8 @@ class Panel(NamedTuple):
     levels: Mapping[str, float] = MappingProxyType({})
 
 
-def lines_figure(panels: Sequence[Panel], xlabel: str, in_time: bool = True) -> Figure:
-    """Draw numbers that depend on one other, in panels side by side that share it.
+def lines_figure(panels: Sequence[Panel], xlabel: str, in_time: bool = True, columns: int | None = None) -> Figure:
+    """Draw numbers that depend on one other, in panels that share it.
 
     Parameters
     ----------
@@ -111,6 +111,8 @@ def lines_figure(panels: Sequence[Panel], xlabel: str, in_time: bool = True) -> 
     xlabel : str
     in_time : bool
         Whether x is a number of steps, on a logarithmic axis.
+    columns : int, optional
+        Panels side by side; all of them by default.
 
     Returns
     -------
@@ -125,8 +127,13 @@ def lines_figure(panels: Sequence[Panel], xlabel: str, in_time: bool = True) -> 
     }
     levels = dict.fromkeys(name for panel in panels for name in panel.levels)
     dashes: dict[str, Any] = dict(zip(levels, ("-", (0, (5, 3)), (0, (1, 2)), "-."), strict=False))
-    figure = new_figure(3.9 + 0.22 * (len(names) + len(levels) > 4))
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+    columns = min(columns or len(panels), len(panels))
+    rows = ceil(len(panels) / columns)
+    figure = new_figure((3.9 if rows == 1 else 3.1 * rows + 0.3) + 0.22 * (len(names) + len(levels) > 4))
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for empty in places[len(panels) :]:
+        empty.remove()
+    for axes, panel in zip(places, panels, strict=False):
         for name, height in panel.levels.items():
             axes.axhline(height, color=COLOUR["black"], lw=1.3, ls=dashes.get(name, ":"), label=name)
         for label, x, y, low, high in panel.curves:
