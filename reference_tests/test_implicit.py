@@ -14,6 +14,7 @@ from refsnn.model.families import spiking_bert
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.shapes import BertConfig
+from refsnn.ops.dense import LinearPullback
 from refsnn.readings.adjoint import SOLVERS, Solve, solve_adjoint, spectral_radius
 from refsnn.readings.equilibrium import Search, _residual, equilibrium
 from refsnn.readings.implicit import (
@@ -591,3 +592,23 @@ def test_what_remains_for_leaky_neurons_is_the_potential_left_over(leak):
         assert error.mean() == pytest.approx(
             -(1 - leak) / (1 - leak**t_conv) / 2, rel=0.25
         )  # it does not go away with T
+
+
+def test_products_of_the_adjoint_compute_no_gradient_of_parameters(monkeypatch):
+    """Weights' gradients are half of a pullback: they are computed once, after the solve."""
+    network = spiking_bert(SMALL, feedback=True)
+    params, batch = random_parameters(SMALL, 3, feedback=True), random_batch(SMALL, 4)
+    params["feedback.weight"] *= 0.1
+    found = equilibrium(network, params, batch)
+    g = {"encoder.1.output": np.random.default_rng(0).normal(size=found.rates["encoder.1.output"].shape)}
+    wanted, whole = adjoint(found.linearisation, g)[1], LinearPullback.parameters
+    counted = []
+    monkeypatch.setattr(LinearPullback, "parameters", lambda self, dy: counted.append(1) or whole(self, dy))
+    _, dparams, solution = adjoint(found.linearisation, g)
+    assert solution.evaluations > 3 and len(counted) == 2 * 6 + 1  # every linear map of two encoders, and the feedback
+    assert all(np.array_equal(dparams[name], value) for name, value in wanted.items())
+    lambda_, fed, nothing = found.linearisation.substitute(g, parameters=False)
+    again = found.linearisation.substitute(g)
+    assert not nothing and again[2].keys() <= dparams.keys()
+    assert all(np.array_equal(lambda_[name], value) for name, value in again[0].items())
+    assert all(np.array_equal(fed[name], value) for name, value in again[1].items())

@@ -116,7 +116,7 @@ def _parameters(direct: Direct, given: Mapping[str, Array]) -> tuple[dict[str, A
         dreads, own = pull(given[population.name])
         for read, dread in zip(population.reads, dreads, strict=True):
             if read == INPUT:
-                own = own | direct.linearisation.drive_pullback(dread)
+                own = {**own, **direct.linearisation.drive_pullback(dread)}
         for name, gradient in own.items():
             accumulate(gradients, name, gradient)
             owners[name] = population.name

@@ -112,7 +112,7 @@ def compare_solvers(
     g = {last: dlast}
 
     def transpose(w: dict[str, Array]) -> dict[str, Array]:
-        returned = found.linearisation.substitute(w)[1]
+        returned = found.linearisation.substitute(w, parameters=False)[1]
         return {name: returned[name] for name in w}
 
     unknowns = sum(found.rates[name].size for name in network.fed_back)

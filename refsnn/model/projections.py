@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ Widths = tuple[int, ...]
 Arriving = tuple[float | None, ...]
 
 #: What a projection's pullback returns: the cotangents of what it read, in order, and of its parameters, by name.
-Cotangents = tuple[tuple[Array, ...], Params]
+Cotangents = tuple[tuple[Array, ...], Mapping[str, Array]]
 Pullback = Callable[[Array], Cotangents]
 
 #: Parameter name -> shape; None is a length that the network leaves open.
@@ -47,6 +48,26 @@ Operations = list[tuple[str, str, float]]
 
 #: Names of the embeddings' five parameters.
 EMBEDDINGS = tuple(embedding_shapes(BertConfig()))
+
+
+class Later(Mapping[str, Array]):
+    """Cotangents of parameters, computed when somebody looks at them: half of a pullback, and a product needs none."""
+
+    def __init__(self, compute: Callable[[], Mapping[str, Array]]) -> None:
+        self._compute = compute
+
+    @cached_property
+    def _found(self) -> Mapping[str, Array]:
+        return self._compute()
+
+    def __getitem__(self, name: str) -> Array:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 class Projection(Protocol):
@@ -181,8 +202,7 @@ class Drive:
         y, pullback = ops.linear(reads[1], params[weight])
 
         def drive_pullback(dy: Array) -> Cotangents:
-            da, dweight = pullback(dy)
-            return (dy, da), {weight: dweight}
+            return (dy, pullback.reads(dy)), Later(lambda: {weight: pullback.parameters(dy)[0]})
 
         return reads[0] + y, drive_pullback
 
@@ -215,11 +235,11 @@ class Linear:
     linear: ClassVar[tuple[bool, ...]] = (True,)
 
     def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
-        y, pullback = ops.linear(reads[0], params[f"{self.name}.weight"], params[f"{self.name}.bias"])
+        names = f"{self.name}.weight", f"{self.name}.bias"
+        y, pullback = ops.linear(reads[0], *(params[name] for name in names))
 
         def linear_pullback(dy: Array) -> Cotangents:
-            da, dweight, dbias = pullback(dy)
-            return (da,), {f"{self.name}.weight": dweight, f"{self.name}.bias": dbias}
+            return (pullback.reads(dy),), Later(lambda: dict(zip(names, pullback.parameters(dy), strict=True)))
 
         return y, linear_pullback
 
@@ -264,14 +284,13 @@ class Attention:
         ``pullback(dscores)`` returns the same cotangents as the projection's own.
         """
         h, key, value = reads
-        weight, bias = f"{self.query}.weight", f"{self.query}.bias"
-        query, query_pullback = ops.linear(h, params[weight], params[bias])
+        query, query_pullback = Linear(self.query)(params, (h,), mask)
         scores, scores_pullback = ops.attention_scores(query, key, self.heads, mask)  # (..., B, heads, N, N)
 
         def pullback(dscores: Array) -> Cotangents:
             dquery, dkey = scores_pullback(dscores)
-            dh, dweight, dbias = query_pullback(dquery)
-            return (dh, dkey, np.zeros_like(value)), {weight: dweight, bias: dbias}
+            (dh,), dparams = query_pullback(dquery)
+            return (dh, dkey, np.zeros_like(value)), dparams
 
         return scores, pullback
 
@@ -286,7 +305,7 @@ class Attention:
             (dmixed,), dthreshold = threshold_pullback(dy)
             dweights, dvalue = mix_pullback(dmixed)
             (dh, dkey, _), dparams = scores_pullback(softmax_pullback(dropout_pullback(dweights)))
-            return (dh, dkey, dvalue), dparams | dthreshold
+            return (dh, dkey, dvalue), Later(lambda: {**dparams, **dthreshold})
 
         return y, pullback
 
@@ -360,7 +379,7 @@ class AddNorm:
             dsum, dgamma, dbeta = norm_pullback(dy)
             (da,), dparams = linear_pullback(dropout_pullback(dsum))
             (dresidual,), dsynapses = residual_pullback(dsum)
-            return (da, dresidual), {**dparams, **dsynapses, gamma: dgamma, beta: dbeta}
+            return (da, dresidual), Later(lambda: {**dparams, **dsynapses, gamma: dgamma, beta: dbeta})
 
         return y, pullback
 
@@ -418,7 +437,7 @@ class Gelu:
         def pullback(dy: Array) -> Cotangents:
             (dactivity,), dthreshold = threshold_pullback(dy)
             dreads, dparams = linear_pullback(gelu_pullback(dactivity))
-            return dreads, dparams | dthreshold
+            return dreads, Later(lambda: {**dparams, **dthreshold})
 
         return y, pullback
 

@@ -79,13 +79,15 @@ def adjoint(
 
 def _fed_back(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Params, Solution]:
     """Solve for what returns through the feedback alone."""
-    lambda_, fed, dparams = linearisation.substitute(g)
+    lambda_, fed, dparams = linearisation.substitute(g, parameters=not linearisation.fed_back)
+    if linearisation.fed_back and not fed:
+        dparams = linearisation.substitute(g)[2]  # of what nobody feeds back after all
     if not fed:
         samples = count_samples(g)
         return lambda_, dparams, Solution({}, np.zeros(samples), [0.0], 1, True, "back substitution")
 
     def transpose(w: Rates) -> Rates:
-        returned = linearisation.substitute(w)[1]
+        returned = linearisation.substitute(w, parameters=False)[1]
         return {name: returned[name] for name in w}
 
     solution = solve_adjoint(transpose, fed, solve)

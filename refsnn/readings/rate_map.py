@@ -36,7 +36,7 @@ __all__ = [
 Rates = dict[str, Array]
 
 #: A projection's pullback followed by the neuron's: cotangent of a rate -> cotangents of what was read, of parameters.
-LocalPullback = Callable[[Array], tuple[tuple[Array, ...], Params]]
+LocalPullback = Callable[[Array], tuple[tuple[Array, ...], Mapping[str, Array]]]
 
 
 def activity(
@@ -116,13 +116,15 @@ class Linearisation:
                     total[name] = total[name] + dread
         return total
 
-    def substitute(self, g: Mapping[str, Array]) -> tuple[Rates, Rates, Params]:
+    def substitute(self, g: Mapping[str, Array], parameters: bool = True) -> tuple[Rates, Rates, Params]:
         """Back substitution ``λ = (I − Lᵀ)⁻¹ g``, that is back-propagation through one sweep.
 
         Parameters
         ----------
         g : mapping
             Cotangents of any of the rates.
+        parameters : bool
+            Whether to compute ``dparams``, which cost half of it.
 
         Returns
         -------
@@ -131,7 +133,7 @@ class Linearisation:
         fed : dict
             ``Uᵀ λ``: cotangents of the rates that were fed back.
         dparams : dict
-            ``(∂F/∂θ)ᵀ λ``.
+            ``(∂F/∂θ)ᵀ λ``; empty without `parameters`.
         """
         cotangents = dict(g)
         adjoint: Rates = {}
@@ -146,9 +148,10 @@ class Linearisation:
             dreads, dlocal = pull(adjoint[population.name])
             for name, dread in zip(population.reads, dreads, strict=True):
                 accumulate(fed if name in done else cotangents, name, dread)
-            for name, gradient in dlocal.items():
-                accumulate(dparams, name, gradient)
-        if INPUT in cotangents:
+            if parameters:
+                for name, gradient in dlocal.items():
+                    accumulate(dparams, name, gradient)
+        if parameters and INPUT in cotangents:
             dparams |= self.drive_pullback(cotangents[INPUT])
         return adjoint, fed, dparams
 
