@@ -442,7 +442,8 @@ def test_results_are_of_a_schema_and_a_badge_counts_them(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert status == 1 and report["backend"] == "my backend 0.1"
     assert any("put your neurons here" in r["message"] for r in report["results"])
-    jsonschema.validate(report, RESULTS)
+    for suite in SUITES:
+        jsonschema.validate(report | {"suite": suite}, RESULTS)
     for change in ({"schema": "x"}, {"cases": "1"}, {"results": [{}]}, {"surplus": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(report | change, RESULTS)

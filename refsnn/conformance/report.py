@@ -12,6 +12,7 @@ from typing import Any
 from .._version import __version__
 from ..files import write_json, write_text
 from ..pages.document import render
+from .cases import SUITES
 from .judge import Exemption, Result
 from .requirements import REQUIREMENTS
 
@@ -38,7 +39,7 @@ RESULTS: dict[str, Any] = {
         "schema": {"const": "refsnn.conformance/1"},
         "backend": {"type": "string"},
         "refsnn": {"type": "string"},
-        "suite": {"enum": ["tiny", "base", "odd"]},
+        "suite": {"enum": list(SUITES)},
         "version": {"type": "integer", "minimum": 1},
         "seed": {"type": ["integer", "string"], "description": "one seed, or a range such as 0-9"},
         "cases_hash": {"type": "string", "description": "the same where the same was asked"},
