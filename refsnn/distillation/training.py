@@ -238,9 +238,9 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
         yield from islice(batches, max(0, first - epoch * per_epoch), None)
 
 
-#: Shares of a batch at most, and tokens of a share: smaller ones would spend their time on adding up gradients. Neither
-#: depends on the machine's cores, so what is computed does not.
-SHARES, SHARE = 8, 256
+#: Shares of a batch at most, and tokens of a share: smaller ones would spend their time on gradients as large as the
+#: vocabulary. Neither depends on the machine's cores, so what is computed does not.
+SHARES, SHARE = 8, 512
 
 
 def in_shares(objective):
