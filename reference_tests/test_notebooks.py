@@ -209,7 +209,7 @@ def test_copy_without_solutions_is_what_the_script_makes(path, site):
 def test_copy_without_solutions_has_the_questions_and_no_answer(path, site):
     whole, copy = read(path), read(site.EXERCISES / path.name)
     assert [c.source for c in copy.cells if c.cell_type == "markdown"] == [
-        c.source for c in whole.cells if c.cell_type == "markdown"
+        c.source.replace("](../docs/", "](../../docs/") for c in whole.cells if c.cell_type == "markdown"
     ]
     text = "\n".join(cell.source for cell in copy.cells)
     solutions = [cell.source for cell in whole.cells if cell.source.startswith("# Solution")]
@@ -259,12 +259,23 @@ def test_slides_have_every_picture_and_the_whole_text_in_their_notes(path, site)
     kinds = [cell["metadata"]["slideshow"]["slide_type"] for cell in made["cells"]]
     assert kinds[0] == "slide" and {"slide", "subslide", "notes"} <= set(kinds)
     noted = {site.source(cell) for cell in made["cells"]}
-    assert not [cell for cell in whole["cells"] if cell["cell_type"] == "markdown" and site.source(cell) not in noted]
+    texts = [site.embedded(site.source(cell)) for cell in whole["cells"] if cell["cell_type"] == "markdown"]
+    assert not [text for text in texts if text not in noted]
+    assert not [text for text in noted if site.DOCUMENTS in text and ".svg)" in text]  # a page of slides is one file
     shown = [cell for cell, kind in zip(made["cells"], kinds, strict=True) if kind != "skip"]
     drawn = [
         cell for cell in whole["cells"] if any("image/svg+xml" in o.get("data", {}) for o in cell.get("outputs", ()))
     ]
     assert all(any(cell["outputs"] == there.get("outputs") for there in shown) for cell in drawn)
+
+
+def test_pictures_of_the_documents_are_found_from_everywhere(site):
+    path = next(path for path in NOTEBOOKS if "../docs/_static/architecture.svg" in site.written(site.read(path)))
+    copy, page = site.without_solutions(site.read(path)), site.for_the_site(path)
+    for text, folder in ((site.written(copy), site.EXERCISES), (site.written(page), ROOT / "docs" / "notebooks")):
+        (found,) = re.findall(r"\]\(([^)]*architecture\.svg)\)", text)
+        assert (folder / found).resolve() == ROOT / "docs" / "_static" / "architecture.svg"
+    assert "](data:image/svg+xml;base64,PHN2Z" in site.written(site.slides(site.read(path)))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
 of slides for each notebook (`make slides`).
 """
 
+import base64
 import copy
 import json
 import re
@@ -15,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXERCISES = ROOT / "notebooks" / "exercises"
 
+#: How a notebook's text leads to documents and their pictures.
+DOCUMENTS = "](../docs/"
 #: Marks the cell whose picture stands for its notebook.
 PICTURE = "thumbnail"
 
@@ -80,6 +83,8 @@ def without_solutions(notebook: dict) -> dict:
             continue
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"], cell["metadata"] = [], None, {}
+        else:
+            cell["source"] = _lines(source(cell).replace(DOCUMENTS, "](../../docs/"))
         cells.append(cell)
     cells.insert(1, _code(INSTALL.format(repository()).rstrip("\n")))
     for number, cell in enumerate(cells, 1):
@@ -119,7 +124,7 @@ def for_the_site(path: Path) -> dict:
     notebook["cells"][0]["source"] = _lines(f"{heading}\n\n{bar}\n{rest}")
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = _lines(source(cell).replace("](../docs/", "](../"))
+            cell["source"] = _lines(source(cell).replace(DOCUMENTS, "](../"))
     return notebook
 
 
@@ -143,12 +148,22 @@ def shortened(text: str) -> str:
     """Shorten a text for a slide: headings, formulas, lists, code and tables, and the first sentence of a paragraph."""
     parts = []
     for part in re.split(r"\n\s*\n", text.strip()):
-        if re.match(r"#|\$\$|\* |- |\d+\. |```|\||    ", part):
+        if re.match(r"#|!\[|\$\$|\* |- |\d+\. |```|\||    ", part):
             parts.append(part)
         else:
             sentence = re.match(r".*?[.?!:](?=\**(?:\s|$))", part, re.DOTALL)
             parts.append(sentence[0] + "**" * (sentence[0].count("**") % 2) if sentence else part)
     return "\n\n".join(parts)
+
+
+def embedded(text: str) -> str:
+    """Put the documents' pictures into the text itself: slides are one file."""
+
+    def data(found: re.Match) -> str:
+        drawn = (ROOT / "docs" / found[1]).read_bytes()
+        return f"](data:image/svg+xml;base64,{base64.b64encode(drawn).decode()})"
+
+    return re.sub(re.escape(DOCUMENTS) + r"([^)]*\.svg)\)", data, text)
 
 
 def slides(notebook: dict) -> dict:
@@ -157,7 +172,8 @@ def slides(notebook: dict) -> dict:
     cells = []
     for cell in made["cells"]:
         if cell["cell_type"] == "markdown":
-            text = source(cell)
+            text = embedded(source(cell))
+            cell["source"] = _lines(text)
             kind = "slide" if text.startswith("#") else "subslide"
             short = shortened(text)
             cells.append({**cell, "source": _lines(short), "metadata": _slide(kind)})
