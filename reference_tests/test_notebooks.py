@@ -244,6 +244,7 @@ def test_pages_of_the_site_have_a_picture_and_links(path, site):
     [
         ("## Why\n\nOne thing. Another.", "## Why\n\nOne thing."),
         ("**Bold start. And end.** More.", "**Bold start.**"),
+        ("**In the paper.** Equation 3. And more.", "**In the paper.** Equation 3."),
         ("$$x = 1$$\n\n* a\n* b", "$$x = 1$$\n\n* a\n* b"),
         ("At 0.5 it is half. Rest.", "At 0.5 it is half."),
         ("no end", "no end"),

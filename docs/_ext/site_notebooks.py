@@ -145,14 +145,19 @@ def gallery(folder: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Shorten a text for a slide: headings, formulas, lists, code and tables, and the first sentence of a paragraph."""
+    """Shorten a text for a slide: headings, formulas, lists, code and tables, and the first sentence of a paragraph.
+
+    A label in bold, such as **In the paper.**, is no sentence: the one after it stays, too.
+    """
     parts = []
     for part in re.split(r"\n\s*\n", text.strip()):
         if re.match(r"#|!\[|\$\$|\* |- |\d+\. |```|\||    ", part):
             parts.append(part)
         else:
-            sentence = re.match(r".*?[.?!:](?=\**(?:\s|$))", part, re.DOTALL)
-            parts.append(sentence[0] + "**" * (sentence[0].count("**") % 2) if sentence else part)
+            label = re.match(r"(?:\*\*[^*.?!:]+[.?!:]\*\*\s+)?", part)[0]
+            rest = part[len(label) :]
+            sentence = re.match(r".*?[.?!:](?=\**(?:\s|$))", rest, re.DOTALL)
+            parts.append(label + (sentence[0] + "**" * (sentence[0].count("**") % 2) if sentence else rest))
     return "\n\n".join(parts)
 
 
