@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-#: How often the work of `yardstick` fits into the processor time that a notebook may take: about a minute where that work
-#: takes a sixth of a second.
+#: So often the work of `yardstick` may fit into a notebook's processor time: a minute, if that takes a
+#: sixth of a second.
 LIMIT = 350
 
 #: A number as printed; not a digit inside of a word, nor the exponent of 10⁻³.
