@@ -309,6 +309,7 @@ def test_a_worker_that_is_killed_and_a_parent_that_is_killed_cost_no_bytes(given
     assert found == expected
 
 
+@pytest.mark.slow
 def test_a_cluster_of_which_a_worker_is_killed_ends_with_the_same_bytes(given, whole, tmp_path, dask):
     address, workers = dask
     out = tmp_path / "run"
