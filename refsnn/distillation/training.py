@@ -275,6 +275,7 @@ def in_shares(objective):
             weights, parts = zip(*found, strict=True)
             for total, dicts in zip(totals, zip(*parts, strict=True), strict=True):
                 _add(total, weights, dicts)
+            del found, parts, dicts  # so that they are let go before the next ones are computed
         factor = largest / len(rows)
         slices = [x for total in totals for array in total.values() for x in _slices(array)]
         each(lambda x: np.multiply(x, factor, out=x), slices, workers)
