@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError, shown, whole
-from ..ops import Array
+from ..ops import MASKED, Array
 from ..parallel import each
 from .shapes import BertConfig
 
@@ -109,7 +109,7 @@ def attention_mask(batch: Batch, dtype: np.dtype) -> Array:
     mask : (B, 1, 1, N) array
         Broadcasts over heads and queries.
     """
-    return ((1 - batch.attention_mask[:, None, None, :]) * -10000.0).astype(dtype)
+    return ((1 - batch.attention_mask[:, None, None, :]) * MASKED).astype(dtype)
 
 
 def check_batch(batch: Batch) -> None:

@@ -8,7 +8,7 @@ from ..errors import InputError
 from .batch import Batch
 from .network import Network
 from .parameters import Params
-from .projections import AddNorm, Attention
+from .projections import Add, AddNorm, Attention
 
 __all__ = [
     "dropout_masks",
@@ -18,7 +18,7 @@ __all__ = [
 def dropout_masks(
     network: Network, batch: Batch, probability: float, rng: np.random.Generator, dtype: type = np.float32
 ) -> Params:
-    """Draw dropout masks where BERT has them: on embeddings, attention weights and both outputs of an encoder.
+    """Draw dropout masks where BERT and GPT-2 have them: on embeddings, attention weights, both outputs of an encoder.
 
     Masks are 0 with the given probability and 1/(1 − probability) otherwise, one for each sequence of the batch. They
     are taken as parameters, and like these stay the same through all timesteps: a mask drawn anew at every step would
@@ -62,7 +62,7 @@ def dropout_masks(
         projection = population.projection
         if isinstance(projection, Attention):
             shapes[projection.dropout] = (size, projection.heads, positions, positions)
-        elif isinstance(projection, AddNorm):
+        elif isinstance(projection, Add | AddNorm):
             shapes[projection.dropout] = (size, positions, population.width)
     kept = 1 / (1 - probability)
     return {name: (rng.random(shape) >= probability).astype(dtype) * dtype(kept) for name, shape in shapes.items()}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from .neurons import Neuron
-from .projections import Embeddings, FirstPosition, Projection
+from .projections import Embeddings, FirstPosition, Projection, TokenEmbeddings
 
 __all__ = [
     "INPUT",
@@ -50,7 +50,7 @@ def kind_of(name: str) -> str:
 
 
 def encoder_of(name: str) -> int | None:
-    """Which encoder a population belongs to, from its name.
+    """Which encoder, or block of a GPT, a population belongs to, from its name.
 
     Parameters
     ----------
@@ -59,20 +59,21 @@ def encoder_of(name: str) -> int | None:
     Returns
     -------
     encoder : int or None
-        Counted from 0; None for a population outside the encoders.
+        Counted from 0; None for a population outside of them.
 
     Examples
     --------
     >>> encoder_of("encoder.1.key"), encoder_of("embeddings")
     (1, None)
     """
-    number = name.removeprefix("encoder.").partition(".")[0]
-    return int(number) if number != name and number.isdecimal() else None
+    where, _, rest = name.partition(".")
+    number = rest.partition(".")[0]
+    return int(number) if where in ("encoder", "block") and number.isdecimal() else None
 
 
 @dataclass(frozen=True)
 class Population:
-    """Units with one projection. `neuron` None makes them analogue: they pass their current on, as in BERT."""
+    """Units with one projection. `neuron` None makes them analogue: they pass their current on, as all do in BERT."""
 
     name: str
     projection: Projection
@@ -92,7 +93,7 @@ class Network:
 
     Attributes
     ----------
-    drive : Embeddings
+    drive : Embeddings or TokenEmbeddings
         The constant current that populations read under the name ``"input"``.
     populations : tuple of Population
     readouts : tuple of str
@@ -101,7 +102,7 @@ class Network:
         The population of each encoder whose attention scores are compared with the teacher's.
     """
 
-    drive: Embeddings
+    drive: Embeddings | TokenEmbeddings
     populations: tuple[Population, ...]
     readouts: tuple[str, ...]
     contexts: tuple[str, ...]

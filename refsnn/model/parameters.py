@@ -21,7 +21,13 @@ __all__ = [
 Params = dict[str, Array]
 
 #: How the names of vectors end that multiply or divide: 1 leaves everything as it is, and they do not decay.
-SCALES = ("LayerNorm.weight", "residual.weight", "threshold")
+SCALES = (
+    "LayerNorm.weight",
+    "residual.weight",
+    "threshold",
+    *(f"ln_{which}.weight" for which in "12f"),
+    "readout.weight",
+)
 
 
 def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
@@ -123,4 +129,8 @@ def products_per_token(params: Mapping[str, Array]) -> int:
     count : int
         Entries of all matrices, but for tables of embeddings.
     """
-    return sum(value.size for name, value in params.items() if value.ndim == 2 and not name.startswith("embeddings."))
+    return sum(
+        value.size
+        for name, value in params.items()
+        if value.ndim == 2 and not name.startswith(("embeddings.", "wte.", "wpe."))
+    )

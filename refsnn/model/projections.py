@@ -17,6 +17,7 @@ from .parameters import Params
 from .shapes import BertConfig, embedding_shapes
 
 __all__ = [
+    "Add",
     "AddNorm",
     "Attention",
     "Drive",
@@ -24,8 +25,10 @@ __all__ = [
     "FirstPosition",
     "Gelu",
     "Linear",
+    "Norm",
     "Operations",
     "Projection",
+    "TokenEmbeddings",
 ]
 
 #: Parameters by name; arrays (..., B, N, width) that are read; their widths.
@@ -264,12 +267,14 @@ class Attention:
     """Spiking attention: ``I = softmax((W_Q h + b)·keyᵀ/√d + mask)·value``; reads h, key, value.
 
     Keys and values are spikes (or rates); the query is a real-valued linear map and has no neurons. With `threshold`,
-    the name of a vector θ, the current is I/θ: neuron j has the threshold θ_j·V_th.
+    the name of a vector θ, the current is I/θ: neuron j has the threshold θ_j·V_th. With `causal` no position sees a
+    later one; there may then be fewer queries than keys, those of the last positions.
     """
 
     query: str
     heads: int
     threshold: str | None = None
+    causal: bool = False
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True, False, False)
 
@@ -278,6 +283,16 @@ class Attention:
         """Name of the mask of the attention weights, (B, heads, N, N)."""
         return f"{self.query}.dropout"
 
+    def _visible(self, mask: Array, h: Array, key: Array) -> Array:
+        """Mask of the keys that each query may see, from that of padding."""
+        if not self.causal:
+            return mask
+        return np.minimum(mask, ops.causal_mask(h.shape[-2], key.shape[-2], mask.dtype))
+
+    def _seen(self, tokens: float) -> float:
+        """How many keys a query sees on average."""
+        return (tokens + 1) / 2 if self.causal else tokens
+
     def scores(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         """Raw attention scores before the softmax, mask included: the observable that distillation compares.
 
@@ -285,6 +300,7 @@ class Attention:
         """
         h, key, value = reads
         query, query_pullback = Linear(self.query)(params, (h,), mask)
+        mask = self._visible(mask, h, key)
         scores, scores_pullback = ops.attention_scores(query, key, self.heads, mask)  # (..., B, heads, N, N)
 
         def pullback(dscores: Array) -> Cotangents:
@@ -324,26 +340,29 @@ class Attention:
         return tuple(norm / least for norm in whole)
 
     def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
-        return (widths[0] * width, tokens * width, tokens * width)
+        seen = self._seen(tokens)
+        return (widths[0] * width, seen * width, seen * width)
 
     def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
         # 1/√d is part of W_Q and of its bias; padding is left out. Each head has one softmax over the tokens.
-        scores = self.heads * tokens
+        seen = self._seen(tokens)
+        scores = self.heads * seen
         return [
             *_affine("query", widths[0], width, rates[0]),
-            *_products("attention", tokens * width, rates[1]),
+            *_products("attention", seen * width, rates[1]),
             ("softmax", "compare", scores),
             ("softmax", "add", 2 * scores),
             ("softmax", "exponential", scores),
             ("softmax", "divide", self.heads),
             ("softmax", "multiply", scores),
-            *_products("attention", tokens * width, rates[2]),
+            *_products("attention", seen * width, rates[2]),
             *_own_thresholds(self.threshold, width, rates[0]),
         ]
 
     def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         h, key, value = reads
         query = Linear(self.query).enclose(params, (h,), mask, precision)
+        mask = self._visible(mask, h.value, key.value)
         weights = rounding.softmax(rounding.scores(query, key, self.heads, mask, precision), precision)
         return _enclosed(params, self.threshold, rounding.mix(weights, value, precision), precision, divide=True)
 
@@ -421,17 +440,100 @@ class AddNorm:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """What GPT-2's half-blocks read: ``I = LayerNorm(x)``, of the residual stream x. `name` is the common prefix."""
+
+    name: str
+    eps: float
+    affine = False
+    linear: ClassVar[tuple[bool, ...]] = (False,)
+
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
+        gamma, beta = f"{self.name}.weight", f"{self.name}.bias"
+        y, norm_pullback = ops.layer_norm(reads[0], params[gamma], params[beta], self.eps)
+
+        def pullback(dy: Array) -> Cotangents:
+            dx, dgamma, dbeta = norm_pullback(dy)
+            return (dx,), {gamma: dgamma, beta: dbeta}
+
+        return y, pullback
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        return {f"{self.name}.weight": (width,), f"{self.name}.bias": (width,)}
+
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
+        least = reads[0].var(axis=-1).min() + self.eps
+        return (float(np.abs(params[f"{self.name}.weight"]).max() / np.sqrt(least)),)
+
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
+        return (0,)
+
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
+        return _layer_norm("normalisation", width)
+
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
+        gamma, beta = params[f"{self.name}.weight"], params[f"{self.name}.bias"]
+        return rounding.layer_norm(reads[0], gamma, beta, self.eps, precision)
+
+
+@dataclass(frozen=True)
+class Add:
+    """What a half-block of GPT-2 adds to the residual stream x: ``I = W a + b + x``; reads a and x."""
+
+    dense: str
+    affine = True
+    linear: ClassVar[tuple[bool, ...]] = (True, True)
+
+    @property
+    def dropout(self) -> str:
+        """Name of the mask of the linear map's result, (B, N, width)."""
+        return f"{self.dense}.dropout"
+
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
+        a, stream = reads
+        linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
+        kept, dropout_pullback = _dropped(params, self.dropout, linear)
+
+        def pullback(dy: Array) -> Cotangents:
+            (da,), dparams = linear_pullback(dropout_pullback(dy))
+            return (da, dy), dparams
+
+        return kept + stream, pullback
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        return Linear(self.dense).shapes(widths, width)
+
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
+        return _spectral_norm(params[f"{self.dense}.weight"]), 1.0
+
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
+        return (widths[0] * width, 0)
+
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
+        # The stream is a sum that is gone on with: nothing is fetched for it but what it holds.
+        return [*_affine("linear", widths[0], width, rates[0]), ("residual", "add", width), ("residual", "read", width)]
+
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
+        a, stream = reads
+        return rounding.add(Linear(self.dense).enclose(params, (a,), mask, precision), stream, precision=precision)
+
+
+@dataclass(frozen=True)
 class Gelu:
-    """Intermediate population: ``I = GELU(W a + b)``, exact form; with `threshold`, as `Attention` has it, I/θ."""
+    """Intermediate population: ``I = GELU(W a + b)``; with `threshold`, as `Attention` has it, I/θ.
+
+    GELU is the exact form, as BERT has it, or, with `tanh`, GPT-2's.
+    """
 
     name: str
     threshold: str | None = None
+    tanh: bool = False
     affine = False
     linear: ClassVar[tuple[bool, ...]] = (True,)
 
     def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
         linear, linear_pullback = Linear(self.name)(params, reads, mask)
-        activity, gelu_pullback = ops.gelu(linear)
+        activity, gelu_pullback = (ops.gelu_tanh if self.tanh else ops.gelu)(linear)
         y, threshold_pullback = _in_thresholds(params, self.threshold, activity)
 
         def pullback(dy: Array) -> Cotangents:
@@ -457,7 +559,8 @@ class Gelu:
         return [*_affine("linear", widths[0], width, rates[0]), ("gelu", "gelu", width), *own]
 
     def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
-        current = rounding.gelu(Linear(self.name).enclose(params, reads, mask, precision), precision)
+        gelu = rounding.gelu_tanh if self.tanh else rounding.gelu
+        current = gelu(Linear(self.name).enclose(params, reads, mask, precision), precision)
         return _enclosed(params, self.threshold, current, precision, divide=True)
 
 
@@ -518,6 +621,42 @@ class Embeddings:
         )
         total = rounding.add(*map(Enclosed.exact, np.broadcast_arrays(*terms)), precision=precision)
         return rounding.layer_norm(total, params[gamma], params[beta], self.eps, precision)
+
+
+@dataclass(frozen=True)
+class TokenEmbeddings:
+    """The constant input current of GPT-2: ``x = token + position``, the positions counted from `first`."""
+
+    first: int = 0
+    dropout: ClassVar[str] = "embeddings.dropout"  # name of the mask of x, (B, N, D)
+
+    def _rows(self, batch: Batch) -> Array:
+        return self.first + np.arange(batch.input_ids.shape[1])
+
+    def __call__(self, params: Parameters, batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
+        token, token_pullback = ops.embedding(batch.input_ids, params["wte.weight"])  # (B, N, D)
+        position, position_pullback = ops.embedding(self._rows(batch), params["wpe.weight"])  # (N, D)
+        kept, dropout_pullback = _dropped(params, self.dropout, token + position)
+
+        def pullback(dx: Array) -> Params:
+            dsum = dropout_pullback(dx)
+            return {"wte.weight": token_pullback(dsum), "wpe.weight": position_pullback(dsum.sum(axis=0))}
+
+        return kept, pullback
+
+    def shapes(self, width: int) -> Shapes:
+        """Names and shapes of the parameters; how many rows the tables have is not the network's business."""
+        return {"wte.weight": (None, width), "wpe.weight": (None, width)}
+
+    def operations(self, width: int) -> Operations:
+        """Count one token's scalar operations: two table rows are added; token rows come from off-chip memory."""
+        words = [("dram_read", width), ("read", width), ("add", width), ("write", width)]
+        return [("embeddings", kind, number) for kind, number in words]
+
+    def enclose(self, params: Parameters, batch: Batch, precision: Precision) -> Enclosed:
+        """Return the input current with its a-priori rounding bound."""
+        terms = params["wte.weight"][batch.input_ids], params["wpe.weight"][self._rows(batch)]
+        return rounding.add(*map(Enclosed.exact, np.broadcast_arrays(*terms)), precision=precision)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,21 @@
 networks or training.
 """
 
-from .attention import attention, attention_scores, mix, softmax, split_heads
-from .dense import Array, clip, embedding, gelu, layer_norm, linear, relu, scale, tanh
+from .attention import MASKED, attention, attention_scores, causal_mask, mix, softmax, split_heads
+from .dense import Array, clip, embedding, gelu, gelu_tanh, layer_norm, linear, relu, scale, tanh
 from .losses import cross_entropy, log_softmax, mse, soft_cross_entropy
 
 __all__ = [
+    "MASKED",
     "Array",
     "attention",
     "attention_scores",
+    "causal_mask",
     "clip",
     "cross_entropy",
     "embedding",
     "gelu",
+    "gelu_tanh",
     "layer_norm",
     "linear",
     "log_softmax",

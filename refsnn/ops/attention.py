@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from ..errors import InputError
 from .dense import Array
 from .fast import softmax_float32
 
-__all__ = ["attention", "attention_scores", "mix", "softmax", "split_heads"]
+__all__ = ["MASKED", "attention", "attention_scores", "causal_mask", "mix", "softmax", "split_heads"]
+
+#: What is added to the score of a key that may not be seen. Its exponential is 0 in every precision.
+MASKED = -10000.0
 
 
 def split_heads(x: Array, heads: int) -> Array:
@@ -98,6 +102,31 @@ def attention_scores(
         )
 
     return scores, pullback
+
+
+def causal_mask(queries: int, keys: int, dtype: np.dtype[Any] | type = np.float64) -> Array:
+    """Return what is added to scores so that nobody looks ahead: 0 on keys up to a query's own position, −10000 beyond.
+
+    The queries are the last positions of the keys: with as many of both, a lower triangle; with one query, that of the
+    last position, all zeros.
+
+    Parameters
+    ----------
+    queries, keys : int
+        N ≤ S.
+    dtype : dtype
+
+    Returns
+    -------
+    mask : (N, S) array
+
+    Examples
+    --------
+    >>> causal_mask(2, 3)
+    array([[     0.,      0., -10000.],
+           [     0.,      0.,      0.]])
+    """
+    return np.triu(np.full((queries, keys), MASKED, dtype), k=1 + keys - queries)
 
 
 def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:

@@ -37,6 +37,7 @@ __all__ = [
     "add",
     "cut",
     "gelu",
+    "gelu_tanh",
     "layer_norm",
     "linear",
     "mix",
@@ -374,3 +375,23 @@ def gelu(x: Enclosed, precision: Precision) -> Enclosed:
     size = np.abs(x.value) + x.error
     relative = _gamma(0, FUNCTION_UNITS + 2, precision)  # erfc ≤ 2; its argument; product
     return Enclosed(value, 1.13 * x.error + relative * size + 3 * precision.tiny)
+
+
+def gelu_tanh(x: Enclosed, precision: Precision) -> Enclosed:
+    """Bound of ``½x(1 + tanh w)``: its slope is at most 1.13, and ``|w|·(1 − tanh² w)`` at most 0.45.
+
+    Parameters
+    ----------
+    x : Enclosed
+    precision : Precision
+
+    Returns
+    -------
+    y : Enclosed
+    """
+    value, _ = ops.gelu_tanh(x.value)
+    size = np.abs(x.value) + x.error
+    # w has eight roundings, of constants, powers and sums, whose terms have one sign; then tanh, its sum with 1 (≤ 2),
+    # and two products, all halved.
+    relative = _gamma(0, 0.5 * (0.45 * 8 + FUNCTION_UNITS + 2 + 4), precision)
+    return Enclosed(value, 1.13 * x.error + relative * size + 4 * precision.tiny)

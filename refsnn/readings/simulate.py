@@ -5,12 +5,16 @@ Two integration rules turn a projection f and the spikes s it reads into input c
 * ``inst``: ``I[t] = f(s[t])``, what the authors' program does;
 * ``running``: ``I[t] = t·f(ā[t]) − (t−1)·f(ā[t−1])`` with ā the running mean of the spikes, so that the currents add
   up to ``T·f(ā[T])`` and every population's rate tends to the rate map. Where f is affine the two are the same.
+
+Analogue units among neurons, such as the residual stream of `refsnn.model.gpt`, pass their current on in the place of
+spikes; their rate is the mean of these currents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,7 +22,7 @@ import numpy as np
 from ..errors import InputError, is_number, one_of, shown, whole
 from ..model.batch import Batch, attention_mask, in_shares, map_shares
 from ..model.network import INPUT, Network, Population
-from ..model.neurons import Neuron, fire
+from ..model.neurons import fire
 from ..model.parameters import products_per_token
 from ..ops import Array
 from ..shared import Shared, copied, room
@@ -53,6 +57,7 @@ def spike_stream(
     rule: Rule = "inst",
     block: int = 4,
     stops: Sequence[int] = (),
+    earlier: Mapping[str, Array] = MappingProxyType({}),
 ) -> Iterator[tuple[int, str, Array]]:
     """Simulate a network, yielding the spikes of a block of timesteps population by population, in firing order.
 
@@ -73,6 +78,9 @@ def spike_stream(
         With feedback a population needs the previous step's spikes of a later one, so blocks have one step.
     stops : sequence of int
         Times at which a block must end.
+    earlier : mapping, optional
+        Population -> its spikes (T, B, N', width) at positions before those of the batch, of which it is then read as
+        well. Where attention is causal, that is all that earlier positions are needed for: keys and values.
 
     Yields
     ------
@@ -80,17 +88,25 @@ def spike_stream(
         The time of the block's last step, counted from 1.
     name : str
         The population.
-    spikes : (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed
+    spikes : (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed; currents of analogue units
 
     Raises
     ------
     InputError
-        `t_conv` or `block` is not positive, the rule is unknown, or some units do not spike.
+        `t_conv` or `block` is not positive, the rule is unknown, or no unit spikes.
     """
     t_conv, block = timesteps("t_conv", t_conv), timesteps("block", block)
     one_of("rule", rule, get_args(Rule))
     check_inputs(network, params, batch)
-    yield from _stream(network, params, batch, t_conv, rule, block, stops)
+    check_known("the earlier spikes of population", earlier, [p.name for p in network.populations])
+    for name, train in earlier.items():
+        wanted = len(batch.input_ids), network[name].width
+        if np.ndim(train) != 4 or (train.shape[1], train.shape[3]) != wanted or len(train) < t_conv:
+            raise InputError(
+                f"the earlier spikes of {name} have shape {np.shape(train)}, but ({t_conv}, {wanted[0]}, positions, "
+                f"{wanted[1]}) was expected"
+            )
+    yield from _stream(network, params, batch, t_conv, rule, block, stops, earlier)
 
 
 def _stream(
@@ -101,8 +117,11 @@ def _stream(
     rule: Rule,
     block: int,
     stops: Sequence[int],
+    earlier: Mapping[str, Array] = MappingProxyType({}),
 ) -> Iterator[tuple[int, str, Array]]:
     """`spike_stream` without its checks."""
+    if all(population.neuron is None for population in network.populations):
+        raise InputError("every population has analogue units, so there is nothing to simulate")
     with np.errstate(over="ignore", invalid="ignore"):  # `fire` says so in words
         x, _ = network.drive(params, batch)
     mask = attention_mask(batch, x.dtype)
@@ -135,14 +154,21 @@ def _stream(
         means.start(times)
         for population in network.populations:
             name = population.name
-            fired, charge[name] = fire(current(population, times), _neuron(population), charge.get(name))
+            drive = current(population, times)
+            if population.neuron is None:
+                fired = drive
+            else:
+                fired, charge[name] = fire(drive, population.neuron, charge.get(name))
             for read in population.reads:
                 if last_readers[read] == name and read not in fed_back and read in spikes:
                     del spikes[read]
                     means.advance(read)
             if name in last_readers:
                 means.advance(name)  # past the step before, where it is fed back
-                spikes[name] = fired
+                known = earlier.get(name)
+                if known is not None:
+                    known = known[t0:t1].astype(fired.dtype, copy=False)
+                spikes[name] = fired if known is None else np.concatenate([known, fired], axis=-2)
             yield t1, name, fired
             del fired
 
@@ -168,7 +194,8 @@ def spike_blocks(
     t : int
         The time of the block's last step, counted from 1.
     spikes : dict
-        Population name -> (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed.
+        Population name -> (steps, B, N, width) array of 0 and 1, and of −1 where neurons are signed; of currents of
+        analogue units.
 
     Raises
     ------
@@ -238,12 +265,6 @@ class _RunningMeans:
         self.block.pop(name, None)
         if name in self.ends:
             self.sums[name] = self.ends.pop(name)
-
-
-def _neuron(population: Population) -> Neuron:
-    if population.neuron is None:
-        raise InputError(f"population {population.name} has analogue units, so there is nothing to simulate")
-    return population.neuron
 
 
 def spike_steps(
@@ -406,8 +427,8 @@ def simulate(
     Returns
     -------
     rates : dict
-        T -> population name -> (B, N, width) array in [0, 1], of ternary neurons in [−1, 1], in the parameters'
-        precision. ``"input"`` is not among them.
+        T -> population name -> (B, N, width) array in [0, 1], of ternary neurons in [−1, 1], of analogue units the
+        mean of their currents, in the parameters' precision. ``"input"`` is not among them.
 
     Raises
     ------

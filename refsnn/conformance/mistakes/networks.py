@@ -144,7 +144,9 @@ class _CutQuery(Attention):
 def _cut_query(population: Population, network: Network) -> Population:
     attention, neuron = population.projection, population.neuron
     assert isinstance(attention, Attention) and neuron is not None
-    return replace(population, projection=_CutQuery(attention.query, attention.heads, attention.threshold, neuron.vth))
+    return replace(
+        population, projection=_CutQuery(attention.query, attention.heads, attention.threshold, vth=neuron.vth)
+    )
 
 
 @dataclass(frozen=True)
