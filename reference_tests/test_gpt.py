@@ -21,9 +21,11 @@ from refsnn.model.gpt import FINAL, GptConfig, gpt, gpt_shapes, initial_gpt, spi
 from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.projections import Add, Attention, Gelu, Linear, Norm, TokenEmbeddings
+from refsnn.readings.certify import certify
 from refsnn.readings.rate_map import rate_map, scores, sweep
 from refsnn.readings.simulate import simulate, spike_blocks, spike_stream
 from refsnn.storage.gpt2 import load_gpt, save_gpt
+from refsnn.storage.records import record
 from refsnn.storage.torch_files import read_torch, write_torch
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -642,6 +644,38 @@ def test_earlier_spikes_that_do_not_fit_are_refused():
     ):
         with pytest.raises(InputError, match=message):
             list(spike_stream(network, params, batch, 9, earlier=earlier))
+
+
+@rules
+@pytest.mark.parametrize("neuron", [*NEURONS, Neuron(vth=0.7, leak=0.9, u0=0.5)], ids=repr)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_certificate_accepts_our_spikes_and_finds_every_flipped_one(rule, neuron, dtype):
+    network, batch = spiking_gpt(SMALL_GPT, neuron), random_texts(SMALL_GPT, 4)
+    params = {name: value.astype(dtype) for name, value in random_gpt(SMALL_GPT, 4).items()}
+    spikes = record(network, params, batch, 15, rule)
+    assert set(spikes) == {p.name for p in network.populations if p.neuron is not None}
+    given, precision = (network, params, batch), np.dtype(dtype).name
+    verdicts = certify(*given, spikes, rule, precision)
+    assert set(verdicts) == set(spikes) and sum(v.wrong for v in verdicts.values()) == 0
+    assert sum(v.undecidable for v in verdicts.values()) < 1e-3 * sum(v.decisions for v in verdicts.values())
+    rng = np.random.default_rng(0)
+    for name, train in spikes.items():
+        at = tuple(rng.integers(0, n) for n in train.shape)
+        flipped = train.copy()
+        flipped[at] = 1 - abs(flipped[at])
+        verdict = certify(*given, spikes | {name: flipped}, rule, precision, block=4)[name]
+        assert (verdict.first_wrong.t, verdict.first_wrong.index) == (at[0] + 1, at[1:]), name
+
+
+@rules
+def test_certificate_finds_a_stream_that_spikes(rule):
+    """Its own record is not asked for: what it should have handed on follows from the spikes that it read."""
+    network, params, batch = spiking_gpt(SMALL_GPT), random_gpt(SMALL_GPT, 4), random_texts(SMALL_GPT, 4)
+    stream = tuple(p if p.neuron else dataclasses.replace(p, neuron=Neuron()) for p in network.populations)
+    spikes = record(dataclasses.replace(network, populations=stream), params, batch, 15, rule)
+    verdicts = certify(network, params, batch, spikes, rule)
+    assert all(v.wrong for name, v in verdicts.items() if name.endswith("norm"))
+    assert not any(v.wrong for name, v in verdicts.items() if not name.endswith("norm"))
 
 
 def test_what_passes_through_the_stream_is_not_spikes():
