@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from refsnn.model.batch import Batch
+from refsnn.model.gpt import GptConfig, gpt_shapes, spiking_gpt_shapes
 from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, network_shapes
 
@@ -81,6 +82,26 @@ def random_batch(config: BertConfig, seed: int, size: int = 2, positions: int = 
     mask = (np.arange(positions) < lengths[:, None]).astype(int)
     ids = rng.integers(1, config.vocab_size, (size, positions)) * mask
     return Batch(ids, rng.integers(0, 2, (size, positions)) * mask, mask)
+
+
+SMALL_GPT = GptConfig(vocab_size=23, n_positions=9, n_embd=12, n_layer=2, n_head=3, n_inner=20)
+
+
+def random_gpt(config: GptConfig, seed: int, spiking: bool = True, scale: float = 0.4):
+    """Parameters of a GPT, or of its student, without zeros or ones."""
+    rng = np.random.default_rng(seed)
+    shapes = spiking_gpt_shapes(config) if spiking else gpt_shapes(config)
+    params = initial_parameters(shapes, rng, scale, np.float64)
+    return {name: value + 0.2 * rng.normal(size=value.shape) for name, value in params.items()}
+
+
+def random_texts(config: GptConfig, seed: int, size: int = 2, positions: int = 5) -> Batch:
+    """Token ids, the id 0 among them, of several lengths."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, positions + 1, size)
+    lengths[0] = positions
+    mask = (np.arange(positions) < lengths[:, None]).astype(int)
+    return Batch(rng.integers(0, config.vocab_size, (size, positions)), np.zeros_like(mask), mask)
 
 
 @pytest.fixture

@@ -71,6 +71,15 @@ def gelu(x):
     return _entrywise(lambda v: v * MP.ncdf(v), x)
 
 
+def gelu_tanh(x):
+    """½x(1 + tanh w) with w = √(2/π)(x + 0.044715x³); ½(1 + tanh w) = 1/(1 + e^{−2w})."""
+
+    def one(v):
+        return v / (1 + MP.exp(-2 * MP.sqrt(2 / MP.pi) * (v + MP.mpf("0.044715") * v**3)))
+
+    return _entrywise(one, x)
+
+
 def relu(x):
     return _entrywise(lambda v: v if v > 0 else MP.zero, x)
 

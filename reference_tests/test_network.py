@@ -151,7 +151,7 @@ def plain_simulation(network, params, batch, t_conv, rule):
                 f = [p.projection(params, tuple(mean_at(n, when) for n in p.reads), mask)[0] for when in (t, t - 1)]
                 current = t * f[0] - (t - 1) * f[1]
             currents[p.name] = np.concatenate([currents[p.name], current[None]])
-            history[p.name] = fire_loop(currents[p.name], p.neuron)[0]
+            history[p.name] = currents[p.name] if p.neuron is None else fire_loop(currents[p.name], p.neuron)[0]
     return history
 
 

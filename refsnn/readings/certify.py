@@ -19,6 +19,9 @@ the record's precision may lie from ours (`refsnn.ops.rounding`). Over time it g
 ``Σ I = t·f(ā[t])``, and so do their errors: with δF the bound of ``t·f(ā[t])``, what has gathered in the membrane is at
 most ``2·max δF`` (δF for IF), and δI is what rounding makes of numbers that are off by so much.
 
+Analogue units among neurons, such as the residual stream of a GPT, fire nothing, and a record need not hold them: their
+currents follow from the spikes they read, with a bound that is handed on, and so do the running means of these.
+
 One pass over blocks of timesteps; memory does not grow with T.
 """
 
@@ -138,9 +141,9 @@ def certify(
         The parameters that the record was made with, in any precision.
     batch : Batch
     spikes : mapping
-        Population name -> (T, B, N, width) array of 0 and 1, and of −1 where neurons are signed, for every population.
-        Whatever has a shape and can be
-        sliced along time will do, such as a slice of a safetensors file: only a block at a time is held.
+        Population name -> (T, B, N, width) array of 0 and 1, and of −1 where neurons are signed, for every population
+        of neurons; what there is of analogue units is not looked at. Whatever has a shape and can be sliced along time
+        will do, such as a slice of a safetensors file: only a block at a time is held.
     rule : {"inst", "running"}
         Integration rule of the record.
     precision : Precision or str
@@ -151,12 +154,13 @@ def certify(
     Returns
     -------
     verdicts : dict
-        Population name -> Verdict.
+        Population name -> Verdict, of every population of neurons.
 
     Raises
     ------
     InputError
-        A population is missing or unknown, a record has the wrong shape or other values than its neurons' spikes.
+        A population is missing or unknown, a record has the wrong shape or other values than its neurons' spikes; or no
+        unit spikes.
 
     References
     ----------
@@ -169,7 +173,8 @@ def certify(
     exact = {name: np.asarray(value, np.float64) for name, value in params.items()}
     x = network.drive.enclose(exact, batch, precision)
     steps = _steps(network, batch, spikes)
-    checks = [_Check(p, exact, attention_mask(batch, np.dtype(float)), rule, precision) for p in network.populations]
+    given = exact, attention_mask(batch, np.dtype(float)), rule, precision
+    checks = [_Analogue(p, *given) if p.neuron is None else _Check(p, *given) for p in network.populations]
     trains = _Trains(spikes, {p.name for p in network.populations if p.neuron is not None and p.neuron.signed})
     for start in range(0, steps, block):
         times = np.arange(start + 1, min(start + block, steps) + 1.0).reshape(-1, 1, 1, 1)
@@ -179,7 +184,7 @@ def certify(
             delayed = {name for name in check.population.reads if name not in seen}  # fed back
             seen.add(check.population.name)
             check.advance(times, x, trains, delayed)
-    return {check.population.name: check.membrane.verdict for check in checks}
+    return {check.population.name: check.membrane.verdict for check in checks if isinstance(check, _Check)}
 
 
 def certify_neurons(current: Array, spikes: Array, neuron: Neuron, precision: Precision | str = "float64") -> Verdict:
@@ -241,7 +246,12 @@ def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
         raise InputError(f"the spikes are a {type(spikes).__name__}, but a dict of arrays by population was expected")
     check_known("spikes of population", spikes, [population.name for population in network.populations])
     lengths = set()
-    for population in network.populations:
+    neurons = [population for population in network.populations if population.neuron is not None]
+    if not neurons:
+        raise InputError("every population has analogue units, so there are no spikes to certify")
+    if fed := [name for name in network.fed_back if network[name].neuron is None]:
+        raise InputError(f"the analogue units of {fed[0]} are fed back, which a certificate does not follow")
+    for population in neurons:
         if population.name not in spikes:
             raise InputError(f"the record lacks the spikes of {population.name}; a certificate needs every population")
         shape = _shape(spikes[population.name])
@@ -260,12 +270,17 @@ def _shape(train: Any) -> tuple[int, ...]:
 
 
 class _Trains:
-    """A block of every population's recorded spikes, the same one step late, and running means, read when needed."""
+    """A block of every population's recorded spikes, the same one step late, and running means, read when needed.
+
+    Of analogue units, currents and their means are put there when their turn comes.
+    """
 
     def __init__(self, spikes: Mapping[str, Array], signed: set[str]) -> None:
         self.record, self.signed = spikes, signed
         self.last: dict[str, Array] = {}
         self.sums: dict[tuple[str, bool], Array] = {}
+        self.currents: dict[str, Enclosed] = {}
+        self.mean_currents: dict[str, Enclosed] = {}
 
     def load(self, start: int, times: Array) -> None:
         self.start, self.times = start, times
@@ -367,14 +382,60 @@ class _Membrane:
         return before
 
 
+def _read_steps(population: Population, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Enclosed, ...]:
+    """Return what a population reads at each step: spikes, which are exact, or currents with their bounds."""
+
+    def one(name: str) -> Enclosed:
+        if name == INPUT:
+            return x
+        return (
+            trains.currents[name] if name in trains.currents else Enclosed.exact(trains.spikes(name, name in delayed))
+        )
+
+    return tuple(map(one, population.reads))
+
+
+class _Analogue:
+    """One population of analogue units: its currents, from what it reads, and their running means."""
+
+    def __init__(
+        self, population: Population, params: Mapping[str, Array], mask: Array, rule: Rule, precision: Precision
+    ) -> None:
+        if rule == "running" and not population.projection.affine:
+            raise InputError(
+                f"the analogue units of {population.name} are no affine map of what they read, so a certificate knows "
+                "no means of their currents; records of the rule inst can be certified"
+            )
+        self.population, self.params, self.mask, self.precision = population, params, mask, precision
+        self.total: Array | float = 0.0  # of the currents so far, of their bounds, and of both sizes
+        self.off: Array | float = 0.0
+        self.size: Array | float = 0.0
+
+    def advance(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> None:
+        """Put the currents of a block where others read them."""
+        name, unit = self.population.name, self.precision.unit + OWN
+        reads = _read_steps(self.population, x, trains, delayed)
+        found = self.population.projection.enclose(self.params, reads, self.mask, self.precision)
+        shape = (len(times), *found.value.shape[-3:])
+        value, error = (np.broadcast_to(part, shape) for part in found)
+        trains.currents[name] = Enclosed(value, error)
+        total = np.cumsum(value, axis=0) + self.total
+        off = np.cumsum(error, axis=0) + self.off
+        size = np.cumsum(np.abs(value) + error, axis=0) + self.size
+        self.total, self.off, self.size = total[-1], off[-1], size[-1]
+        # A sum of t terms rounds t − 1 times, its quotient and 1/t once each.
+        rounded = (times + 1) * unit
+        mean_error = (off + rounded / (1 - np.minimum(rounded, 0.5)) * size) / times + self.precision.tiny
+        trains.mean_currents[name] = Enclosed(total / times, mean_error)
+
+
 class _Check:
     """One population of a network: its currents from what it reads, its membrane from its own spikes."""
 
     def __init__(
         self, population: Population, params: Mapping[str, Array], mask: Array, rule: Rule, precision: Precision
     ) -> None:
-        if population.neuron is None:
-            raise InputError(f"population {population.name} has analogue units, so there are no spikes to certify")
+        assert population.neuron is not None
         self.population = population
         self.params, self.mask, self.rule, self.precision = params, mask, rule, precision
         self.membrane = _Membrane(population.neuron, precision)
@@ -390,12 +451,15 @@ class _Check:
         """Return currents, the error that each step adds to the membrane, and the error that telescopes instead."""
         projection, reads = self.population.projection, self.population.reads
         if self.rule == "inst":
-            spikes = (x if r == INPUT else Enclosed.exact(trains.spikes(r, r in delayed)) for r in reads)
-            value, error = projection.enclose(self.params, tuple(spikes), self.mask, self.precision)
+            spikes = _read_steps(self.population, x, trains, delayed)
+            value, error = projection.enclose(self.params, spikes, self.mask, self.precision)
             return value, error, np.zeros(1)
         # Running means are formed from counts, which are exact, so only the division and one rounding of 1/t count.
         unit = 2 * (self.precision.unit + OWN)
-        means = (x if r == INPUT else Enclosed(m := trains.means(r, r in delayed), unit * np.abs(m)) for r in reads)
+        known = trains.mean_currents | {INPUT: x}
+        means = (
+            known[r] if r in known else Enclosed(m := trains.means(r, r in delayed), unit * np.abs(m)) for r in reads
+        )
         f = projection.enclose(self.params, tuple(means), self.mask, self.precision)
         integral = times * f.value  # t·f(ā[t])
         current = np.diff(integral, axis=0, prepend=(np.zeros_like(integral[:1]) + self.integral))

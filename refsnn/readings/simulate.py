@@ -93,7 +93,7 @@ def spike_stream(
     Raises
     ------
     InputError
-        `t_conv` or `block` is not positive, the rule is unknown, or no unit spikes.
+        `t_conv` or `block` is not positive, the rule is unknown, no unit spikes, or the earlier spikes do not fit.
     """
     t_conv, block = timesteps("t_conv", t_conv), timesteps("block", block)
     one_of("rule", rule, get_args(Rule))
@@ -106,6 +106,11 @@ def spike_stream(
                 f"the earlier spikes of {name} have shape {np.shape(train)}, but ({t_conv}, {wanted[0]}, positions, "
                 f"{wanted[1]}) was expected"
             )
+    if len(before := {train.shape[2] for train in earlier.values()}) > 1:
+        raise InputError(
+            f"the earlier spikes are of {' and '.join(map(str, sorted(before)))} positions, but as many were expected "
+            "of every population; give those of the same positions"
+        )
     yield from _stream(network, params, batch, t_conv, rule, block, stops, earlier)
 
 
@@ -124,7 +129,8 @@ def _stream(
         raise InputError("every population has analogue units, so there is nothing to simulate")
     with np.errstate(over="ignore", invalid="ignore"):  # `fire` says so in words
         x, _ = network.drive(params, batch)
-    mask = attention_mask(batch, x.dtype)
+    before = next((train.shape[2] for train in earlier.values()), 0)
+    mask = np.pad(attention_mask(batch, x.dtype), [(0, 0)] * 3 + [(before, 0)])  # earlier positions are no padding
     fed_back, last_readers = network.fed_back, network.last_readers
     # s[0] = 0: what a population that reads a later one sees at the first step.
     spikes = {name: np.zeros((1, *x.shape[:-1], network[name].width), x.dtype) for name in fed_back}

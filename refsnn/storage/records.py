@@ -52,15 +52,11 @@ def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Ru
     Returns
     -------
     spikes : dict
-        Population name -> (T, B, N, width) array of uint8; of int8, where neurons are signed.
+        Population name -> (T, B, N, width) array of uint8; of int8, where neurons are signed. Analogue units fire none.
     """
-
-    def compact(name: str, train: Array) -> Array:
-        neuron = network[name].neuron
-        return train.astype(np.int8 if neuron is not None and neuron.signed else np.uint8)
-
+    kinds = {p.name: np.int8 if p.neuron.signed else np.uint8 for p in network.populations if p.neuron is not None}
     blocks = [
-        {name: compact(name, train) for name, train in spikes.items()}
+        {name: spikes[name].astype(kind) for name, kind in kinds.items()}
         for _, spikes in spike_blocks(network, params, batch, t_conv, rule)
     ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
