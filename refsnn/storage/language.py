@@ -111,7 +111,7 @@ class DistilRecipe:
     rule: Rule = "running"
     polarity: Polarity = "ternary"
     u0: float = 0.0
-    clipped: float = 1e-3
+    clipped: float = 1e-2
     epochs: int = 1
     fraction: float = 0.25
     batch_size: int = 16
