@@ -25,7 +25,7 @@ from refsnn.errors import InputError
 from refsnn.ops.rounding import PRECISIONS
 
 HERE = Path(__file__).parent
-CASES = {case.id: case for suite in ("tiny", "signed") for case in cases(suite)}
+CASES = {case.id: case for suite in ("tiny", "signed", "gpt") for case in cases(suite)}
 
 
 def adapter(**functions):
@@ -53,11 +53,11 @@ def test_inputs_are_numbers_that_every_precision_has(suite):
 #: Cases that hold no random number.
 FIXED = [f"neurons/{kind}" for kind in ("ties", "one-spike", "impulse", "tie-rule")]
 FIXED += [f"neurons/{polarity}-{kind}" for polarity in ("retractable", "ternary") for kind in ("ties", "tie-rule")]
-FIXED += ["op/gelu", "op/rate", "op/rate-ternary"]
+FIXED += ["op/gelu", "op/rate", "op/rate-ternary", "op/gelu_tanh"]
 
 
 def test_one_seed_fixes_every_number_and_another_changes_them():
-    again, other = ([*cases("tiny", seed), *cases("signed", seed)] for seed in (0, 1))
+    again, other = ([case for suite in ("tiny", "signed", "gpt") for case in cases(suite, seed)] for seed in (0, 1))
     assert [case.id for case in again] == [case.id for case in other] == list(CASES)
     for case, new in zip(again, other, strict=True):
         assert all(np.array_equal(value, CASES[case.id].inputs[name]) for name, value in case.inputs.items())
@@ -501,6 +501,20 @@ def test_real_backend(name, version, monkeypatch):
     for case, words in known.items():
         assert words in failed[case]
     assert sum(r.status == "passed" for r in results) >= 8
+
+
+def test_a_real_backend_of_gpts_and_one_that_has_none(monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed; pip install 'refsnn[backends]'")
+    monkeypatch.syspath_prepend(str(HERE))
+    gpt, bert = (importlib.import_module(f"backends.{name}") for name in ("torch_gpt", "torch_backend"))
+    results = list(conform(gpt, cases("gpt")))
+    assert [r.message for r in results if r.status != "passed"] == [] and {r.dtype for r in results} > {"bfloat16"}
+    for case in cases("gpt"):
+        if case.function in ("rate_map", "gradients"):
+            answer, expected = call(gpt, case, case.inputs, "float64"), expectation(case)
+            for name, value in expected.values.items():
+                assert np.abs(answer[name] - value).max() <= 1e-12 * expected.scales[name], f"{case.id}, {name}"
+    assert {r.status for r in conform(bert, cases("gpt"))} == {"unsupported"}
 
 
 @pytest.mark.parametrize("name", ["torch_backend", "jax_backend"])

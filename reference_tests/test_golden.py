@@ -51,6 +51,15 @@ def test_writing_gives_the_same_bytes(tmp_path):
             assert (tmp_path / name).read_bytes() == (TINY / name).read_bytes(), name
 
 
+def test_gpts_have_a_bundle_of_their_own(tmp_path, capsys):
+    folder = tmp_path / "gpt"
+    assert main(["golden", "write", str(folder), "--suite", "gpt"]) == 0
+    assert main(["golden", "verify", str(folder)]) == 0
+    held = load_file(folder / "simulate" / "gpt-running-ternary.safetensors")
+    assert held["output/final_norm"].dtype == np.int8 and "output/block.0.output" not in held
+    assert held["constant/layer_norm_epsilon"] == 2.0**-6 and held["constant/n_head"] == 2
+
+
 def test_signed_spikes_have_a_bundle_of_their_own(tmp_path, capsys):
     folder = tmp_path / "signed"
     assert main(["golden", "write", str(folder), "--suite", "signed"]) == 0

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="the wrong backends are written in PyTorch, which is not installed")
 
 from backends.torch_backend import Torch
+from backends.torch_gpt import TorchGpt
 from backends.wrong import WRONG
 
 from refsnn.conformance.cases import cases
@@ -76,8 +77,8 @@ def test_what_is_done_wrong_with_the_tie_rule_shows_in_networks_too(name, rule):
         assert result.status == "failed" and "spike decisions are wrong" in result.message, result
 
 
-@pytest.mark.parametrize("suite", ["tiny", "signed"])
+@pytest.mark.parametrize(("suite", "adapter"), [("tiny", Torch), ("signed", Torch), ("gpt", TorchGpt)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_the_backend_that_they_spoil_is_right(dtype, suite):
-    results = list(conform(Torch(), cases(suite), [dtype]))
+def test_the_backend_that_they_spoil_is_right(dtype, suite, adapter):
+    results = list(conform(adapter(), cases(suite), [dtype]))
     assert results and [result.message for result in results if result.status != "passed"] == []

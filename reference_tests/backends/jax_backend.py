@@ -301,7 +301,7 @@ def distillation_loss(config, params, batch, targets, simulated):
 
 def supports(feature, dtype):
     kind, _, op_name = feature.partition(":")
-    return op_name in OPS if kind in ("op", "pullback") else True
+    return op_name in OPS if kind in ("op", "pullback") else kind != "gpt"
 
 
 def op(name, arrays, constants, dtype):

@@ -355,7 +355,7 @@ class Torch:
 
     def supports(self, feature, dtype) -> bool:
         kind, _, name = feature.partition(":")
-        return hasattr(self, name) if kind in ("op", "pullback") else True
+        return hasattr(self, name) if kind in ("op", "pullback") else kind != "gpt"  # torch_gpt.py has that family
 
     def op(self, name, arrays, constants, dtype):
         return to_numpy(getattr(self, name)(**all_to_torch(arrays, dtype), **constants))

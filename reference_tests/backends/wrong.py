@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from .torch_backend import Torch
+from .torch_gpt import TorchGpt
 
 
 @dataclass(frozen=True)
@@ -1094,3 +1095,120 @@ class OwnThresholdsIgnored(Torch):
 class OwnThresholdsMultiply(Torch):
     def in_thresholds(self, params, name, current):
         return current * params[name] if name in params else current
+
+
+# --- spiking GPTs -----------------------------------------------------------------------------------------------------
+
+
+def wrong_gpt(requirement, sentence="", also="", case=""):
+    return wrong(requirement, sentence, also, case=case, suite="gpt")
+
+
+@wrong_gpt("S-43", "GELU is the exact form")
+class ExactGelu(TorchGpt):
+    def gelu_tanh(self, x):
+        return F.gelu(x)
+
+
+@wrong_gpt("S-44", "a query sees later keys")
+class LooksAhead(TorchGpt):
+    def earlier(self, queries, keys):
+        return torch.ones(queries, keys, dtype=torch.bool)
+
+
+@wrong_gpt("S-44", "positions of queries count from the first key")
+class LastQueriesAreFirst(TorchGpt):
+    def earlier(self, queries, keys):
+        return torch.ones(queries, keys, dtype=torch.bool).tril()
+
+
+@wrong_gpt("S-45")
+class InputNormalised(TorchGpt):
+    def embed(self, config, params, batch):
+        return self.norm(config, params, "h.0.ln_1", super().embed(config, params, batch))
+
+
+@wrong_gpt("S-45", "positions are left out")
+class PositionsLeftOut(TorchGpt):
+    def embed(self, config, params, batch):
+        return self.embedding(batch["input_ids"], params["wte.weight"])
+
+
+@wrong_gpt("S-46", "ε of LayerNorm is 1e-5")
+class UsualEpsilon(TorchGpt):
+    def norm(self, config, params, name, x):
+        return super().norm(config | {"layer_norm_epsilon": 1e-5}, params, name, x)
+
+
+@wrong_gpt("S-46")
+class NormAfterTheHalfBlock(TorchGpt):
+    def half_block_reads(self, config, params, name, x):
+        return x
+
+    def stream(self, params, name, a, x):
+        norm = name.replace("attn.c_proj", "ln_1").replace("mlp.c_proj", "ln_2")
+        y = super().stream(params, name, a, x)
+        return self.layer_norm(y, params[norm + ".weight"], params[norm + ".bias"], 2.0**-6) if norm in params else y
+
+
+@wrong_gpt("S-47", "keys and values are exchanged")
+class KeysForValues(TorchGpt):
+    def input_current(self, config, params, population, reads, mask):
+        block, _, kind = population.rpartition(".")
+        other = {"key": "value", "value": "key"}.get(kind)
+        return super().input_current(config, params, f"{block}.{other}" if other else population, reads, mask)
+
+
+@wrong_gpt("S-48", "the residual stream is left out")
+class StreamLeftOut(TorchGpt):
+    def stream(self, params, name, a, x):
+        return self.dense(params, name, a)
+
+
+@wrong_gpt("S-48", "the residual stream is made of neurons")
+class StreamOfNeurons(TorchGpt):
+    def spikes(self, population):
+        return population != "embeddings"
+
+
+@wrong_gpt("S-48", "the residual stream is made of neurons", case="simulate/gpt-running")
+class StreamSpikesInSimulations(TorchGpt):
+    simulating = False
+
+    def spikes(self, population):
+        return population != "embeddings" if self.simulating else super().spikes(population)
+
+    def simulate(self, config, params, batch, t_conv, rule, dtype):
+        self.simulating = True
+        found = super().simulate(config, params, batch, t_conv, rule, dtype)
+        self.simulating = False
+        return {name: train for name, train in found.items() if self.spikes(name)}
+
+
+@wrong_gpt("S-48", case="simulate/gpt-running")
+class StepsOfTheStreamAmongMeans(TorchGpt):
+    def handed_on(self, population, current, t):
+        before = self.integrals.get(population, 0) if t > 1 else 0
+        self.integrals[population] = t * current
+        return t * current - before
+
+    integrals = {}  # noqa: RUF012 - one simulation after the other
+
+
+@wrong_gpt("S-49")
+class TableDetachedFromTheLogits(TorchGpt):
+    def table(self, params):
+        return super().table(params).detach()
+
+
+@wrong_gpt("S-49", "the scale of the read-out is left out")
+class ReadOutUnscaled(TorchGpt):
+    def next_tokens(self, params, final, labels):
+        ones = {"readout.weight": torch.ones_like(final[0, 0]), "readout.bias": torch.zeros_like(final[0, 0])}
+        return super().next_tokens(params | ones, final, labels)
+
+
+@wrong_gpt("S-49")
+class PaddingIsATokenToo(TorchGpt):
+    def next_tokens(self, params, final, labels):
+        return super().next_tokens(params, final, labels.clamp(min=0))

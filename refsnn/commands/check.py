@@ -16,9 +16,9 @@ __all__ = ["COMMANDS"]
 #: Precisions by name; `refsnn.ops.rounding.PRECISIONS` has their bounds.
 PRECISIONS = ("float64", "float32", "float16", "bfloat16", "tf32", "bf16_f32")
 #: Sizes of the conformance cases; `refsnn.conformance.cases.SUITES` has them.
-SUITES = ("tiny", "base", "odd", "signed")
+SUITES = ("tiny", "base", "odd", "signed", "gpt")
 #: Help of the option that names a suite.
-SUITE = "sizes, or signed spikes in place of the paper's (default: %(default)s)"
+SUITE = "sizes, or signed spikes in place of the paper's, or GPTs in place of BERTs (default: %(default)s)"
 
 
 def _record_options(parser: argparse.ArgumentParser) -> None:

@@ -35,6 +35,8 @@ integer arrays are int64. What comes back may be any real array that `numpy.asar
     read-outs, whose cotangents go through the rate map all the same. It may also return "cotangent/POPULATION", (B, N,
     width), of every population: λ, the loss's derivative by its rate, everything that the rate changes included. They
     are compared where the rate lies between its least and largest, and a failure then says whose derivative is wrong.
+    In the suite "gpt" ``targets`` is {"labels": (B, N)}, the next tokens, −100 where there is none to tell; also return
+    "logits".
 ``update(params, gradients, moments, settings, dtype) -> {"param/NAME": …, "m/NAME": …, "v/NAME": …}``
     One step of BertAdam, of all parameters that have a gradient. ``moments`` is {"m": {NAME: …}, "v": {NAME: …}};
     ``settings`` holds "lr", "beta1", "beta2", "eps", "weight_decay" and "max_norm". "lr" is this step's; only where
@@ -43,7 +45,8 @@ integer arrays are int64. What comes back may be any real array that `numpy.asar
     Optional: declines part of what a function does. Features are "neurons", "neurons:lif", "neurons:u0", "neurons:tie",
     "asr", "asr:leak", "op:NAME", "pullback:NAME", "current:KIND", "rate_map", "rate_map:feedback", "simulate:inst",
     "simulate:running", "simulate:feedback", "gradients:internal", "gradients:prediction", "gradients:feedback",
-    "update", "update:warmup"; in the suite "signed" also "polarity:retractable", "polarity:ternary" and "per_feature".
+    "update", "update:warmup"; in the suite "signed" also "polarity:retractable", "polarity:ternary" and "per_feature"; in
+    the suite "gpt" also "gpt", of every network, and "gradients:next".
 ``name`` and ``dtypes``
     Optional: what the backend is called, and the precisions it has; ("float64", "float32") by default.
 
@@ -58,4 +61,11 @@ of context and intermediate neurons in units of vth. ``batch`` is a dict of thre
 bias), "fit.weight" and "fit.bias" (to the teacher's width) and "classifier.weight" and "classifier.bias" where they are
 needed. Populations are called "embeddings" and "encoder.E.key", ".value", ".context", ".attention_output",
 ".intermediate", ".output", E counted from 0.
+
+In the suite "gpt" ``config`` has the "model_type" "spiking_gpt" and the sizes of GPT-2's `config.json` (n_embd, n_layer,
+n_head, n_inner, layer_norm_epsilon, …) beside the neurons' constants, "polarity" among them. Populations are
+"embeddings", "block.E.attention_norm", ".key", ".value", ".context", ".attention_output", ".intermediate_norm",
+".intermediate", ".output" and "final_norm"; parameters are GPT-2's, matrices (out, in), with query, key and value by
+themselves ("h.E.attn.query.weight", …). "embeddings" and both kinds of ".…output" are analogue units: ``simulate`` may
+leave them out.
 """

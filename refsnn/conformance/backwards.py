@@ -31,7 +31,7 @@ COTANGENT = "cotangent/"
 
 
 def inside(case: Case) -> dict[str, Array]:
-    """Say which neurons a derivative goes through: those whose rate lies between its least and largest.
+    """Say which units a derivative goes through: neurons whose rate lies inside its limits, and all analogue ones.
 
     Parameters
     ----------
@@ -46,9 +46,8 @@ def inside(case: Case) -> dict[str, Array]:
     direct = reference.linearised(*question(case, case.inputs, "float64"))
     found = {}
     for population, _ in direct.linearisation.tape:
-        assert population.neuron is not None
-        a = direct.rates[population.name]
-        found[COTANGENT + population.name] = (a > population.neuron.low) & (a < 1)
+        a, neuron = direct.rates[population.name], population.neuron
+        found[COTANGENT + population.name] = np.ones(a.shape, bool) if neuron is None else (a > neuron.low) & (a < 1)
     return found
 
 

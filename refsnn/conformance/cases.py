@@ -56,6 +56,8 @@ SUITES: dict[str, dict[str, int]] = {
     "tiny": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
     # The size of tiny: spikes of −1, synapses of the residual, thresholds of single neurons, none of them the paper's.
     "signed": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
+    # The same size again, of the family of GPT-2s.
+    "gpt": {"batch": 2, "positions": 5, "width": 6, "heads": 2, "inner": 10, "encoders": 2, "vocab": 11, "t": 16},
     "base": {"batch": 4, "positions": 16, "width": 64, "heads": 4, "inner": 256, "encoders": 4, "vocab": 97, "t": 64},
     "odd": {
         "batch": 3,
@@ -126,7 +128,7 @@ class Case:
     def multiplies(self) -> bool:
         """Whether the answer takes matrix products."""
         if self.function in ("op", "pullback"):
-            return self.settings["op"] in ("linear", "attention_scores", "attention")
+            return self.settings["op"] in ("linear", "attention_scores", "attention", "causal_attention")
         return self.function in ("current", "rate_map", "gradients")
 
     def requirement_of(self, quantity: str) -> str:
@@ -187,6 +189,8 @@ def question(case: Case, inputs: Arrays, dtype: str) -> tuple[Any, ...]:
             targets: dict[str, Any] = {"logits": inputs.get("logits"), "temperature": s.get("temperature")}
             if hidden:
                 targets = {"hidden": list(hidden.values()), "scores": list(scores.values())}
+            elif "labels" in inputs:
+                targets = {"labels": inputs["labels"]}
             return s["config"], params, batch, targets, parts(inputs, "simulated") or None, dtype
         case "update":
             moments = {moment: parts(inputs, moment) for moment in "mv"}
@@ -238,7 +242,7 @@ def with_padding_row(case: Case, answer: dict[str, Any]) -> dict[str, Any]:
         table, row = answer.get("dtable"), case.settings["constants"].get("frozen_row")
     elif case.function == "gradients":
         table = answer.get("gradient/embeddings.word_embeddings.weight")
-        row = case.settings["config"]["pad_token_id"]
+        row = case.settings["config"].get("pad_token_id")
     shaped = table is not None and row is not None and np.ndim(table) == 2 and len(table) > row
     return {"padding row": table[row], **answer} if shaped else answer  # type: ignore[index]
 
@@ -288,7 +292,7 @@ def cases(suite: str = "tiny", seed: int = 0, version: int = VERSION) -> list[Ca
 
     Parameters
     ----------
-    suite : {"tiny", "base", "odd", "signed"}
+    suite : {"tiny", "base", "odd", "signed", "gpt"}
     seed : int
         One seed fixes every number.
     version : int
@@ -301,9 +305,13 @@ def cases(suite: str = "tiny", seed: int = 0, version: int = VERSION) -> list[Ca
     sizes = SUITES[suite]
     if suite == "signed":
         found = [*_signed_neurons(seed), *_signed_networks(sizes, seed)]
+    elif suite == "gpt":
+        from .gpt_cases import gpt_cases
+
+        found = list(gpt_cases(sizes, seed))
     else:
         found = [*_neurons(seed), *_rates(seed), *_ops(sizes, seed), *_networks(sizes, seed)]
-    if version >= 2 and suite != "signed":
+    if version >= 2 and suite not in ("signed", "gpt"):
         from .sharper import sharper_cases
 
         found += sharper_cases(sizes, seed)

@@ -118,7 +118,7 @@ def _entry(case: Case) -> dict[str, Any]:
 
 def _solver(case: Case) -> dict[str, Any]:
     """Say what the solvers did in a case with feedback: sweeps of the search, products of the adjoint, residual."""
-    if case.function != "gradients" or not case.settings["config"]["feedback"]:
+    if case.function != "gradients" or not case.settings["config"].get("feedback"):
         return {}
     found: dict[str, float] = {}
 
@@ -133,7 +133,7 @@ def _solver(case: Case) -> dict[str, Any]:
 
 
 #: Settings that no formula needs; sizes are the arrays' own.
-UNNEEDED = ("initializer_range", "max_position_embeddings")
+UNNEEDED = ("initializer_range", "max_position_embeddings", "n_positions", "n_embd", "n_layer", "n_inner")
 
 
 def _short(x: float) -> float:
@@ -175,7 +175,7 @@ def write_bundle(folder: str | os.PathLike, suite: str = "tiny", seed: int = 0, 
     Parameters
     ----------
     folder : path
-    suite : {"tiny", "base", "odd", "signed"}
+    suite : {"tiny", "base", "odd", "signed", "gpt"}
     seed : int
     version : int
         Of the suite.
@@ -279,7 +279,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     said = read_json(path)
     if said.get("schema") != SCHEMA:
         raise InputError(f"{folder} holds a bundle of schema {said.get('schema')!r}, but {SCHEMA!r} was expected")
-    kinds = {"schema": str, "suite": Literal["tiny", "base", "odd", "signed"], "seed": int, "cases": dict[str, dict]}
+    kinds = {
+        "schema": str,
+        "suite": Literal["tiny", "base", "odd", "signed", "gpt"],
+        "seed": int,
+        "cases": dict[str, dict],
+    }
     checked(path, said, kinds, "", kinds, closed=False)
     if said.get("version", 1) not in range(1, VERSION + 1):
         raise InputError(

@@ -22,7 +22,6 @@ from ..errors import InputError
 from ..files import read_text
 from ..model.batch import Batch
 from ..model.neurons import Neuron
-from ..model.student import StudentConfig
 from ..ops import Array
 from ..ops.rounding import PRECISIONS, Precision
 from ..readings.certify import Verdict, certify, certify_neurons
@@ -382,7 +381,7 @@ def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> dict[str, Ve
         if not np.isin(spikes, (0, 1, -1) if neuron.signed else (0, 1)).all():
             raise InputError(f"spikes hold other values than {'−1, ' * neuron.signed}0 and 1")
         return {"neurons": certify_neurons(inputs["current"], spikes, neuron, precision)}
-    network = StudentConfig.from_dict(settings["config"]).network
+    network = reference.described(settings["config"]).network
     trains = {name: np.asarray(value) for name, value in answer.items()}
     tokens = inputs["batch/input_ids"].shape
     for p in network.populations:

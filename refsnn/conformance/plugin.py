@@ -14,7 +14,7 @@ def pytest_load_initial_conftests(early_config, parser, args):
     group = parser.getgroup("refsnn", "conformance of a spiking backend")
     group.addoption("--backend", metavar="MODULE", help="adapter of the backend (default: refsnn itself)")
     group.addoption(
-        "--backend-suite", choices=("tiny", "base", "odd", "signed"), help="sizes of the cases (default: tiny)"
+        "--backend-suite", choices=("tiny", "base", "odd", "signed", "gpt"), help="sizes of the cases (default: tiny)"
     )
     group.addoption("--backend-dtype", action="append", metavar="DTYPE", help="a precision (default: the adapter's)")
     group.addoption("--backend-skips", metavar="FILE", help="ids not to ask, each with a reason after #")

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..model.gpt import SpikingGptConfig
 from ..ops import Array
 from ..ops.rounding import PRECISIONS
 from . import reference
 from .cases import VANISHING, Case, call, eight_bits
+from .mistakes.gpt import GPT_MISTAKES, GPT_WIRING_MISTAKES
 from .mistakes.networks import (
     ADJOINT_MISTAKES,
     NETWORK_MISTAKES,
@@ -58,6 +60,12 @@ def _mistaken(case: Case) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]
         case "op" | "pullback":
             for sentence, wrong in OP_MISTAKES.get(case.settings["op"], ()):
                 yield sentence, partial(call, _mistaken_op(case.settings["op"], wrong), case, inputs, "float64")
+        case "current" | "rate_map" | "simulate" | "gradients" if _is_gpt(case):
+            for sentence, change in GPT_MISTAKES:
+                changed = change(case)
+                yield sentence, partial(call, reference, changed, changed.inputs, "float64")
+            for sentence, rewired in GPT_WIRING_MISTAKES:
+                yield sentence, partial(call, reference.Reference(rewired), case, inputs, "float64")
         case "current" | "rate_map" | "simulate" | "gradients":
             for sentence, change in NETWORK_MISTAKES:
                 changed = change(case)
@@ -78,6 +86,10 @@ def _mistaken(case: Case) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]
         case "update":
             for sentence, changes in UPDATE_MISTAKES:
                 yield sentence, partial(updated, case, **changes)
+
+
+def _is_gpt(case: Case) -> bool:
+    return isinstance(reference.described(case.settings["config"]), SpikingGptConfig)
 
 
 def _mistaken_op(name: str, wrong: Op) -> Any:

@@ -16,6 +16,7 @@ from ..distillation.optim import BertAdam, linear_warmup
 from ..distillation.student import Direct, Scheme, internal_direct, prediction_direct, through
 from ..errors import NotConverged
 from ..model.batch import Batch, attention_mask
+from ..model.gpt import FINAL, SpikingGptConfig
 from ..model.network import Network
 from ..model.neurons import Neuron, fire, rate
 from ..model.neurons import asr as average
@@ -23,7 +24,7 @@ from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.adjoint import AdjointMethod, Solve
 from ..readings.equilibrium import Search, equilibrium
-from ..readings.rate_map import scores
+from ..readings.rate_map import scores, sweep
 from ..storage.records import record
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Reference",
     "asr",
     "current",
+    "described",
     "dtypes",
     "gradients",
     "linearised",
@@ -56,6 +58,7 @@ OPS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = MappingProxyType
             ("x", "weight", "bias"),
         ),
         "gelu": (lambda a, c: ops.gelu(a["x"]), ("x",)),
+        "gelu_tanh": (lambda a, c: ops.gelu_tanh(a["x"]), ("x",)),
         "relu": (lambda a, c: ops.relu(a["x"]), ("x",)),
         "tanh": (lambda a, c: ops.tanh(a["x"]), ("x",)),
         "rate": (
@@ -71,6 +74,16 @@ OPS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = MappingProxyType
             lambda a, c: ops.attention(a["query"], a["key"], a["value"], c["heads"], a["mask"]),
             ("query", "key", "value"),
         ),
+        "causal_attention": (
+            lambda a, c: ops.attention(
+                a["query"],
+                a["key"],
+                a["value"],
+                c["heads"],
+                np.minimum(a["mask"], ops.causal_mask(a["query"].shape[-2], a["key"].shape[-2], a["mask"].dtype)),
+            ),
+            ("query", "key", "value"),
+        ),
         "mse": (lambda a, c: ops.mse(a["prediction"], a["target"]), ("prediction", "target")),
         "cross_entropy": (lambda a, c: ops.cross_entropy(a["logits"], a["labels"]), ("logits",)),
         "soft_cross_entropy": (
@@ -79,6 +92,21 @@ OPS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = MappingProxyType
         ),
     }
 )
+
+
+def described(config: Mapping[str, Any]) -> StudentConfig | SpikingGptConfig:
+    """Read a case's ``config``, whichever family it is of.
+
+    Parameters
+    ----------
+    config : mapping
+
+    Returns
+    -------
+    student : StudentConfig or SpikingGptConfig
+    """
+    family = SpikingGptConfig if config.get("model_type") == "spiking_gpt" else StudentConfig
+    return family.from_dict(config)
 
 
 #: Tolerances of the fixed-point search and of the adjoint solve: what they leave is less than rounding's share.
@@ -115,7 +143,7 @@ class Reference:
 
     def network(self, config) -> Network:
         """Return the network that a configuration describes."""
-        return self.change(StudentConfig.from_dict(config).network)
+        return self.change(described(config).network)
 
     def neurons(self, current, neuron, dtype):
         """Spikes of integrate-and-fire neurons."""
@@ -176,7 +204,9 @@ class Reference:
         batch = Batch(**batch)
         scheme = Scheme(search=search)
         found: dict[str, Any] = {}
-        if "hidden" in targets:
+        if "labels" in targets:
+            found["logits"], direct = _next_tokens(network, params, batch, targets["labels"])
+        elif "hidden" in targets:
             direct = internal_direct(network, params, batch, targets["hidden"], targets["scores"], simulated, scheme)
             found |= direct.losses
         else:
@@ -205,6 +235,21 @@ class Reference:
         state = {f"{moment}/{name}": value.copy() for moment in "mv" for name, value in moments[moment].items()}
         BertAdam(**settings).step(params, gradients, state, lr)
         return {f"param/{name}": value for name, value in params.items()} | state
+
+
+def _next_tokens(network: Network, params: Mapping[str, Array], batch: Batch, labels: Array) -> tuple[Array, Direct]:
+    """Logits of a spiking GPT, and how the cross-entropy of the next tokens depends on its last rates."""
+    rates, linearisation = sweep(network, params, batch)
+    scaled, scale_pullback = ops.scale(rates[FINAL], params["readout.weight"])
+    logits, read_pullback = ops.linear(scaled + params["readout.bias"], params["wte.weight"])
+    asked = labels >= 0
+    loss, loss_pullback = ops.cross_entropy(logits[asked], labels[asked])
+    dlogits = np.zeros_like(logits)
+    dlogits[asked] = loss_pullback(1.0)
+    dhidden, dtable = read_pullback(dlogits)
+    dfinal, dweight = scale_pullback(dhidden)
+    gradients = {"wte.weight": dtable, "readout.weight": dweight, "readout.bias": dhidden.sum(axis=(0, 1))}
+    return logits, Direct({"next": loss}, {FINAL: dfinal}, gradients, rates, linearisation, {})
 
 
 REFERENCE = Reference()

@@ -88,6 +88,13 @@ _TEXTS = [
     ("Rates of ternary neurons: clip to [−1, 1], read without ReLU", "clipped at 0, or a ReLU before the classifier"),
     ("Residual through one synapse per feature: W a + b + d ⊙ residual", "the synapses are left out"),
     ("Neurons with thresholds of their own: their current is I/θ", "θ is left out, or multiplies"),
+    ("GELU of a GPT: the tanh form", "the exact form (PyTorch's default)"),
+    ("Causal attention: a query sees no later key", "no causal mask, or one that is a position off"),
+    ("Input of a GPT: token + position, handed on as it is", "a LayerNorm, as BERT has one, or neurons"),
+    ("Norm populations: LayerNorm of the stream, before each half-block", "the LayerNorm comes after the half-block"),
+    ("Keys, values, contexts and inner units of a GPT read the norm before them", "they read the stream itself"),
+    ("Residual stream: W a + b + x, of analogue units without limits", "the stream is given neurons, or cut to [0, 1]"),
+    ("Next tokens: read off with the table, of real positions", "the table's gradient lacks one of its two uses"),
 ]
 
 REQUIREMENTS = {f"S-{i}": Requirement(f"S-{i}", title, often) for i, (title, often) in enumerate(_TEXTS, 1)}

@@ -26,10 +26,14 @@ __all__ = [
     "NETWORK_MISTAKES",
     "SIMULATION_MISTAKES",
     "WIRING_MISTAKES",
+    "changed_inputs",
+    "changed_settings",
+    "exchanged",
 ]
 
 
-def _settings(**changes: Any) -> Callable[[Case], Case]:
+def changed_settings(**changes: Any) -> Callable[[Case], Case]:
+    """Put a case with other numbers in its configuration."""
     return lambda case: replace(case, settings={**case.settings, "config": {**case.settings["config"], **changes}})
 
 
@@ -41,20 +45,23 @@ def _without(setting: str) -> Callable[[Case], Case]:
     return change
 
 
-def _inputs(change: Callable[[str, Array], Array]) -> Callable[[Case], Case]:
+def changed_inputs(change: Callable[[str, Array], Array]) -> Callable[[Case], Case]:
+    """Put a case with other arrays: `change` takes the name and the value of each."""
     return lambda case: replace(case, inputs={name: change(name, value) for name, value in case.inputs.items()})
 
 
 def _masks(change: Callable[[Array], Array]) -> Callable[[Case], Case]:
-    return _inputs(lambda name, value: change(value) if name in ("mask", "batch/attention_mask") else value)
+    return changed_inputs(lambda name, value: change(value) if name in ("mask", "batch/attention_mask") else value)
 
 
 def _without_residual(case: Case) -> Case:
     normed = str(case.settings.get("population")).endswith("output")  # of the attention, or of the encoder
-    return _inputs(lambda name, value: 0 * value if normed and name == "read/1" else value)(case)
+    return changed_inputs(lambda name, value: 0 * value if normed and name == "read/1" else value)(case)
 
 
-def _exchanged(case: Case) -> Case:
+def exchanged(case: Case) -> Case:
+    """Give keys the values' parameters, and values the keys'."""
+
     def other(name: str) -> str:
         return name.replace(".key.", ".?.").replace(".value.", ".key.").replace(".?.", ".value.")
 
@@ -64,25 +71,28 @@ def _exchanged(case: Case) -> Case:
 def _unscaled(case: Case) -> Case:
     config = case.settings["config"]
     factor = math.sqrt(config["hidden_size"] // config["num_attention_heads"])
-    return _inputs(lambda name, value: factor * value if ".query." in name else value)(case)
+    return changed_inputs(lambda name, value: factor * value if ".query." in name else value)(case)
 
 
 #: (sentence, the case on which the right network gives the mistaken one's answer).
 NETWORK_MISTAKES: list[tuple[str, Callable[[Case], Case]]] = [
-    ("ε of LayerNorm is 1e-5", _settings(layer_norm_eps=1e-5)),
-    ("V_th is taken to be 1", _settings(vth=1.0)),
-    ("the neurons do not leak", _settings(leak=1.0)),
-    ("the initial charge is left out", _settings(u0=0.0)),
-    ("keys and values are exchanged", _exchanged),
+    ("ε of LayerNorm is 1e-5", changed_settings(layer_norm_eps=1e-5)),
+    ("V_th is taken to be 1", changed_settings(vth=1.0)),
+    ("the neurons do not leak", changed_settings(leak=1.0)),
+    ("the initial charge is left out", changed_settings(u0=0.0)),
+    ("keys and values are exchanged", exchanged),
     ("padding is not masked", _masks(np.ones_like)),
     ("tokens are masked and padding is not", _masks(lambda mask: 1 - mask)),
     ("padded keys are given +10000", _masks(lambda mask: 2 - mask)),
     ("attention scores are not divided by √d", _unscaled),
-    ("feedback is left out", _inputs(lambda n, v: 0 * v if "feedback." in n else v)),
-    ("token types are left out", _inputs(lambda n, v: 0 * v if "token_type_embeddings" in n else v)),
-    ("token types are taken to be 0", _inputs(lambda n, v: 0 * v if n == "batch/token_type_ids" else v)),
-    ("positions are left out", _inputs(lambda n, v: 0 * v if "position_embeddings" in n else v)),
-    ("positions count from 1", _inputs(lambda n, v: np.roll(v, -1, axis=0) if "position_embeddings" in n else v)),
+    ("feedback is left out", changed_inputs(lambda n, v: 0 * v if "feedback." in n else v)),
+    ("token types are left out", changed_inputs(lambda n, v: 0 * v if "token_type_embeddings" in n else v)),
+    ("token types are taken to be 0", changed_inputs(lambda n, v: 0 * v if n == "batch/token_type_ids" else v)),
+    ("positions are left out", changed_inputs(lambda n, v: 0 * v if "position_embeddings" in n else v)),
+    (
+        "positions count from 1",
+        changed_inputs(lambda n, v: np.roll(v, -1, axis=0) if "position_embeddings" in n else v),
+    ),
     ("the residual is missing", _without_residual),
     ("the temperature is left out", lambda case: replace(case, settings={**case.settings, "temperature": 1.0})),
     (
@@ -91,20 +101,20 @@ NETWORK_MISTAKES: list[tuple[str, Callable[[Case], Case]]] = [
     ),
     (
         "gradients pass where a simulated rate is 0: the ReLU is missing, or sees other values",
-        _inputs(lambda n, v: np.maximum(v, 1e-300) if n.startswith("simulated/") else v),
+        changed_inputs(lambda n, v: np.maximum(v, 1e-300) if n.startswith("simulated/") else v),
     ),
     ("the polarity is ignored: spikes are unsigned", _without("polarity")),
     (
         "the synapses of the residuals are left out",
-        _inputs(lambda n, v: np.ones_like(v) if n.endswith("residual.weight") else v),
+        changed_inputs(lambda n, v: np.ones_like(v) if n.endswith("residual.weight") else v),
     ),
     (
         "neurons' own thresholds are left out",
-        _inputs(lambda n, v: np.ones_like(v) if n.endswith(".threshold") else v),
+        changed_inputs(lambda n, v: np.ones_like(v) if n.endswith(".threshold") else v),
     ),
     (
         "currents are multiplied by neurons' own thresholds, not divided",
-        _inputs(lambda n, v: 1 / v if n.endswith(".threshold") else v),
+        changed_inputs(lambda n, v: 1 / v if n.endswith(".threshold") else v),
     ),
     ("the rule is inst", lambda case: replace(case, settings={**case.settings, "rule": "inst"})),
     ("the rule is running", lambda case: replace(case, settings={**case.settings, "rule": "running"})),

@@ -170,6 +170,16 @@ def _softmax_twice(a: Arrays, c: Mapping[str, Any]):
     return loss, lambda dloss: softmax_pullback(pullback(dloss))
 
 
+def _later(a: Arrays, first: int) -> Array:
+    """Mask of padding and of the keys that lie `first` positions and more behind the query's."""
+    queries, keys = a["query"].shape[-2], a["key"].shape[-2]
+    return np.minimum(a["mask"], np.triu(np.full((queries, keys), ops.MASKED), k=first + keys - queries))
+
+
+def _from_the_first(a: Arrays, c: Mapping[str, Any]) -> Array:
+    return np.minimum(a["mask"], np.triu(np.full((a["query"].shape[-2], a["key"].shape[-2]), ops.MASKED), k=1))
+
+
 def _per_head(a: Arrays, c: Mapping[str, Any]) -> float:
     return math.sqrt(a["query"].shape[-1] // c["heads"])
 
@@ -215,6 +225,7 @@ OP_MISTAKES: dict[str, list[tuple[str, Op]]] = {
         ),
         ("ReLU stands in for GELU", _elementwise(lambda x: np.maximum(x, 0), lambda x: (x > 0) * 1.0)),
     ],
+    "gelu_tanh": [("GELU is the exact form", lambda a, c: ops.gelu(a["x"]))],
     "relu": [("ReLU's derivative at 0 is 1", _elementwise(lambda x: np.maximum(x, 0), lambda x: (x >= 0) * 1.0))],
     "rate": [
         ("V_th is missing in the rate map", lambda a, c: rate(a["current"], Neuron())),
@@ -250,6 +261,12 @@ OP_MISTAKES: dict[str, list[tuple[str, Op]]] = {
         ("the temperature is left out", _with("soft_cross_entropy", temperature=lambda a, c: 1.0)),
     ],
 }
+OP_MISTAKES["causal_attention"] = [
+    ("a query sees later keys", _right("attention")),
+    ("a query does not see its own key", _with("attention", mask=lambda a, c: _later(a, 0))),
+    ("a query sees the next key", _with("attention", mask=lambda a, c: _later(a, 2))),
+    ("positions of queries count from the first key", _with("attention", mask=_from_the_first)),
+]
 for _name in ("attention_scores", "attention"):
     OP_MISTAKES[_name] = [
         *((sentence, _with(_name, **changes)) for sentence, changes in (_UNMASKED, _SIGN)),
