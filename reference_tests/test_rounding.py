@@ -109,6 +109,9 @@ class Program:
             scores = self.store(scores * scale)
         return self.store(scores + mask), None
 
+    def causal_mask(self, queries, keys, dtype):
+        return ops.causal_mask(queries, keys, dtype)
+
     def softmax(self, x):
         x = self.store(x)
         e = self.store(np.exp(self.store(x - x.max(axis=-1, keepdims=True))))
@@ -151,6 +154,15 @@ class Program:
         z = self.store(x * self.store(np.sqrt(0.5)))
         twice = self.store(erfc(-z)) if self.folded else self.store(1 + self.store(erf(z)))
         return self.store(x * (self.work(0.5) * twice)), None
+
+    def gelu_tanh(self, x):
+        x, root, cubic = self.store(x), self.store(np.sqrt(2 / np.pi)), self.store(0.044715)
+        if self.folded:  # the factors multiplied out
+            w = self.store(root * self.store(x + self.store(cubic * self.store(x * self.store(x * x)))))
+        else:
+            square = self.store(self.store(root * cubic) * self.store(x * x))
+            w = self.store(x * self.store(root + square))
+        return self.store(self.work(0.5) * self.store(x * self.store(1 + self.store(np.tanh(w))))), None
 
 
 programs = st.builds(
@@ -306,6 +318,15 @@ def test_gelu(program, kind, size):
     check(program, program.gelu(theirs)[0], ours)
     if program.precision == "float32":  # the polynomial that we use ourselves
         check(program, ops.gelu(theirs)[0], ours)
+
+
+@many
+@given(programs, kinds, sizes)
+def test_gelu_tanh(program, kind, size):
+    x, theirs = quantity(program, (16, 8), size, kind)
+    ours = rounding.gelu_tanh(x, PRECISIONS[program.precision])
+    np.testing.assert_array_equal(ours.value, ops.gelu_tanh(x.value)[0])
+    check(program, program.gelu_tanh(theirs)[0], ours)
 
 
 @settings(many, max_examples=100)
