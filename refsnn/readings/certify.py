@@ -445,7 +445,10 @@ class _Check:
         carried = integral.error * (1 if membrane.neuron.leak == 1 else 2)
         if self.affine:  # a program may integrate f(s[t]) as well, whose errors add up step by step
             current = self._enclosed(times, x, trains.now, delayed)
-            carried = np.maximum(carried, self._stepwise(current.error.copy(), membrane.neuron.leak))
+            gathered = self._stepwise(current.error.copy(), membrane.neuron.leak)
+            # Either what telescopes is there or this; both, where analogue units pass on currents that telescope.
+            recorded = all(read == INPUT or read in trains.record for read in self.population.reads)
+            carried = np.maximum(carried, gathered) if recorded else carried + gathered
         # The difference is rounded, and potentials that are off by what is carried: once for each operation on them.
         error = membrane.unit * (np.abs(change) + 5 * carried)
         membrane.advance(times, change, error, carried, trains.now(name).value)
