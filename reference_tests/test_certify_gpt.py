@@ -23,6 +23,7 @@ from test_certify import (
 from test_rounding import Program
 
 from refsnn.commands import cli
+from refsnn.conformance.difference import first_difference
 from refsnn.errors import InputError
 from refsnn.model import projections
 from refsnn.model.batch import Batch, attention_mask
@@ -500,6 +501,26 @@ def test_records_of_a_gpt_are_certified_on_the_command_line(case, tmp_path, caps
     assert first in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    ("name", "at"), [("final_norm", (12, 1, 0, 9)), ("block.1.context", (5, 0, 3, 2)), ("block.0.key", (0, 0, 0, 0))]
+)
+def test_records_of_a_gpt_are_compared(tmp_path, capsys, rule, name, at):
+    """The potential is the one that the certificate has."""
+    one, other = Case(tmp_path / "one", rule), Case(tmp_path / "other", rule)
+    spikes = one.spikes | {name: one.spikes[name].copy()}
+    spikes[name][at] ^= 1
+    other.write(spikes)
+    found = first_difference(one.path, other.path)
+    u, _ = judged(one.config.network, one.params, one.batch, one.spikes, rule, PRECISIONS["float64"])[1][name]
+    assert (found.population, found.t, found.index, found.differing) == (name, at[0] + 1, at[1:], 1)
+    np.testing.assert_allclose(found.potentials, u[: at[0] + 1, *at[1:]], rtol=1e-9, atol=1e-11)
+    assert cli.main(["diff", str(one.path), str(other.path)]) == 1
+    said = capsys.readouterr().out
+    assert f"the first difference is of {name}" in said
+    assert ("it read no spikes, but real numbers alone" in said) == (name == "final_norm")
+
+
 def spoilt(case, **config):
     return {"config": case.config.to_dict() | config, "rule": case.rule, "dtype": "float64"}
 
@@ -509,6 +530,7 @@ SPOILED = {
     "spikes of analogue units": (lambda t: t.update({"spikes/block.0.output": t[KEY]}), {}, "spikes of block.0.output"),
     "missing population": (lambda t: t.pop(KEY), {}, "lacks the spikes of block.0.key"),
     "an unknown model": (None, {"model_type": "spiking_t5"}, "model_type is 'spiking_t5', but 'spiking_bert' or"),
+    "a near constant": (None, {"vht": 1.0}, "the key 'vht' is not known; there are model_type, "),
     "a teacher": (None, {"model_type": "gpt2"}, "model_type is 'gpt2'"),
     "a model of a list": (None, {"model_type": []}, "model_type is []"),
     "a BERT's tokens": (lambda t: t.update(token_type_ids=t["token_type_ids"] + 1), {}, "token_type_ids must hold"),
