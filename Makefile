@@ -7,6 +7,9 @@ BIN    := $(VENV)/bin
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
+# Processes that share the tests, file by file.
+WORKERS ?= 2
+
 .PHONY: demo test test-oldest slow fuzz mutants lint docs notebooks exercises slides students clean
 
 demo: $(VENV)/.installed
@@ -16,7 +19,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check refsnn reference_tests docs
 	$(BIN)/ruff format --check refsnn reference_tests docs/figures
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

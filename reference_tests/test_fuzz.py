@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TRIALS = 120
+TRIALS = 60
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="trials run in forked processes")

@@ -26,9 +26,10 @@ def case(cases):
     return {path.stem.removeprefix("case_"): read_case(path) for path in cases}
 
 
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["internal", "pred"])
-def test_a_change_to_any_recorded_number_is_noticed(case, kind):
-    for key, value in case[kind].items():
+def test_a_change_to_any_recorded_number_is_noticed(case, kind, every):
+    for key, value in list(case[kind].items())[::every]:
         group = key.split("/")[0]
         unused = ("pooler_layer", "s25.fc") + (("fit_dense",) if kind == "pred" else ("classification",))
         if key == "config" or group in ("input_ids", "token_type_ids", "attention_mask"):
