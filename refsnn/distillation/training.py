@@ -8,7 +8,7 @@ mean of; it is written by rename.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from ..errors import InputError
 from ..files import load_tensors, save_tensors
 from ..model.batch import Batch
 from ..model.batch import in_shares as divided
-from ..model.parameters import Params, check_parameters
-from ..ops import Array
+from ..model.parameters import Gradients, Params, accumulate, check_parameters, kept
+from ..ops import Array, Rows
 from ..parallel import each, rounds, threads
 from ..progress import progress
 from ..readings.inputs import Finite
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 #: Losses by name, gradients of their sum, and statistics for the log.
-Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Params, dict[str, float]]]
+Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Mapping[str, Array], dict[str, float]]]
 
 
 def finished(run: Run, stage: Stage) -> Params | None:
@@ -261,7 +261,7 @@ def in_shares(objective):
         The same mathematically; sums are rounded in another order.
     """
 
-    def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
+    def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Gradients, dict[str, float]]:
         shares = divided(batch, min(max(batch.input_ids.size // SHARE, 2), SHARES))
         largest, workers = len(shares[0][1]), min(threads(), len(shares))
         known = params if isinstance(params, Finite) else Finite.of(params)
@@ -270,16 +270,23 @@ def in_shares(objective):
             part, places = share
             return len(places) / largest, objective(known, part, rows[places])
 
-        totals: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
+        gradients = Gradients()
+        totals: tuple[dict[str, Any], ...] = ({}, gradients.data, {})
         for found in rounds(one, shares, workers):
             weights, parts = zip(*found, strict=True)
             for total, dicts in zip(totals, zip(*parts, strict=True), strict=True):
-                _add(total, weights, dicts)
+                _add(total, weights, [kept(part) for part in dicts])
             del found, parts, dicts  # so that they are let go before the next ones are computed
         factor = largest / len(rows)
-        slices = [x for total in totals for array in total.values() for x in _slices(array)]
+        slices = []
+        for total in totals:
+            for name, value in total.items():
+                if isinstance(value, Rows):
+                    total[name] = value * factor
+                else:
+                    slices += _slices(value)
         each(lambda x: np.multiply(x, factor, out=x), slices, workers)
-        return totals
+        return totals[0], gradients, totals[2]
 
     return whole
 
@@ -290,11 +297,16 @@ def _slices(array: Array) -> list[Array]:
     return [flat[start : start + SLICE] for start in range(0, flat.size, SLICE)]
 
 
-def _add(total: dict[str, Any], weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> None:
+def _add(total: dict[str, Any], weights: Sequence[float], parts: Sequence[Mapping[str, Any]]) -> None:
     """Add ``Σ w_i·x_i``, name by name; the first array of a name becomes its total, for it is nobody else's."""
     tasks: list[tuple[Any, ...]] = []
     for name in dict.fromkeys(name for part in parts for name in part):
-        terms = [(w, np.asarray(part[name], order="C")) for w, part in zip(weights, parts, strict=True) if name in part]
+        terms = [(w, part[name]) for w, part in zip(weights, parts, strict=True) if name in part]
+        if isinstance(terms[0][1], Rows):  # they are few
+            for w, rows in terms:
+                accumulate(total, name, rows * w)
+            continue
+        terms = [(w, np.asarray(x, order="C")) for w, x in terms]
         if name not in total:
             weight, total[name] = terms.pop(0)
             if weight != 1:

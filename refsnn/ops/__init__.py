@@ -7,9 +7,11 @@ networks or training.
 from .attention import attention, attention_scores, mix, softmax, split_heads
 from .dense import Array, clip, embedding, gelu, layer_norm, linear, relu, scale, tanh
 from .losses import cross_entropy, log_softmax, mse, soft_cross_entropy
+from .rows import Rows
 
 __all__ = [
     "Array",
+    "Rows",
     "attention",
     "attention_scores",
     "clip",
