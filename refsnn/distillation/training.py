@@ -238,9 +238,20 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
         yield from islice(batches, max(0, first - epoch * per_epoch), None)
 
 
-#: Shares of a batch at most, and tokens of a share: smaller ones would spend their time on gradients as large as the
-#: vocabulary. Neither depends on the machine's cores, so what is computed does not.
-SHARES, SHARE = 8, 512
+#: Shares of a batch at most, and tokens of a share at least: fewer would make products of matrices slower, and every
+#: share adds gradients as large as the parameters. Neither depends on the machine's cores, so what is computed does not.
+SHARES, SHARE = 8, 256
+
+
+def _shares(tokens: int) -> int:
+    """Count the shares of a batch: 2, 4 or 8, so that as many cores take them in rounds that are full.
+
+    Examples
+    --------
+    >>> [_shares(tokens) for tokens in (1, 768, 1024, 2000, 10000)]
+    [2, 2, 4, 4, 8]
+    """
+    return 2 ** (min(max(tokens // SHARE, 2), SHARES).bit_length() - 1)
 
 
 def in_shares(objective):
@@ -248,7 +259,8 @@ def in_shares(objective):
 
     Every loss is a mean over the sequences of a batch, all padded to one length, so a share of b_i of b sequences adds
     b_i/b of its loss and of its gradient. Shares are added up in their order, as many at a time as there are cores: a
-    gradient is as large as the parameters, and no more of them are kept. Parameters are checked once for all shares.
+    gradient is as large as the parameters, and no more of them are kept. Gradients of embedding tables are added up as
+    the rows that occur. Parameters are checked once for all shares.
 
     Parameters
     ----------
@@ -262,7 +274,7 @@ def in_shares(objective):
     """
 
     def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Gradients, dict[str, float]]:
-        shares = divided(batch, min(max(batch.input_ids.size // SHARE, 2), SHARES))
+        shares = divided(batch, _shares(batch.input_ids.size))
         largest, workers = len(shares[0][1]), min(threads(), len(shares))
         known = params if isinstance(params, Finite) else Finite.of(params)
 
