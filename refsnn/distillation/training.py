@@ -238,7 +238,7 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
         yield from islice(batches, max(0, first - epoch * per_epoch), None)
 
 
-#: Shares of a batch at most, and tokens of a share at least: with fewer, products of matrices are slower, and a share has
+#: Shares of a batch at most, and tokens of a share at least: with fewer, matrix products are slower, and a share has
 #: gradients as large as the parameters. Neither depends on the machine's cores, so what is computed does not.
 SHARES, SHARE = 8, 256
 
