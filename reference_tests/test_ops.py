@@ -309,7 +309,7 @@ def test_every_op_has_a_case():
     tested = {make(name, Sizes((), 1, 1, 1, 1, 0))[0].op for name in CASES}
     names = {getattr(op, "func", op).__name__ for op in tested}
     # Three functions have no pullback; their values are tested below.
-    assert names == set(ops.__all__) - {"Array", "MASKED", "causal_mask", "log_softmax", "split_heads"}
+    assert names == set(ops.__all__) - {"Array", "MASKED", "Rows", "causal_mask", "log_softmax", "split_heads"}
 
 
 @every_op
@@ -407,6 +407,38 @@ def test_embedding_frozen_row_gets_no_gradient(frozen_row):
     if frozen_row is not None:
         expected[frozen_row] = 0
     assert np.array_equal(pullback(dy), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("frozen_row", [None, 0, 3])
+@pytest.mark.parametrize("count", [0, 1, 7, 60])
+def test_rows_of_an_embedding_are_its_gradient_without_the_rows_that_are_0(dtype, frozen_row, count):
+    rng = np.random.default_rng(count)
+    ids, dy = rng.integers(0, 9, (count, 2)), rng.normal(size=(count, 2, 3)).astype(dtype)
+    _, pullback = ops.embedding(ids, np.ones((9, 3), dtype), frozen_row)
+    rows = pullback.rows(dy)
+    assert rows.numbers.tolist() == sorted({*ids.reshape(-1).tolist()} - {frozen_row})
+    assert rows.values.shape == (len(rows.numbers), 3) and rows.values.dtype == rows.dense().dtype == dtype
+    expected = np.zeros((9, 3))
+    for number, d in zip(ids.reshape(-1), dy.reshape(-1, 3), strict=True):
+        expected[number] += d * (number != frozen_row)
+    np.testing.assert_allclose(rows.dense(), expected, rtol=0, atol=50 * np.finfo(dtype).eps)
+    assert np.array_equal(pullback(dy), rows.dense())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_add_up_and_scale_as_the_tables_do_bit_for_bit(dtype):
+    rng = np.random.default_rng(0)
+    found, expected = 0.1 * ops.Rows(np.arange(0), np.zeros((0, 3), dtype), 50), np.zeros((50, 3), dtype)
+    for count in (5, 0, 50, 1, 20):
+        numbers = np.sort(rng.permutation(50)[:count])
+        rows = ops.Rows(numbers, rng.normal(size=(count, 3)).astype(dtype), 50)
+        whole = rng.normal(size=(50, 3)).astype(dtype)
+        assert np.array_equal(rows + whole, rows.dense() + whole) and np.array_equal(whole + rows, rows.dense() + whole)
+        found, expected = found + rows * 0.7, expected + rows.dense() * 0.7
+        assert np.array_equal(found.dense(), expected)
+        assert (np.diff(found.numbers) > 0).all() and found.values.dtype == dtype
+    assert np.array_equal((found * 3).dense(), expected * 3)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -35,7 +35,7 @@ from refsnn.evaluation.evaluate import evaluate_run
 from refsnn.files import json_lines, save_tensors, write_json
 from refsnn.model.families import spiking_bert
 from refsnn.model.neurons import Neuron
-from refsnn.model.parameters import initial_parameters
+from refsnn.model.parameters import initial_parameters, kept
 from refsnn.model.shapes import BertConfig, network_shapes, teacher_shapes
 from refsnn.model.student import StudentConfig
 from refsnn.pages.tables import results_table
@@ -492,11 +492,16 @@ def test_ctrl_c_ends_what_threads_do_with_the_items_begun(workers):
     assert each(abs, [-1, 2, -3], workers) == [1, 2, 3]
 
 
+WORDS = "embeddings.word_embeddings.weight"
+
+
+@pytest.mark.parametrize("share", [8, 256])  # eight shares and two, where there are so many sequences
 @pytest.mark.parametrize("size", [1, 5, 11, 16])
 @pytest.mark.parametrize("feedback", [False, True])
 @pytest.mark.parametrize("stage", ["internal", "prediction"])
-def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatch):
+def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, share, monkeypatch):
     """Loss, gradient and statistics; with one thread, two and five, bit for bit."""
+    monkeypatch.setattr("refsnn.distillation.training.SHARE", share)
     heads = {"fit.weight": (7, 12), "fit.bias": (7,), "classifier.weight": (3, 12), "classifier.bias": (3,)}
     params, batch = random_parameters(SMALL, 5, feedback, extra=heads), random_batch(SMALL, 6, size)
     if feedback:
@@ -515,6 +520,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatc
     for threads in ("1", "2", "5"):
         monkeypatch.setattr("refsnn.distillation.training.threads", lambda count=int(threads): count)
         found[threads] = in_shares(objective)(params, batch, np.arange(size))
+        assert isinstance(kept(found[threads][1])[WORDS], ops.Rows)  # nobody has made a table of it
     for several in (found["2"], found["5"]):
         assert found["1"][0] == several[0]
         assert all(np.array_equal(several[1][name], value) for name, value in found["1"][1].items())
@@ -523,6 +529,39 @@ def test_shares_of_a_batch_add_up_to_the_whole(size, feedback, stage, monkeypatc
     scale = max(np.abs(g).max() for g in gradients.values())
     for name, value in gradients.items():
         np.testing.assert_allclose(found["1"][1][name], value, rtol=1e-9, atol=1e-11 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_kept_as_rows_train_as_tables_do_bit_for_bit(dtype, threads, monkeypatch):
+    """Two programs of the same training step, one of which adds up whole tables: clipped, decayed, several steps."""
+    monkeypatch.setattr("refsnn.distillation.training.SHARE", 8)
+    monkeypatch.setattr("refsnn.distillation.training.threads", lambda: threads)
+    params = random_parameters(SMALL, 5, extra={"classifier.weight": (3, 12), "classifier.bias": (3,)})
+    params = {name: value.astype(dtype) for name, value in params.items()}
+    network, labels = spiking_bert(SMALL), np.random.default_rng(0).integers(0, 3, 11)
+
+    def objective(params, batch, rows):
+        return prediction_gradients(network, params, batch, lambda z: ops.cross_entropy(z, labels[rows]))
+
+    def tables(*inputs):
+        losses, gradients, statistics = objective(*inputs)
+        return losses, dict(gradients), statistics
+
+    optimiser, results = BertAdam(max_norm=0.01), []
+    for step in (in_shares(objective), in_shares(tables)):
+        own = {name: value.copy() for name, value in params.items()}
+        moments = optimiser.initial(own)
+        for number in range(3):
+            _, gradients, _ = step(own, random_batch(SMALL, number, 11), np.arange(11))
+            assert isinstance(kept(gradients)[WORDS], ops.Rows if not results else np.ndarray)
+            assert np.linalg.norm(gradients[WORDS]) > optimiser.max_norm
+            optimiser.step(own, gradients, moments, 1e-2)
+        results.append((own, moments))
+    for ours, theirs in zip(*results, strict=True):
+        assert all(np.array_equal(ours[name], value) and ours[name].dtype == dtype for name, value in theirs.items())
+    pad = SMALL.pad_token_id
+    assert not results[0][1][f"m/{WORDS}"][pad].any() and (results[0][1][f"m/{WORDS}"].any(axis=1)).sum() > 3
 
 
 @pytest.mark.parametrize("steps", [1, 12])

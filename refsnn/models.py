@@ -301,7 +301,7 @@ class Student(_Reader):
         losses, gradients, _ = prediction_gradients(
             self.network, self.params, self._taken(batch), lambda z: true_loss(z, labels), scheme=scheme
         )
-        return float(losses["prediction"]), gradients
+        return float(losses["prediction"]), dict(gradients)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder that `load` reads: `config.json`, `model.safetensors`, and `tokenizer.json` if there is one.
@@ -394,7 +394,7 @@ class Teacher(_Reader):
         """
         z, pullback = classify(self.config, self.params, self._taken(batch))
         loss, loss_pullback = true_loss(z, labels)
-        return float(loss), pullback(loss_pullback(1.0))
+        return float(loss), dict(pullback(loss_pullback(1.0)))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder that `load` and Hugging Face's programs read.

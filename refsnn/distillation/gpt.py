@@ -18,7 +18,7 @@ from ..files import existing, write_text
 from ..model.batch import Batch
 from ..model.dropout import dropout_masks
 from ..model.gpt import SpikingGptConfig, gpt, initial_gpt
-from ..model.parameters import Params
+from ..model.parameters import Params, accumulate
 from ..ops import Array
 from ..readings.simulate import simulate
 from ..storage.gpt2 import load_gpt
@@ -163,10 +163,10 @@ def _objective(recipe: DistilRecipe, student: SpikingGptConfig, teacher: Params)
         for rates in simulate(network, params, batch, times, recipe.rule).values():
             found, gradient, _ = distillation_gradients(network, params, batch, wanted, rates, weights)
             for name, value in found.items():
-                losses[name] = losses.get(name, 0.0) + value / len(times)
-            for name, value in gradient.items():
+                accumulate(losses, name, value / len(times))
+            for name in gradient:
                 if not name.endswith(FROZEN):
-                    gradients[name] = gradients.get(name, 0.0) + value / len(times)
+                    accumulate(gradients, name, gradient[name] / len(times))
         return losses, gradients, {}
 
     return objective

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..model.batch import Batch
 from ..model.gpt import FINAL, GptConfig, gpt
 from ..model.network import INPUT, Network
-from ..model.parameters import Params, accumulate
+from ..model.parameters import Gradients, Params, accumulate
 from ..ops import Array
 from ..readings.adjoint import Solve
 from ..readings.implicit import adjoint
@@ -110,7 +110,7 @@ def _mean_over_sequences(count: int, batch: Batch) -> float:
 
 def language_gradients(
     network: Network, params: Mapping[str, Array], batch: Batch
-) -> tuple[dict[str, Array], Params, dict[str, float]]:
+) -> tuple[dict[str, Array], Gradients, dict[str, float]]:
     """Cross-entropy of the next token and its gradient, by the rate map: what a teacher is trained by.
 
     Parameters
@@ -124,7 +124,7 @@ def language_gradients(
     -------
     losses : dict
         ``"loss"``: ``Σ −log p(next)/(B·(N − 1))`` in nats, over all tokens but padding.
-    gradients : dict
+    gradients : Gradients
     statistics : dict
         Empty.
     """
@@ -135,9 +135,9 @@ def language_gradients(
     factor = _mean_over_sequences(int(places.sum()), batch)
     dlogits = np.zeros_like(logits)
     dlogits[:, :-1][places] = loss_pullback(factor)
-    dfinal, gradients = logits_pullback(dlogits)
-    for name, gradient in pullback({FINAL: dfinal}).items():
-        accumulate(gradients, name, gradient)
+    dfinal, dhead = logits_pullback(dlogits)
+    gradients = Gradients(dhead)
+    gradients.add(pullback({FINAL: dfinal}))
     return {"loss": np.asarray(loss * factor)}, gradients, {}
 
 
@@ -193,7 +193,7 @@ def distillation_gradients(
     wanted: Target,
     simulated: Rates,
     weights: Sequence[float] = (1.0, 1.0, 1.0),
-) -> tuple[dict[str, Array], Params, dict[str, float]]:
+) -> tuple[dict[str, Array], Gradients, dict[str, float]]:
     """Losses of a student at simulated rates, and the gradient of their weighted sum, through the rate map there.
 
     ``hidden``: squared error of the residual stream after each block, relative to the teacher's mean square;
@@ -214,7 +214,7 @@ def distillation_gradients(
     Returns
     -------
     losses : dict
-    gradients : dict
+    gradients : Gradients
     statistics : dict
         Empty.
     """
@@ -230,17 +230,15 @@ def distillation_gradients(
     prediction, prediction_pullback = ops.soft_cross_entropy(logits[:, :-1][places], wanted.logits[:, :-1][places])
     factor = _mean_over_sequences(int(places.sum()), batch) * logits.shape[-1]  # the mean is over classes, too
 
-    drates, gradients = scores_pullback([pull(weights[1] / len(attention)) for _, pull in attention])
+    drates, dquery = scores_pullback([pull(weights[1] / len(attention)) for _, pull in attention])
     for name, (_, pull) in zip(network.readouts[1:], hidden, strict=True):
         accumulate(drates, name, pull(weights[0] / len(hidden)))
     dlogits = np.zeros_like(logits)
     dlogits[:, :-1][places] = prediction_pullback(weights[2] * factor)[0]
     dfinal, dhead = logits_pullback(dlogits)
     accumulate(drates, FINAL, dfinal)
-    gradients |= dhead
-    _, dparams, _ = adjoint(linearisation, drates, Solve())
-    for name, gradient in dparams.items():
-        accumulate(gradients, name, gradient)
+    gradients = Gradients(dquery | dhead)
+    gradients.add(adjoint(linearisation, drates, Solve())[1])
     losses: dict[str, Array] = {
         "hidden": np.asarray(np.mean([loss for loss, _ in hidden])),
         "attention": np.asarray(np.mean([loss for loss, _ in attention])),

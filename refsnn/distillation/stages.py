@@ -518,9 +518,9 @@ def _few_steps_objective(
             )
             for name, value in found.items():
                 accumulate(losses, name, value / len(times))
-            for name, value in gradient.items():
+            for name in gradient:
                 if not name.endswith(FROZEN):
-                    accumulate(gradients, name, value / len(times))
+                    accumulate(gradients, name, gradient[name] / len(times))
         return losses, gradients, statistics
 
     return objective

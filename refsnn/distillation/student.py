@@ -16,7 +16,7 @@ from .. import ops
 from ..errors import InputError, one_of
 from ..model.batch import Batch
 from ..model.network import INPUT, Network
-from ..model.parameters import Params, accumulate
+from ..model.parameters import Gradients, Params, accumulate
 from ..ops import Array
 from ..readings.adjoint import Solve
 from ..readings.equilibrium import Search, equilibrium
@@ -246,7 +246,7 @@ def _linearise(
     return (found.rates if simulated is None else simulated), found.rates, found.linearisation, statistics
 
 
-def through(direct: Direct, solve: Solve) -> tuple[Params, Rates, dict[str, float]]:
+def through(direct: Direct, solve: Solve) -> tuple[Gradients, Rates, dict[str, float]]:
     """Whole gradient of a loss, by one adjoint solve: what it depends on directly, and what goes through the network.
 
     Parameters
@@ -256,16 +256,15 @@ def through(direct: Direct, solve: Solve) -> tuple[Params, Rates, dict[str, floa
 
     Returns
     -------
-    gradients : dict
+    gradients : Gradients
     cotangents : dict
         Population -> λ, the loss's derivative by its rate, everything that the rate changes included.
     statistics : dict
         As in `internal_gradients`.
     """
     cotangents, dparams, solution = adjoint(direct.linearisation, direct.drates, solve)
-    gradients, statistics = dict(direct.gradients), dict(direct.statistics)
-    for name, gradient in dparams.items():
-        accumulate(gradients, name, gradient)
+    gradients, statistics = Gradients(direct.gradients), dict(direct.statistics)
+    gradients.add(dparams)
     if direct.linearisation.fed_back:
         statistics |= {"products": float(solution.evaluations), "residual": float(solution.residual.max())}
     return gradients, cotangents, statistics
@@ -289,7 +288,7 @@ def internal_gradients(
     scheme: Scheme = Scheme(),
     attention_weight: float = 1.0,
     loss: Loss | None = None,
-) -> tuple[dict[str, Array], Params, dict[str, float]]:
+) -> tuple[dict[str, Array], Gradients, dict[str, float]]:
     """Losses of internal distillation and the gradient of their sum, through one adjoint solve for all of them.
 
     Parameters
@@ -311,7 +310,7 @@ def internal_gradients(
     -------
     losses : dict
         ``"hidden"`` and ``"attention"``, and ``"prediction"`` with `loss`.
-    gradients : dict
+    gradients : Gradients
     statistics : dict
         With feedback: sweeps of the forward search, products of the adjoint solve, its largest true residual.
     """
@@ -367,7 +366,7 @@ def prediction_gradients(
     loss: Loss,
     simulated: Rates | None = None,
     scheme: Scheme = Scheme(),
-) -> tuple[dict[str, Array], Params, dict[str, float]]:
+) -> tuple[dict[str, Array], Gradients, dict[str, float]]:
     """Loss of the prediction stage and its gradient.
 
     Parameters
@@ -383,7 +382,7 @@ def prediction_gradients(
     -------
     losses : dict
         ``"prediction"``.
-    gradients, statistics : dict
+    gradients, statistics
         As in `internal_gradients`.
     """
     direct = prediction_direct(network, params, batch, loss, simulated, scheme)

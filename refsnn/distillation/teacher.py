@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..model.batch import Batch
 from ..model.families import bert
 from ..model.network import first_position
-from ..model.parameters import Params
+from ..model.parameters import Gradients, Params
 from ..model.shapes import BertConfig
 from ..ops import Array
 from ..readings.rate_map import rate_map, scores
@@ -96,7 +96,9 @@ def ready_head(folder: Path, params: Mapping[str, Array], task: Task) -> Params:
     return {name: params[name][order] for name in ("classifier.weight", "classifier.bias")}
 
 
-def classify(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
+def classify(
+    config: BertConfig, params: Mapping[str, Array], batch: Batch
+) -> tuple[Array, Callable[[Array], Gradients]]:
     """Class scores: ``z = W_c tanh(W_p h_[CLS] + b_p) + b_c``.
 
     Parameters
@@ -118,7 +120,7 @@ def classify(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> t
     active, tanh_pullback = ops.tanh(pooled)
     logits, classifier_pullback = ops.linear(active, params["classifier.weight"], params["classifier.bias"])
 
-    def pullback(dlogits: Array) -> Params:
+    def pullback(dlogits: Array) -> Gradients:
         dactive, dclassifier, dclassifier_bias = classifier_pullback(dlogits)
         dcls, dpooler, dpooler_bias = pooler_pullback(tanh_pullback(dactive))
         dlast = np.zeros_like(last)

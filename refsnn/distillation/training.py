@@ -8,7 +8,7 @@ mean of; it is written by rename.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from ..errors import InputError
 from ..files import load_tensors, save_tensors
 from ..model.batch import Batch
 from ..model.batch import in_shares as divided
-from ..model.parameters import Params, check_parameters
-from ..ops import Array
+from ..model.parameters import Gradients, Params, accumulate, check_parameters, kept
+from ..ops import Array, Rows
 from ..parallel import each, rounds, threads
 from ..progress import progress
 from ..readings.inputs import Finite
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 #: Losses by name, gradients of their sum, and statistics for the log.
-Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Params, dict[str, float]]]
+Objective = Callable[[Params, Batch, Array], tuple[dict[str, Any], Mapping[str, Array], dict[str, float]]]
 
 
 def finished(run: Run, stage: Stage) -> Params | None:
@@ -238,9 +238,20 @@ def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) ->
         yield from islice(batches, max(0, first - epoch * per_epoch), None)
 
 
-#: Shares of a batch at most, and tokens of a share: smaller ones would spend their time on gradients as large as the
-#: vocabulary. Neither depends on the machine's cores, so what is computed does not.
-SHARES, SHARE = 8, 512
+#: Shares of a batch at most, and tokens of a share at least: with fewer, matrix products are slower, and a share has
+#: gradients as large as the parameters. Neither depends on the machine's cores, so what is computed does not.
+SHARES, SHARE = 8, 256
+
+
+def _shares(tokens: int) -> int:
+    """Count the shares of a batch: 2, 4 or 8, so that as many cores take them in rounds that are full.
+
+    Examples
+    --------
+    >>> [_shares(tokens) for tokens in (1, 768, 1024, 2000, 10000)]
+    [2, 2, 4, 4, 8]
+    """
+    return 2 ** (min(max(tokens // SHARE, 2), SHARES).bit_length() - 1)
 
 
 def in_shares(objective):
@@ -248,7 +259,8 @@ def in_shares(objective):
 
     Every loss is a mean over the sequences of a batch, all padded to one length, so a share of b_i of b sequences adds
     b_i/b of its loss and of its gradient. Shares are added up in their order, as many at a time as there are cores: a
-    gradient is as large as the parameters, and no more of them are kept. Parameters are checked once for all shares.
+    gradient is as large as the parameters, and no more of them are kept. Gradients of embedding tables are added up as
+    the rows that occur. Parameters are checked once for all shares.
 
     Parameters
     ----------
@@ -261,8 +273,8 @@ def in_shares(objective):
         The same mathematically; sums are rounded in another order.
     """
 
-    def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Params, dict[str, float]]:
-        shares = divided(batch, min(max(batch.input_ids.size // SHARE, 2), SHARES))
+    def whole(params: Params, batch: Batch, rows: Array) -> tuple[dict[str, Any], Gradients, dict[str, float]]:
+        shares = divided(batch, _shares(batch.input_ids.size))
         largest, workers = len(shares[0][1]), min(threads(), len(shares))
         known = params if isinstance(params, Finite) else Finite.of(params)
 
@@ -270,16 +282,23 @@ def in_shares(objective):
             part, places = share
             return len(places) / largest, objective(known, part, rows[places])
 
-        totals: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})
+        gradients = Gradients()
+        totals: tuple[dict[str, Any], ...] = ({}, gradients.data, {})
         for found in rounds(one, shares, workers):
             weights, parts = zip(*found, strict=True)
             for total, dicts in zip(totals, zip(*parts, strict=True), strict=True):
-                _add(total, weights, dicts)
+                _add(total, weights, [kept(part) for part in dicts])
             del found, parts, dicts  # so that they are let go before the next ones are computed
         factor = largest / len(rows)
-        slices = [x for total in totals for array in total.values() for x in _slices(array)]
+        slices = []
+        for total in totals:
+            for name, value in total.items():
+                if isinstance(value, Rows):
+                    total[name] = value * factor
+                else:
+                    slices += _slices(value)
         each(lambda x: np.multiply(x, factor, out=x), slices, workers)
-        return totals
+        return totals[0], gradients, totals[2]
 
     return whole
 
@@ -290,11 +309,16 @@ def _slices(array: Array) -> list[Array]:
     return [flat[start : start + SLICE] for start in range(0, flat.size, SLICE)]
 
 
-def _add(total: dict[str, Any], weights: Sequence[float], parts: Sequence[dict[str, Any]]) -> None:
+def _add(total: dict[str, Any], weights: Sequence[float], parts: Sequence[Mapping[str, Any]]) -> None:
     """Add ``Σ w_i·x_i``, name by name; the first array of a name becomes its total, for it is nobody else's."""
     tasks: list[tuple[Any, ...]] = []
     for name in dict.fromkeys(name for part in parts for name in part):
-        terms = [(w, np.asarray(part[name], order="C")) for w, part in zip(weights, parts, strict=True) if name in part]
+        terms = [(w, part[name]) for w, part in zip(weights, parts, strict=True) if name in part]
+        if isinstance(terms[0][1], Rows):  # they are few
+            for w, rows in terms:
+                accumulate(total, name, rows * w)
+            continue
+        terms = [(w, np.asarray(x, order="C")) for w, x in terms]
         if name not in total:
             weight, total[name] = terms.pop(0)
             if weight != 1:

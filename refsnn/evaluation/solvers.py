@@ -12,11 +12,10 @@ import numpy as np
 
 from ..distillation.student import logits, true_loss
 from ..errors import InputError
-from ..model.parameters import Params
 from ..ops import Array
 from ..readings.adjoint import AdjointMethod, Solve, spectral_radius
 from ..readings.equilibrium import Equilibrium, equilibrium
-from ..readings.implicit import adjoint, contraction_bound, unrolled_gradient
+from ..readings.implicit import adjoint, contraction_bound, implicit_gradient, unrolled_gradient
 from ..readings.solution import Solution
 from ..storage.run import Run
 
@@ -129,7 +128,8 @@ def _rows(
     found: Equilibrium, g: dict[str, Array], tolerance: float, unknowns: int, network, params, batch
 ) -> list[Solved]:
     methods = [m for m in get_args(AdjointMethod) if m != "dense" or unknowns <= DENSE]
-    results: list[tuple[str, Params, Solution | None, int, float]] = []
+    gradient: Mapping[str, Array]
+    results: list[tuple[str, Mapping[str, Array], Solution | None, int, float]] = []
     for method in methods:
         limit = unknowns + 2 if method == "dense" else 500
         solve = Solve(method, tolerance, limit)
@@ -147,5 +147,5 @@ def _rows(
     if "dense" in methods:
         reference = next(gradient for method, gradient, *_ in results if method == "dense")
     else:
-        reference = adjoint(found.linearisation, g, Solve("gmres", 1e-13, 2000))[1]
+        reference = implicit_gradient(found.linearisation, g, Solve("gmres", 1e-13, 2000))
     return [Solved(m, s, p, t, _difference(gradient, reference)) for m, gradient, s, p, t in results]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..ops import Array
+from ..ops import Array, Rows
 
 __all__ = [
     "SCALES",
+    "Gradients",
     "Params",
     "accumulate",
     "check_parameters",
     "initial_parameters",
+    "kept",
     "products_per_token",
 ]
 
@@ -30,14 +34,66 @@ SCALES = (
 )
 
 
-def accumulate(total: dict[str, Array], name: str, value: Array) -> None:
+class Gradients(UserDict[str, Any]):
+    """Gradients by name, a dict of arrays; those of embedding tables are kept as rows until somebody looks at them.
+
+    ``|`` and `add` do not look, nor do sums over the shares of a batch, which would else take a table as large as the
+    vocabulary from every share.
+
+    Attributes
+    ----------
+    data : dict
+        The gradients as they are kept: arrays, and `refsnn.ops.Rows`.
+
+    Examples
+    --------
+    >>> gradients = Gradients() | {"table": Rows(np.array([1]), np.array([[5.0, 6.0]]), 3)}
+    >>> gradients["table"]
+    array([[0., 0.],
+           [5., 6.],
+           [0., 0.]])
+    """
+
+    def __getitem__(self, name: str) -> Array:
+        """Return the gradient as an array."""
+        if isinstance(self.data[name], Rows):
+            self.data[name] = self.data[name].dense()
+        found: Array = self.data[name]
+        return found
+
+    def add(self, others: Mapping[str, Array]) -> None:
+        """Add other gradients to these.
+
+        Parameters
+        ----------
+        others : mapping
+        """
+        for name, value in kept(others).items():
+            accumulate(self.data, name, value)
+
+
+def kept(values: Mapping[str, Array]) -> Mapping[str, Any]:
+    """Return arrays by name without looking at them: tables as `refsnn.ops.Rows`, where they are so kept.
+
+    Parameters
+    ----------
+    values : mapping
+
+    Returns
+    -------
+    values : mapping
+    """
+    return values.data if isinstance(values, Gradients) else values
+
+
+def accumulate(total: dict[str, Any], name: str, value: Array | Rows) -> None:
     """Add a cotangent to those already gathered under a name, leaving the arrays themselves alone.
 
     Parameters
     ----------
     total : dict of arrays
     name : str
-    value : array
+    value : array or Rows
     """
     total[name] = total[name] + value if name in total else value
 

@@ -13,7 +13,7 @@ from .. import ops
 from ..ops import Array, rounding
 from ..ops.rounding import Enclosed, Precision
 from .batch import Batch
-from .parameters import Params
+from .parameters import Gradients
 from .shapes import BertConfig, embedding_shapes
 
 __all__ = [
@@ -574,7 +574,7 @@ class Embeddings:
     pad_token_id: int
     dropout: ClassVar[str] = "embeddings.dropout"  # name of the mask of x, (B, N, D)
 
-    def __call__(self, params: Parameters, batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
+    def __call__(self, params: Parameters, batch: Batch) -> tuple[Array, Callable[[Array], Gradients]]:
         positions = np.arange(batch.input_ids.shape[1])
         word, position, kind, gamma, beta = EMBEDDINGS
         w, word_pullback = ops.embedding(batch.input_ids, params[word], frozen_row=self.pad_token_id)  # (B, N, D)
@@ -583,15 +583,16 @@ class Embeddings:
         x, norm_pullback = ops.layer_norm(w + p + k, params[gamma], params[beta], self.eps)
         kept, dropout_pullback = _dropped(params, self.dropout, x)
 
-        def pullback(dx: Array) -> Params:
+        def pullback(dx: Array) -> Gradients:
             dsum, dgamma, dbeta = norm_pullback(dropout_pullback(dx))
-            return {
-                word: word_pullback(dsum),
-                position: position_pullback(dsum.sum(axis=0)),
-                kind: kind_pullback(dsum),
+            found = {
+                word: word_pullback.rows(dsum),
+                position: position_pullback.rows(dsum.sum(axis=0)),
+                kind: kind_pullback.rows(dsum),
                 gamma: dgamma,
                 beta: dbeta,
             }
+            return Gradients(found)
 
         return kept, pullback
 
@@ -632,14 +633,15 @@ class TokenEmbeddings:
     def _rows(self, batch: Batch) -> Array:
         return self.first + np.arange(batch.input_ids.shape[1])
 
-    def __call__(self, params: Parameters, batch: Batch) -> tuple[Array, Callable[[Array], Params]]:
+    def __call__(self, params: Parameters, batch: Batch) -> tuple[Array, Callable[[Array], Gradients]]:
         token, token_pullback = ops.embedding(batch.input_ids, params["wte.weight"])  # (B, N, D)
         position, position_pullback = ops.embedding(self._rows(batch), params["wpe.weight"])  # (N, D)
         kept, dropout_pullback = _dropped(params, self.dropout, token + position)
 
-        def pullback(dx: Array) -> Params:
+        def pullback(dx: Array) -> Gradients:
             dsum = dropout_pullback(dx)
-            return {"wte.weight": token_pullback(dsum), "wpe.weight": position_pullback(dsum.sum(axis=0))}
+            rows = {"wte.weight": token_pullback.rows(dsum), "wpe.weight": position_pullback.rows(dsum.sum(axis=0))}
+            return Gradients(rows)
 
         return kept, pullback
 

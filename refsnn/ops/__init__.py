@@ -7,10 +7,12 @@ networks or training.
 from .attention import MASKED, attention, attention_scores, causal_mask, mix, softmax, split_heads
 from .dense import Array, clip, embedding, gelu, gelu_tanh, layer_norm, linear, relu, scale, tanh
 from .losses import cross_entropy, log_softmax, mse, soft_cross_entropy
+from .rows import Rows
 
 __all__ = [
     "MASKED",
     "Array",
+    "Rows",
     "attention",
     "attention_scores",
     "causal_mask",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .fast import TAIL, gelu_float32
+from .rows import Rows
 
 Array = NDArray[Any]
 
@@ -51,7 +52,40 @@ def _mean(x: Array, *y: Array) -> Array:
     return total[..., None] / x.shape[-1]
 
 
-def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[Array, Callable[[Array], Array]]:
+class EmbeddingPullback(NamedTuple):
+    """Pullback of `embedding`, which can leave out the rows that are 0: most of a large table."""
+
+    ids: Array
+    length: int
+    frozen_row: int | None
+
+    def rows(self, dy: Array) -> Rows:
+        """Gradient of the rows that were read.
+
+        Parameters
+        ----------
+        dy : (..., D) array
+
+        Returns
+        -------
+        dtable : Rows
+        """
+        flat, dy = self.ids.reshape(-1), dy.reshape(self.ids.size, dy.shape[-1])
+        # Sorting brings equal ids together: each row of the gradient is then one contiguous sum.
+        order = np.argsort(flat, kind="stable")
+        numbers, starts = np.unique(flat[order], return_index=True)
+        values = np.add.reduceat(dy[order], starts, axis=0) if flat.size else dy
+        if self.frozen_row is not None:
+            moves = numbers != self.frozen_row
+            numbers, values = numbers[moves], values[moves]
+        return Rows(numbers, values, self.length)
+
+    def __call__(self, dy: Array) -> Array:
+        """Gradient of the whole table."""
+        return self.rows(dy).dense()
+
+
+def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[Array, EmbeddingPullback]:
     """Rows of a table: ``y[..., :] = table[ids[...], :]``.
 
     Parameters
@@ -66,6 +100,7 @@ def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[
     y : (..., D) array
     pullback : callable
         ``pullback(dy) -> dtable``; ``dtable[v]`` sums the cotangents of all places where ``ids == v``.
+        ``pullback.rows(dy)`` gives the same as `refsnn.ops.Rows`.
 
     Examples
     --------
@@ -74,21 +109,7 @@ def embedding(ids: Array, table: Array, frozen_row: int | None = None) -> tuple[
     array([3., 0., 6.])
     """
     check_indices(ids, len(table), "ids")
-    y = table[ids]  # (..., D)
-
-    def pullback(dy: Array) -> Array:
-        dtable = np.zeros(table.shape, dtype=dy.dtype)
-        if dy.size:
-            # Sorting brings equal ids together: each row of the gradient is then one contiguous sum.
-            flat = ids.reshape(-1)
-            order = np.argsort(flat, kind="stable")
-            rows, starts = np.unique(flat[order], return_index=True)
-            dtable[rows] = np.add.reduceat(dy.reshape(flat.size, -1)[order], starts, axis=0)
-        if frozen_row is not None:
-            dtable[frozen_row] = 0
-        return dtable
-
-    return y, pullback
+    return table[ids], EmbeddingPullback(ids, len(table), frozen_row)  # (..., D)
 
 
 class LinearPullback(NamedTuple):

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InputError, shown, whole
 from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network
-from ..model.parameters import Params, accumulate
+from ..model.parameters import Gradients, Params, accumulate
 from ..ops import Array
 from .adjoint import Solve, solve_adjoint
 from .inputs import check_inputs, checked_cotangents
@@ -42,7 +42,7 @@ def adjoint(
     g: Mapping[str, Array],
     solve: Solve = Solve(),  # noqa: B008
     whole: bool = False,
-) -> tuple[Rates, Params, Solution]:
+) -> tuple[Rates, Gradients, Solution]:
     """Adjoint state of a network's equilibrium, and the gradient of the parameters that follows from it.
 
     Parameters
@@ -61,7 +61,7 @@ def adjoint(
     -------
     lambda_ : dict
         λ by population.
-    dparams : dict
+    dparams : Gradients
         ``(∂F/∂θ)ᵀ λ``.
     solution : Solution
         Its residuals are those of ``(I − Jᵀ)λ = g``, relative to ‖g‖ sample by sample.
@@ -77,7 +77,7 @@ def adjoint(
     return lambda_, dparams, solution
 
 
-def _fed_back(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Params, Solution]:
+def _fed_back(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Gradients, Solution]:
     """Solve for what returns through the feedback alone."""
     lambda_, fed, dparams = linearisation.substitute(g, parameters=not linearisation.fed_back)
     if linearisation.fed_back and not fed:
@@ -100,21 +100,19 @@ def _fed_back(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve
     return lambda_, dparams, replace(solution, residual=residual)
 
 
-def _whole(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Params, Solution]:
+def _whole(linearisation: Linearisation, g: Mapping[str, Array], solve: Solve) -> tuple[Rates, Gradients, Solution]:
     """Solve for every population at once."""
     names = [population.name for population, _ in linearisation.tape]
     dtype = np.result_type(*g.values()) if g else float
     full = {name: g[name] if name in g else np.zeros(linearisation.layout[name][0], dtype) for name in names}
     solution = solve_adjoint(linearisation.transpose, full, solve)
-    dparams = dict(linearisation.drive_pullback(g[INPUT])) if INPUT in g else {}
+    dparams = linearisation.drive_pullback(g[INPUT]) if INPUT in g else Gradients()
     for population, pull in linearisation.tape:
         dreads, dlocal = pull(solution.state[population.name])
-        for name, gradient in dlocal.items():
-            accumulate(dparams, name, gradient)
+        dparams.add(dlocal)
         for name, dread in zip(population.reads, dreads, strict=True):
             if name == INPUT:
-                for parameter, gradient in linearisation.drive_pullback(dread).items():
-                    accumulate(dparams, parameter, gradient)
+                dparams.add(linearisation.drive_pullback(dread))
     return solution.state, dparams, solution
 
 
@@ -136,7 +134,7 @@ def implicit_gradient(
     -------
     dparams : dict
     """
-    return adjoint(linearisation, g, solve)[1]
+    return dict(adjoint(linearisation, g, solve)[1])
 
 
 def unrolled_gradient(
@@ -167,13 +165,12 @@ def unrolled_gradient(
         rates, linearisation = one_sweep(network, params, batch, z)
         z = {name: rates[name] for name in z}
         tape.append(linearisation)
-    dparams: Params = {}
+    dparams = Gradients()
     cotangent: Rates = checked_cotangents(g, tape[-1].layout)
     for linearisation in reversed(tape):
         _, cotangent, dlocal = linearisation.substitute(cotangent)
-        for name, gradient in dlocal.items():
-            accumulate(dparams, name, gradient)
-    return dparams
+        dparams.add(dlocal)
+    return dict(dparams)
 
 
 def contraction_bound(network: Network, params: Mapping[str, Array], batch: Batch, rates: Rates) -> float:

@@ -16,9 +16,9 @@ from ..errors import InputError, number
 from ..model.batch import Batch, attention_mask
 from ..model.network import INPUT, Network, Population
 from ..model.neurons import rate
-from ..model.parameters import Params, accumulate
+from ..model.parameters import Gradients, Params, accumulate, kept
 from ..model.projections import Attention
-from ..ops import Array
+from ..ops import Array, Rows
 from .inputs import Layout, check_inputs, checked_cotangents
 
 __all__ = [
@@ -93,7 +93,7 @@ class Linearisation:
 
     tape: tuple[tuple[Population, LocalPullback], ...]
     fed_back: tuple[str, ...]
-    drive_pullback: Callable[[Array], Params]
+    drive_pullback: Callable[[Array], Gradients]
     layout: Layout
 
     def transpose(self, v: Mapping[str, Array]) -> Rates:
@@ -116,7 +116,7 @@ class Linearisation:
                     total[name] = total[name] + dread
         return total
 
-    def substitute(self, g: Mapping[str, Array], parameters: bool = True) -> tuple[Rates, Rates, Params]:
+    def substitute(self, g: Mapping[str, Array], parameters: bool = True) -> tuple[Rates, Rates, Gradients]:
         """Back substitution ``λ = (I − Lᵀ)⁻¹ g``, that is back-propagation through one sweep.
 
         Parameters
@@ -132,13 +132,13 @@ class Linearisation:
             λ of the populations it reached.
         fed : dict
             ``Uᵀ λ``: cotangents of the rates that were fed back.
-        dparams : dict
+        dparams : Gradients
             ``(∂F/∂θ)ᵀ λ``; empty without `parameters`.
         """
         cotangents = dict(g)
         adjoint: Rates = {}
         fed: Rates = {}
-        dparams: Params = {}
+        dparams = Gradients()
         done: set[str] = set()
         for population, pull in reversed(self.tape):
             done.add(population.name)
@@ -149,10 +149,9 @@ class Linearisation:
             for name, dread in zip(population.reads, dreads, strict=True):
                 accumulate(fed if name in done else cotangents, name, dread)
             if parameters:
-                for name, gradient in dlocal.items():
-                    accumulate(dparams, name, gradient)
+                dparams.add(dlocal)
         if parameters and INPUT in cotangents:
-            dparams |= self.drive_pullback(cotangents[INPUT])
+            dparams.add(self.drive_pullback(cotangents[INPUT]))
         return adjoint, fed, dparams
 
 
@@ -245,14 +244,15 @@ def finite(values: Mapping[str, Array], what: str) -> None:
     InputError
         They are not.
     """
-    for name, value in values.items():
-        if not np.isfinite(value).all():
-            raise InputError(f"{what} {name} overflows {value.dtype}; the numbers it is computed from are too large")
+    for name, value in kept(values).items():
+        numbers = value.values if isinstance(value, Rows) else value
+        if not np.isfinite(numbers).all():
+            raise InputError(f"{what} {name} overflows {numbers.dtype}; the numbers it is computed from are too large")
 
 
 def rate_map(
     network: Network, params: Mapping[str, Array], batch: Batch, edge_derivative: float = 0.0
-) -> tuple[Rates, Callable[[Mapping[str, Array]], Params]]:
+) -> tuple[Rates, Callable[[Mapping[str, Array]], Gradients]]:
     """Rates of a network without feedback, by one sweep in firing order.
 
     Parameters
@@ -283,7 +283,7 @@ def rate_map(
     rates, linearisation = one_sweep(network, params, batch, edge_derivative=edge_derivative)
     finite(rates, "the rate of")
 
-    def pullback(drates: Mapping[str, Array]) -> Params:
+    def pullback(drates: Mapping[str, Array]) -> Gradients:
         with np.errstate(over="ignore", invalid="ignore"):
             dparams = linearisation.substitute(checked_cotangents(drates, linearisation.layout))[2]
         finite(dparams, "the gradient of")
