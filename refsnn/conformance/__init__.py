@@ -45,8 +45,8 @@ integer arrays are int64. What comes back may be any real array that `numpy.asar
     Optional: declines part of what a function does. Features are "neurons", "neurons:lif", "neurons:u0", "neurons:tie",
     "asr", "asr:leak", "op:NAME", "pullback:NAME", "current:KIND", "rate_map", "rate_map:feedback", "simulate:inst",
     "simulate:running", "simulate:feedback", "gradients:internal", "gradients:prediction", "gradients:feedback",
-    "update", "update:warmup"; in the suite "signed" also "polarity:retractable", "polarity:ternary" and "per_feature"; in
-    the suite "gpt" also "gpt", of every network, and "gradients:next".
+    "update", "update:warmup"; in the suite "signed" also "polarity:retractable", "polarity:ternary" and "per_feature";
+    in the suite "gpt" also "gpt", of every network, and "gradients:next".
 ``name`` and ``dtypes``
     Optional: what the backend is called, and the precisions it has; ("float64", "float32") by default.
 
@@ -62,8 +62,8 @@ bias), "fit.weight" and "fit.bias" (to the teacher's width) and "classifier.weig
 needed. Populations are called "embeddings" and "encoder.E.key", ".value", ".context", ".attention_output",
 ".intermediate", ".output", E counted from 0.
 
-In the suite "gpt" ``config`` has the "model_type" "spiking_gpt" and the sizes of GPT-2's `config.json` (n_embd, n_layer,
-n_head, n_inner, layer_norm_epsilon, …) beside the neurons' constants, "polarity" among them. Populations are
+In the suite "gpt" ``config`` has the "model_type" "spiking_gpt" and the sizes of GPT-2's `config.json` (n_embd,
+n_layer, n_head, n_inner, layer_norm_epsilon, …) beside the neurons' constants, "polarity" among them. Populations are
 "embeddings", "block.E.attention_norm", ".key", ".value", ".context", ".attention_output", ".intermediate_norm",
 ".intermediate", ".output" and "final_norm"; parameters are GPT-2's, matrices (out, in), with query, key and value by
 themselves ("h.E.attn.query.weight", …). "embeddings" and both kinds of ".…output" are analogue units: ``simulate`` may
