@@ -72,8 +72,12 @@ def fire(program, neuron, current, charge=None, mistake=None):
 
 
 @np.errstate(all="ignore")  # overflow in float16, which the program notes
-def imitate(model, params, batch, t_conv, rule, program, mistake=None):
-    """Simulate a network by the definition of the rules, in the arithmetic of a program."""
+def imitate(model, params, batch, t_conv, rule, program, mistake=None, stream="accumulated", seen=None):
+    """Simulate a network by the definition of the rules, in the arithmetic of a program.
+
+    `stream` says how means of what analogue units pass on are formed: their currents "accumulated", the map "at the
+    means", or the "telescoped" currents of the rule accumulated. `seen` is given their currents and means.
+    """
     store = program.store
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projections, "ops", program)
@@ -81,6 +85,21 @@ def imitate(model, params, batch, t_conv, rule, program, mistake=None):
         spikes = {p.name: np.zeros((t_conv + 1, *x.shape[:2], p.width), program.work) for p in model.populations}
         potentials = {name: train.copy() for name, train in spikes.items()}
         charges, integrals = {}, {}
+        totals, means = ({p.name: spikes[p.name].copy() for p in model.populations if not p.neuron} for _ in range(2))
+
+        def passed_on(read, when, times, by_means):
+            if read == INPUT or not by_means:
+                return x if read == INPUT else spikes[read][when]
+            if read in means and stream == "at the means":
+                return means[read][when]
+            counts = (totals[read] if read in totals else np.cumsum(spikes[read], axis=0))[when]
+            return store(counts * store(1 / times) if program.folded else counts / times)
+
+        def drive(p, when, times, by_means):
+            reads = tuple(passed_on(read, when.get(read), times, by_means) for read in p.reads)
+            current = store(p.projection(params, reads, mask)[0])
+            return np.broadcast_to(current, (len(times), *current.shape[-3:]))
+
         steps = 1 if model.fed_back else t_conv
         for start in range(1, t_conv + 1, steps):  # spikes[0] are those of t = 0: none
             now, before = slice(start, start + steps), slice(start - 1, start + steps - 1)
@@ -88,29 +107,31 @@ def imitate(model, params, batch, t_conv, rule, program, mistake=None):
             done = set()
             for p in model.populations:
                 # Where the map is affine the rules are the same, and a program may take either way.
-                by_means = rule == "running" and not (p.projection.affine and program.folded)
-                reads = []
-                for read in p.reads:
-                    if read == INPUT:
-                        reads.append(x)
-                        continue
-                    seen = now if read in done else before
-                    if by_means:
-                        counts = np.cumsum(spikes[read], axis=0)[seen]
-                        reads.append(store(counts * store(1 / times) if program.folded else counts / times))
-                    else:
-                        reads.append(spikes[read][seen])
-                current = store(p.projection(params, tuple(reads), mask)[0])
-                current = np.broadcast_to(current, (steps, *current.shape[-3:]))
+                shortcut = p.projection.affine and (program.folded if p.neuron else stream != "telescoped")
+                by_means = rule == "running" and not shortcut
+                when = {read: now if read in done else before for read in p.reads}
+                current = drive(p, when, times, by_means)
                 if by_means:
                     integral = store(store(times) * current)
                     earlier = integrals.get(p.name, np.zeros_like(integral[:1]))
                     current = store(np.diff(integral, axis=0, prepend=earlier))
                     integrals[p.name] = integral[-1:]
-                found = fire(program, p.neuron, current, charges.get(p.name), mistake)
-                spikes[p.name][now], potentials[p.name][now], charges[p.name] = found
+                if p.neuron is None:
+                    spikes[p.name][now] = current
+                    for t in range(start, start + steps):
+                        totals[p.name][t] = store(totals[p.name][t - 1] + spikes[p.name][t])
+                    if rule == "running" and stream == "at the means":
+                        means[p.name][now] = drive(p, when, times, True)
+                else:
+                    found = fire(program, p.neuron, current, charges.get(p.name), mistake)
+                    spikes[p.name][now], potentials[p.name][now], charges[p.name] = found
                 done.add(p.name)
-    return {k: v[1:].astype(np.int8) for k, v in spikes.items()}, {k: v[1:] for k, v in potentials.items()}
+    if seen is not None:
+        for name, total in totals.items():
+            times = np.arange(1, t_conv + 1).reshape(-1, 1, 1, 1)
+            seen[name] = spikes[name][1:], means[name][1:] if stream == "at the means" else store(total[1:] / times)
+    fired = {p.name: spikes[p.name][1:].astype(np.int8) for p in model.populations if p.neuron}
+    return fired, {name: potentials[name][1:] for name in fired}
 
 
 @contextmanager
@@ -131,7 +152,7 @@ def judged(model, params, batch, spikes, rule, precision):
     """Certify, and return u and E of every decision as well."""
     with comparisons() as seen:
         verdicts = certify(model, params, batch, spikes, rule, precision, block=len(next(iter(spikes.values()))))
-    return verdicts, dict(zip((p.name for p in model.populations), seen, strict=True))
+    return verdicts, dict(zip(verdicts, seen, strict=True))
 
 
 def within_potentials(theirs, u, bound, neuron, precision):
@@ -140,11 +161,11 @@ def within_potentials(theirs, u, bound, neuron, precision):
     return float((np.abs(theirs - u) / np.maximum(bound, 1e-300)).max())
 
 
-def first_wrong(model, verdicts):
+def first_wrong(verdicts):
     """(t, population, index) of the earliest wrong decision, in firing order within a step."""
     found = [(v.first_wrong.t, i, v.first_wrong.index) for i, v in enumerate(verdicts.values()) if v.first_wrong]
     t, place, index = min(found)
-    return t, model.populations[place].name, index
+    return t, list(verdicts)[place], index
 
 
 @st.composite
@@ -348,7 +369,7 @@ def flips_are_judged(model, params, batch, spikes, rule, precision, places):
             assert verdicts[name].wrong == 0  # populations that read it may be: they were simulated with the other
         else:
             assert verdicts[name].wrong == 1
-            assert first_wrong(model, verdicts) == (at[0] + 1, name, at[1:])
+            assert first_wrong(verdicts) == (at[0] + 1, name, at[1:])
             found = verdicts[name].first_wrong
             assert (found.spike, found.u, found.level) == (flipped[at], pytest.approx(u[at]), level)
             assert abs(found.u - found.level) > found.bound == pytest.approx(bound[at], abs=0)

@@ -15,14 +15,14 @@ from typing import Any, NoReturn
 from .._version import __version__
 from ..errors import InputError
 from ..process import prepare
-from . import check, convert, explore, train
+from . import check, convert, explore, gpt, train
 from .command import Command
 
 __all__ = ["main", "parser"]
 
 #: The commands, in groups, as ``refsnn --help`` lists them.
 GROUPS = {
-    "train": train.COMMANDS,
+    "train": train.COMMANDS + gpt.COMMANDS,
     "look at a finished run": explore.COMMANDS,
     "check numbers and spikes": check.COMMANDS,
     "convert and publish": convert.COMMANDS,

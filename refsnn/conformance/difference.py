@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..model.batch import attention_mask
 from ..model.network import INPUT
 from ..model.neurons import membrane_potential
+from ..model.parameters import Params
 from ..ops import Array
 from ..readings.simulate import currents
 from ..storage.records import Record, read_record
@@ -74,7 +75,7 @@ class Difference:
             f"{said[0]}, in the second it {said[1]}\n"
             f"  u = {self.u:.9g} with a current of {self.current:.9g}; it {level}, so by the "
             f"equations it {asked}; the margin is {abs(self.u - self.level):.1e}\n"
-            f"  it read {read or 'its constant input alone'}\n"
+            f"  it read {read or 'no spikes, but real numbers alone'}\n"
             f"{self.differing:,} of {self.decisions:,} decisions differ"
         )
 
@@ -103,7 +104,7 @@ def first_difference(
     """
     first, trains = read_record(one, params)
     second, others = read_record(other, params)
-    names = [p.name for p in first.network.populations]
+    names = [p.name for p in first.network.populations if p.neuron is not None]
     if set(names) != set(trains) or set(names) != set(others):
         raise InputError("a record lacks populations, or they are of different networks; certify says which")
     if not np.array_equal(first.batch.input_ids, second.batch.input_ids):
@@ -120,6 +121,10 @@ def first_difference(
         return None
     step, _, name = min(found)
     index = tuple(int(i) for i in np.argwhere(apart[name][step])[0])
+    for analogue in (p for p in first.network.populations if p.neuron is None):  # an affine map, whatever the rule
+        values, mask, reads, _ = _arriving(first, trains, analogue.name, step)
+        now = analogue.projection(values, reads, mask)[0]
+        trains[analogue.name] = np.broadcast_to(now, (step + 1, *now.shape[-3:]))
     current, read = _currents(first, trains, name, step, index)
     population = first.network[name]
     neuron = population.neuron
@@ -140,30 +145,39 @@ def first_difference(
 def _currents(
     record: Record, trains: Mapping[str, Array], name: str, step: int, index: tuple[int, ...]
 ) -> tuple[Array, dict[str, Array]]:
-    """Return a neuron's currents (T, 1) up to a step, and what its population read in that step, at its place."""
+    """Return a neuron's currents (T, 1) up to a step, and the spikes that its population read in it, at its place."""
+    params, mask, reads, spikes = _arriving(record, trains, name, step)
+    population = record.network[name]
+    if record.rule == "running":
+        current = currents(population, params, reads, mask, step + 1)
+    else:
+        current = population.projection(params, reads, mask)[0]
+        current = np.broadcast_to(current, (step + 1, *current.shape[-3:]))  # of the constant input alone, too
+    b, n, feature = index
+    return current[:, b, n, [feature]], {read: train[-1, b, n] for read, train in spikes.items()}
+
+
+def _arriving(
+    record: Record, trains: Mapping[str, Array], name: str, step: int
+) -> tuple[Params, Array, tuple[Array, ...], dict[str, Array]]:
+    """Return parameters, mask and what a population read up to a step, and what of it are spikes, by population."""
     network, batch = record.network, record.batch
     params = {key: np.asarray(value, np.float64) for key, value in record.params.items()}
     mask = attention_mask(batch, np.dtype(float))
     x = network.drive(params, batch)[0]
     order = [p.name for p in network.populations]
-    population = network[name]
     reads, shown = [], {}
-    for read in population.reads:
+    for read in network[name].reads:
         if read == INPUT:
             reads.append(x)
             continue
         spikes = trains[read][: step + 1]
         if order.index(read) >= order.index(name):  # fed back: the step before
             spikes = np.concatenate([np.zeros_like(spikes[:1]), spikes[:-1]])
-        shown[read] = spikes[(-1, *index[:2])]
+        if network[read].neuron is not None:
+            shown[read] = spikes
         reads.append(spikes)
-    if record.rule == "running":
-        current = currents(population, params, tuple(reads), mask, step + 1)
-    else:
-        current = population.projection(params, tuple(reads), mask)[0]
-        current = np.broadcast_to(current, (step + 1, *current.shape[-3:]))  # of the constant input alone, too
-    b, n, feature = index
-    return current[:, b, n, [feature]], shown
+    return params, mask, tuple(reads), shown
 
 
 def plot_difference(difference: Difference, path: str | os.PathLike) -> None:

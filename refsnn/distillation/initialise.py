@@ -40,6 +40,7 @@ __all__ = [
     "Affine",
     "absorb",
     "calibrated",
+    "centred_where_contexts_lie",
     "check_start",
     "converted",
     "copied",
@@ -223,13 +224,13 @@ def calibrated(
         elif kind == "context" and not uniform:
             value = name.replace("context", "value")
             if low:
-                images[value], images[name] = _centred_where_contexts_lie(activities[value], values, clipped)
+                images[value], images[name] = centred_where_contexts_lie(activities[value], values, clipped)
             else:
                 images[name] = images[value].times(1 / student.neuron.vth)
     return images, replace(student, populations={name: constants for name, constants in own.items() if constants})
 
 
-def _centred_where_contexts_lie(values: Array, contexts: Array, clipped: float) -> tuple[Affine, Affine]:
+def centred_where_contexts_lie(values: Array, contexts: Array, clipped: float) -> tuple[Affine, Affine]:
     """Images of values and of contexts, which are means of values and vary less, both 0 in the middle of contexts."""
     middle = np.quantile(contexts, [clipped / 2, 1 - clipped / 2], axis=0).mean(axis=0)
     least = np.finfo(np.float32).eps

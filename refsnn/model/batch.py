@@ -16,6 +16,7 @@ __all__ = [
     "Batch",
     "attention_mask",
     "check_batch",
+    "check_ids",
     "checked_batch",
     "in_shares",
     "map_shares",
@@ -156,17 +157,32 @@ def checked_batch(batch: Batch, config: BertConfig) -> Batch:
     InputError
         They do not.
     """
+    check_ids(batch, config.vocab_size, config.type_vocab_size, config.max_position_embeddings)
+    return batch
+
+
+def check_ids(batch: Batch, vocabulary: int, kinds: int, positions: int) -> None:
+    """Make sure that a batch has shapes and ids that a network embeds.
+
+    Parameters
+    ----------
+    batch : Batch
+    vocabulary, kinds, positions : int
+        How many token ids, token types and positions are embedded.
+
+    Raises
+    ------
+    InputError
+        It has others.
+    """
     check_batch(batch)
     if not batch.input_ids.size:
         raise InputError(f"the batch has shape {batch.input_ids.shape}, but at least one token was expected")
-    limits = (config.vocab_size, config.type_vocab_size, 2)
-    for name, ids, limit in zip(Batch._fields, batch, limits, strict=True):
+    for name, ids, limit in zip(Batch._fields, batch, (vocabulary, kinds, 2), strict=True):
         if ids.min() < 0 or ids.max() >= limit:
             raise InputError(f"{name} must hold integers in [0, {limit}), but it holds {ids.min()} … {ids.max()}")
-    if batch.input_ids.shape[1] > config.max_position_embeddings:
-        raise InputError(f"there are {batch.input_ids.shape[1]} positions, but only "
-                         f"{config.max_position_embeddings} are embedded")  # fmt: skip
-    return batch
+    if batch.input_ids.shape[1] > positions:
+        raise InputError(f"there are {batch.input_ids.shape[1]} positions, but only {positions} are embedded")
 
 
 def in_shares(batch: Batch, shares: int) -> list[tuple[Batch, Array]]:

@@ -510,8 +510,7 @@ class Add:
         return (widths[0] * width, 0)
 
     def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
-        # The stream is a sum that is gone on with: nothing is fetched for it but what it holds.
-        return [*_affine("linear", widths[0], width, rates[0]), ("residual", "add", width), ("residual", "read", width)]
+        return [*_affine("linear", widths[0], width, rates[0]), ("residual", "add", width)]
 
     def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         a, stream = reads

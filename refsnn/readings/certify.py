@@ -19,15 +19,15 @@ the record's precision may lie from ours (`refsnn.ops.rounding`). Over time it g
 ``Σ I = t·f(ā[t])``, and so do their errors: with δF the bound of ``t·f(ā[t])``, what has gathered in the membrane is at
 most ``2·max δF`` (δF for IF), and δI is what rounding makes of numbers that are off by so much.
 
-Analogue units among neurons, such as the residual stream of a GPT, fire nothing, and a record need not hold them: their
-currents follow from the spikes they read, with a bound that is handed on, and so do the running means of these.
+Analogue units among neurons, such as the residual stream of `refsnn.model.gpt`, are not recorded and decide nothing.
+What they pass on follows, with a bound, from the recorded spikes that they read.
 
 One pass over blocks of timesteps; memory does not grow with T.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -142,8 +142,8 @@ def certify(
     batch : Batch
     spikes : mapping
         Population name -> (T, B, N, width) array of 0 and 1, and of −1 where neurons are signed, for every population
-        of neurons; what there is of analogue units is not looked at. Whatever has a shape and can be sliced along time
-        will do, such as a slice of a safetensors file: only a block at a time is held.
+        of neurons and for none of analogue units. Whatever has a shape and can be sliced along time will do, such as a
+        slice of a safetensors file: only a block at a time is held.
     rule : {"inst", "running"}
         Integration rule of the record.
     precision : Precision or str
@@ -154,13 +154,13 @@ def certify(
     Returns
     -------
     verdicts : dict
-        Population name -> Verdict, of every population of neurons.
+        Population name -> Verdict, of neurons.
 
     Raises
     ------
     InputError
-        A population is missing or unknown, a record has the wrong shape or other values than its neurons' spikes; or no
-        unit spikes.
+        A population is missing or unknown, a record has the wrong shape or other values than its neurons' spikes; no
+        population has neurons; or analogue units compute what is not affine under the rule ``running``.
 
     References
     ----------
@@ -173,9 +173,14 @@ def certify(
     exact = {name: np.asarray(value, np.float64) for name, value in params.items()}
     x = network.drive.enclose(exact, batch, precision)
     steps = _steps(network, batch, spikes)
-    given = exact, attention_mask(batch, np.dtype(float)), rule, precision
-    checks = [_Analogue(p, *given) if p.neuron is None else _Check(p, *given) for p in network.populations]
-    trains = _Trains(spikes, {p.name for p in network.populations if p.neuron is not None and p.neuron.signed})
+    checks = [_Check(p, exact, attention_mask(batch, np.dtype(float)), rule, precision) for p in network.populations]
+    signed = {p.name for p in network.populations if p.neuron is not None and p.neuron.signed}
+    trains = _Trains(spikes, signed, precision)
+    if any(network[name].neuron is None for name in network.fed_back):
+        block = 1  # what analogue units pass on is known only once their own turn has come
+    for name in network.fed_back:  # before the first step nothing was passed on
+        nothing = Enclosed.exact(np.zeros((1, *batch.input_ids.shape, network[name].width)))
+        trains.pass_on(name, nothing, nothing)
     for start in range(0, steps, block):
         times = np.arange(start + 1, min(start + block, steps) + 1.0).reshape(-1, 1, 1, 1)
         trains.load(start, times)
@@ -184,7 +189,7 @@ def certify(
             delayed = {name for name in check.population.reads if name not in seen}  # fed back
             seen.add(check.population.name)
             check.advance(times, x, trains, delayed)
-    return {check.population.name: check.membrane.verdict for check in checks if isinstance(check, _Check)}
+    return {check.population.name: check.membrane.verdict for check in checks if check.membrane is not None}
 
 
 def certify_neurons(current: Array, spikes: Array, neuron: Neuron, precision: Precision | str = "float64") -> Verdict:
@@ -245,13 +250,16 @@ def _steps(network: Network, batch: Batch, spikes: Mapping[str, Array]) -> int:
     if not isinstance(spikes, Mapping):
         raise InputError(f"the spikes are a {type(spikes).__name__}, but a dict of arrays by population was expected")
     check_known("spikes of population", spikes, [population.name for population in network.populations])
-    lengths = set()
-    neurons = [population for population in network.populations if population.neuron is not None]
-    if not neurons:
+    if all(population.neuron is None for population in network.populations):
         raise InputError("every population has analogue units, so there are no spikes to certify")
-    if fed := [name for name in network.fed_back if network[name].neuron is None]:
-        raise InputError(f"the analogue units of {fed[0]} are fed back, which a certificate does not follow")
-    for population in neurons:
+    lengths = set()
+    for population in network.populations:
+        if population.neuron is None:
+            if population.name in spikes:
+                raise InputError(
+                    f"the record has spikes of {population.name}, whose analogue units have none; leave it out"
+                )
+            continue
         if population.name not in spikes:
             raise InputError(f"the record lacks the spikes of {population.name}; a certificate needs every population")
         shape = _shape(spikes[population.name])
@@ -269,42 +277,60 @@ def _shape(train: Any) -> tuple[int, ...]:
     return tuple(train.get_shape() if hasattr(train, "get_shape") else np.shape(train))
 
 
-class _Trains:
-    """A block of every population's recorded spikes, the same one step late, and running means, read when needed.
+def _gathered(steps: Array, before: Array | float, leak: float = 1.0, growth: float = 1.0) -> Array:
+    """``e[t] ← growth·(leak·e[t−1] + e[t])`` over time, in place; `before` is e at the end of the last block."""
+    for e in steps:
+        e += leak * before
+        e *= growth
+        before = e
+    return steps
 
-    Of analogue units, currents and their means are put there when their turn comes.
+
+class _Trains:
+    """What populations pass on in a block of timesteps, and its sums over time; both with a bound of their error.
+
+    Neurons pass on their recorded spikes, which are read when needed; analogue units what `pass_on` was told.
     """
 
-    def __init__(self, spikes: Mapping[str, Array], signed: set[str]) -> None:
+    def __init__(self, spikes: Mapping[str, Array], signed: set[str], precision: Precision) -> None:
         self.record, self.signed = spikes, signed
-        self.last: dict[str, Array] = {}
-        self.sums: dict[tuple[str, bool], Array] = {}
-        self.currents: dict[str, Enclosed] = {}
-        self.mean_currents: dict[str, Enclosed] = {}
+        self.unit = 2 * (precision.unit + OWN)  # of a division by t: one rounding of 1/t, one of the product
+        self.block: dict[str, Enclosed] = {}
+        self.sums: dict[str, Enclosed] = {}
+        self.last: dict[str, Enclosed] = {}  # of the block before: its last step
+        self.last_sums: dict[str, Enclosed] = {}
 
     def load(self, start: int, times: Array) -> None:
         self.start, self.times = start, times
-        for name, train in getattr(self, "block", {}).items():
-            self.last[name] = train[-1:]
-        self.block: dict[str, Array] = {}
-        self.mean_block: dict[tuple[str, bool], Array] = {}
+        self.last = {name: Enclosed(v[-1:], e[-1:]) for name, (v, e) in self.block.items()}
+        self.last_sums = {name: Enclosed(v[-1:], e[-1:]) for name, (v, e) in self.sums.items()}
+        self.block, self.sums = {}, {}
 
-    def spikes(self, name: str, delayed: bool = False) -> Array:
-        if name not in self.block:
+    def pass_on(self, name: str, current: Enclosed, total: Enclosed | None = None) -> None:
+        """Note the currents of analogue units and, under ``running``, the sums of all of them so far."""
+        self.block[name] = current
+        if total is not None:
+            self.sums[name] = total
+
+    def now(self, name: str, delayed: bool = False) -> Enclosed:
+        if name not in self.block and name in self.record:
             train = self.record[name][self.start : self.start + len(self.times)]
-            self.block[name] = _train(f"the spikes of {name}", train, name in self.signed)
-        train = self.block[name]
-        if not delayed:
-            return train
-        return np.concatenate([self.last.get(name, np.zeros_like(train[:1])), train[:-1]])
+            self.block[name] = Enclosed.exact(_train(f"the spikes of {name}", train, name in self.signed))
+        return self._late(self.block, self.last, name) if delayed else self.block[name]
 
-    def means(self, name: str, delayed: bool) -> Array:
-        key = name, delayed
-        if key not in self.mean_block:
-            total = np.cumsum(self.spikes(name, delayed), axis=0) + self.sums.get(key, 0.0)
-            self.sums[key] = total[-1]
-            self.mean_block[key] = total / self.times
-        return self.mean_block[key]
+    def means(self, name: str, delayed: bool = False) -> Enclosed:
+        if name not in self.sums and name in self.record:  # counts, which are exact
+            before = self.last_sums[name].value if name in self.last_sums else 0.0
+            self.sums[name] = Enclosed.exact(np.cumsum(self.now(name).value, axis=0) + before)
+        total = self._late(self.sums, self.last_sums, name) if delayed else self.sums[name]
+        value, error = total.value / self.times, total.error / self.times
+        return Enclosed(value, error + self.unit * (np.abs(value) + error))
+
+    def _late(self, block: dict[str, Enclosed], last: dict[str, Enclosed], name: str) -> Enclosed:
+        """Return the same one step late."""
+        if len(self.times) == 1:  # where analogue units are fed back, their own turn has not come
+            return last[name]
+        return Enclosed(*(np.concatenate([b, n[:-1]]) for b, n in zip(last[name], block[name], strict=True)))
 
 
 class _Membrane:
@@ -329,11 +355,8 @@ class _Membrane:
         left = k * np.abs(v) + vth * np.abs(own)
         before = np.concatenate([np.broadcast_to(self.left, v[:1].shape), left[:-1]])
         step = error + self.unit * (np.abs(u) + leak * before) + 3 * self.precision.tiny
-        for e in step:  # E[t], in place
-            e += leak * self.bound
-            e *= (1 + self.unit) ** (k + 1)
-            self.bound = e
-        self.left = left[-1]
+        step = _gathered(step, self.bound, leak, (1 + self.unit) ** (k + 1))  # E[t]
+        self.bound, self.left = step[-1], left[-1]
         self.charge = v[-1]
         # V_th, 1 − δ and their product are rounded as well.
         self._judge(times, own, u, step + carried + 4 * self.unit * vth)
@@ -382,90 +405,75 @@ class _Membrane:
         return before
 
 
-def _read_steps(population: Population, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Enclosed, ...]:
-    """Return what a population reads at each step: spikes, which are exact, or currents with their bounds."""
-
-    def one(name: str) -> Enclosed:
-        if name == INPUT:
-            return x
-        return (
-            trains.currents[name] if name in trains.currents else Enclosed.exact(trains.spikes(name, name in delayed))
-        )
-
-    return tuple(map(one, population.reads))
-
-
-class _Analogue:
-    """One population of analogue units: its currents, from what it reads, and their running means."""
-
-    def __init__(
-        self, population: Population, params: Mapping[str, Array], mask: Array, rule: Rule, precision: Precision
-    ) -> None:
-        if rule == "running" and not population.projection.affine:
-            raise InputError(
-                f"the analogue units of {population.name} are no affine map of what they read, so a certificate knows "
-                "no means of their currents; records of the rule inst can be certified"
-            )
-        self.population, self.params, self.mask, self.precision = population, params, mask, precision
-        self.total: Array | float = 0.0  # of the currents so far, of their bounds, and of both sizes
-        self.off: Array | float = 0.0
-        self.size: Array | float = 0.0
-
-    def advance(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> None:
-        """Put the currents of a block where others read them."""
-        name, unit = self.population.name, self.precision.unit + OWN
-        reads = _read_steps(self.population, x, trains, delayed)
-        found = self.population.projection.enclose(self.params, reads, self.mask, self.precision)
-        shape = (len(times), *found.value.shape[-3:])
-        value, error = (np.broadcast_to(part, shape) for part in found)
-        trains.currents[name] = Enclosed(value, error)
-        total = np.cumsum(value, axis=0) + self.total
-        off = np.cumsum(error, axis=0) + self.off
-        size = np.cumsum(np.abs(value) + error, axis=0) + self.size
-        self.total, self.off, self.size = total[-1], off[-1], size[-1]
-        # A sum of t terms rounds t − 1 times, its quotient and 1/t once each.
-        rounded = (times + 1) * unit
-        mean_error = (off + rounded / (1 - np.minimum(rounded, 0.5)) * size) / times + self.precision.tiny
-        trains.mean_currents[name] = Enclosed(total / times, mean_error)
-
-
 class _Check:
-    """One population of a network: its currents from what it reads, its membrane from its own spikes."""
+    """One population of a network: its currents from what it reads; of neurons, the membrane from their own spikes."""
 
     def __init__(
         self, population: Population, params: Mapping[str, Array], mask: Array, rule: Rule, precision: Precision
     ) -> None:
-        assert population.neuron is not None
-        self.population = population
+        neuron, affine = population.neuron, population.projection.affine
+        if neuron is None and rule == "running" and not affine:
+            raise InputError(
+                f"population {population.name} has analogue units whose map is not affine, so that under the rule "
+                "'running' programs may differ in what it passes on; certify the rule 'inst', or give it neurons"
+            )
+        self.population, self.affine = population, affine
         self.params, self.mask, self.rule, self.precision = params, mask, rule, precision
-        self.membrane = _Membrane(population.neuron, precision)
+        self.membrane = None if neuron is None else _Membrane(neuron, precision)
         self.integral: Array | float = 0.0  # t·f(ā[t]) at the end of the last block
         self.telescoped: Array | float = 0.0  # largest δF so far
+        self.stepwise: Array | float = 0.0  # what errors of single currents have come to there
 
     def advance(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> None:
-        """Check a block of timesteps."""
-        own = trains.spikes(self.population.name)
-        self.membrane.advance(times, *self._current(times, x, trains, delayed), own)
-
-    def _current(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Array, Array, Array]:
-        """Return currents, the error that each step adds to the membrane, and the error that telescopes instead."""
-        projection, reads = self.population.projection, self.population.reads
+        """Check a block of timesteps; of analogue units, say what they pass on in it."""
+        name, membrane, unit = self.population.name, self.membrane, self.precision.unit + OWN
         if self.rule == "inst":
-            spikes = _read_steps(self.population, x, trains, delayed)
-            value, error = projection.enclose(self.params, spikes, self.mask, self.precision)
-            return value, error, np.zeros(1)
-        # Running means are formed from counts, which are exact, so only the division and one rounding of 1/t count.
-        unit = 2 * (self.precision.unit + OWN)
-        known = trains.mean_currents | {INPUT: x}
-        means = (
-            known[r] if r in known else Enclosed(m := trains.means(r, r in delayed), unit * np.abs(m)) for r in reads
-        )
-        f = projection.enclose(self.params, tuple(means), self.mask, self.precision)
-        integral = times * f.value  # t·f(ā[t])
-        current = np.diff(integral, axis=0, prepend=(np.zeros_like(integral[:1]) + self.integral))
-        error = times * (f.error + (1 + unit) * unit * (np.abs(f.value) + f.error)) + self.precision.tiny  # δF
-        carried = np.maximum(np.maximum.accumulate(error, axis=0), self.telescoped)
-        self.integral, self.telescoped = integral[-1], carried[-1]
-        carried = carried * (1 if self.membrane.neuron.leak == 1 else 2)
+            current = self._enclosed(times, x, trains.now, delayed)
+            if membrane is None:
+                trains.pass_on(name, current)
+            else:
+                membrane.advance(times, *current, np.zeros(1), trains.now(name).value)
+            return
+        integral, change = self._integral(times, x, trains, delayed)
+        if membrane is None:
+            current = self._enclosed(times, x, trains.now, delayed)
+            rounded = np.abs(current.value) + np.abs(integral.value) + 3 * integral.error
+            step = current.error + unit * rounded + 2 * self.precision.tiny
+            summed = self._stepwise(step, growth=1 + unit)
+            trains.pass_on(name, current, Enclosed(integral.value, integral.error + summed))
+            return
+        carried = integral.error * (1 if membrane.neuron.leak == 1 else 2)
+        if self.affine:  # a program may integrate f(s[t]) as well, whose errors add up step by step
+            current = self._enclosed(times, x, trains.now, delayed)
+            gathered = self._stepwise(current.error.copy(), membrane.neuron.leak)
+            # Either what telescopes is there or this; both, where analogue units pass on currents that telescope.
+            recorded = all(read == INPUT or read in trains.record for read in self.population.reads)
+            carried = np.maximum(carried, gathered) if recorded else carried + gathered
         # The difference is rounded, and potentials that are off by what is carried: once for each operation on them.
-        return current, self.membrane.unit * (np.abs(current) + 5 * carried), carried
+        error = membrane.unit * (np.abs(change) + 5 * carried)
+        membrane.advance(times, change, error, carried, trains.now(name).value)
+
+    def _integral(self, times: Array, x: Enclosed, trains: _Trains, delayed: set[str]) -> tuple[Enclosed, Array]:
+        """Return t·f(ā[t]), with the largest δF so far, and what it grew by."""
+        f = self._enclosed(times, x, trains.means, delayed)
+        unit = 2 * (self.precision.unit + OWN)
+        integral = times * f.value
+        error = times * (f.error + (1 + unit) * unit * (np.abs(f.value) + f.error)) + self.precision.tiny  # δF
+        error = np.maximum(np.maximum.accumulate(error, axis=0), self.telescoped)
+        change = np.diff(integral, axis=0, prepend=np.zeros_like(integral[:1]) + self.integral)
+        self.integral, self.telescoped = integral[-1], error[-1]
+        return Enclosed(integral, error), change
+
+    def _stepwise(self, steps: Array, leak: float = 1.0, growth: float = 1.0) -> Array:
+        """Gather errors of single currents."""
+        steps = _gathered(steps, self.stepwise, leak, growth)
+        self.stepwise = steps[-1]
+        return steps
+
+    def _enclosed(
+        self, times: Array, x: Enclosed, passed_on: Callable[[str, bool], Enclosed], delayed: set[str]
+    ) -> Enclosed:
+        """Currents of what was passed on, or of its means."""
+        reads = (x if r == INPUT else passed_on(r, r in delayed) for r in self.population.reads)
+        f = self.population.projection.enclose(self.params, tuple(reads), self.mask, self.precision)
+        return Enclosed(*(np.broadcast_to(part, (len(times), *part.shape[-3:])) for part in f))

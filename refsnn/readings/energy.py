@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import get_args
 
 from ..errors import InputError, is_number, one_of, shown, whole
 from ..files import read_json
 from ..model.network import INPUT, Network, Population, kind_of
-from ..model.projections import Operations
+from ..model.neurons import Neuron
+from ..model.projections import Arriving, Operations
 from .inputs import check_known
 from .simulate import Rule
 
@@ -85,7 +86,7 @@ def count(
     ----------
     network : Network
     firing_rates : mapping
-        Population -> spikes per neuron and step; a spike of −1 costs what any other does.
+        Population of neurons -> spikes per neuron and step; a spike of −1 costs what any other does.
     t_conv : int
         T.
     tokens : float
@@ -100,7 +101,8 @@ def count(
     Notes
     -----
     Softmax, LayerNorm and GELU at every step, the membrane updates and the real-valued embedding are not in the paper's
-    count, and so not in this one; they are in `full_count`.
+    count, and so not in this one; they are in `full_count`. What analogue units among neurons pass on are real numbers:
+    where it drives synapses, each multiplies at every step.
 
     Examples
     --------
@@ -109,7 +111,8 @@ def count(
     (2.2, 35.5)
     """
     t_conv = whole("t_conv", t_conv)
-    _check(network, firing_rates, {read for p in network.populations for read in p.reads} - {INPUT}, tokens, rule)
+    analogue = _analogue(network)
+    _check(network, firing_rates, {read for p in network.populations for read in p.reads} - analogue, tokens, rule)
     accumulates = products = dense = 0.0
     for population in network.populations:
         synapses = population.projection.synapses(_widths(network, population), population.width, tokens)
@@ -117,11 +120,19 @@ def count(
             if name == INPUT:
                 continue
             dense += operations
-            if rule == "running" and not linear:
+            if name in analogue or (rule == "running" and not linear):
                 products += operations * t_conv
             else:
                 accumulates += operations * t_conv * firing_rates[name]
     return Energy(accumulates, products, dense)
+
+
+def _analogue(network: Network) -> set[str]:
+    """Names of what passes real numbers on: the input, and analogue units."""
+    analogue = {population.name for population in network.populations if population.neuron is None}
+    if len(analogue) == len(network.populations):
+        raise InputError("every population has analogue units, so there are no spikes to count")
+    return {INPUT, *analogue}
 
 
 def _check(network: Network, firing_rates: Mapping[str, float], needed: set[str], tokens: float, rule: Rule) -> None:
@@ -293,7 +304,12 @@ class FullCount:
 
 
 def full_count(
-    network: Network, firing_rates: Mapping[str, float], tokens: float, classes: int, rule: Rule = "inst"
+    network: Network,
+    firing_rates: Mapping[str, float],
+    tokens: float,
+    classes: int,
+    rule: Rule = "inst",
+    vocabulary: int = 0,
 ) -> FullCount:
     """Count every scalar operation of a spiking network, and of the same network with analogue units.
 
@@ -302,12 +318,14 @@ def full_count(
     network : Network
         A whole one: every population at every position.
     firing_rates : mapping
-        Population -> spikes per neuron and step, those of −1 included.
+        Population of neurons -> spikes per neuron and step, those of −1 included.
     tokens : float
         Sequence length.
     classes : int
-        Class scores.
+        Class scores of a sentence, at [CLS]; 0 where there are none.
     rule : {"inst", "running"}
+    vocabulary : int
+        Scores of next tokens, at every position, with the matrix of the embeddings; 0 where there are none.
 
     Returns
     -------
@@ -317,31 +335,47 @@ def full_count(
     -----
     What is shared by a sentence, the class scores, is divided by its tokens. With feedback the analogue network is
     charged for one pass, its feedback matrix included, though one pass is not its equilibrium.
+
+    Examples
+    --------
+    >>> from refsnn.model.gpt import GptConfig, spiking_gpt
+    >>> network = spiking_gpt(GptConfig(vocab_size=100, n_embd=8, n_layer=1, n_head=2))
+    >>> rates = {p.name: 0.2 for p in network.populations if p.neuron is not None}
+    >>> counted = full_count(network, rates, tokens=16, classes=0, vocabulary=100)
+    >>> int(counted.ordinary["next token", "read-out", "multiply_accumulate"])
+    800
     """
-    classes = whole("classes", classes, 0)
-    _check(network, firing_rates, {population.name for population in network.populations}, tokens, rule)
-    width = network[network.readouts[-1]].width
-    embedded = _of(INPUT, network.drive.operations(width))
-    scores = _of("classifier", _share(_class_scores(width, classes, network.rectified), tokens))
-    once = [*embedded, *scores, *_of("classifier", _share([("read-out", "multiply", width)], tokens))]  # Σ s -> mean
-    ordinary = [*embedded, *_of("classifier", _share(_class_scores(width, classes), tokens))]
-    counting: Operations = [("read-out", kind, width) for kind in ("add", "read", "write")]
-    step = _of("classifier", _share(counting, tokens))
+    classes, vocabulary = whole("classes", classes, 0), whole("vocabulary", vocabulary, 0)
+    analogue = _analogue(network)
+    _check(network, firing_rates, {p.name for p in network.populations} - analogue, tokens, rule)
+    width, last = network[network.readouts[-1]].width, network.populations[-1].width
+    once = _of(INPUT, network.drive.operations(width))
+    ordinary, step = list(once), _of("classifier", [])
+    if classes:
+        once += _of("classifier", _share(_class_scores(width, classes, network.rectified), tokens))
+        once += _of("classifier", _share([("read-out", "multiply", width)], tokens))  # Σ s -> mean
+        ordinary += _of("classifier", _share(_class_scores(width, classes), tokens))
+        step += _of("classifier", _share(_counting(width), tokens))
+    if vocabulary:
+        once += _of("next token", [*_taken_back(last), *_token_scores(last, vocabulary)])
+        ordinary += _of("next token", [("read-out", "read", last), *_token_scores(last, vocabulary)])
+        step += _of("next token", _counting(last))
     for population in network.populations:
         name, projection, widths = population.name, population.projection, _widths(network, population)
-        rates = tuple(0.0 if read == INPUT else firing_rates[read] for read in population.reads)
+        rates = tuple(None if read in analogue else firing_rates[read] for read in population.reads)
         integrates = rule == "running" and not projection.affine
         arriving = tuple(
             None if integrates and not linear else r for linear, r in zip(projection.linear, rates, strict=False)
         )
         step += _of(name, projection.operations(widths, population.width, tokens, arriving))
-        step += _of(name, _membrane(population, firing_rates[name]))
+        step += _of(name, _activations(population, widths, analogue))
+        if population.neuron is not None:
+            step += _of(name, _membrane(population.width, population.neuron, firing_rates[name]))
         if integrates:
-            counted = [(w, r) for w, r, arrives in zip(widths, rates, arriving, strict=False) if arrives is None]
-            step += _of(name, _integral(population.width, counted))
+            step += _of(name, _integral(population, widths, rates))
         real = (None,) * len(population.reads)
         ordinary += _of(name, projection.operations(widths, population.width, tokens, real))
-        ordinary += _of(name, _activations(population, widths))
+        ordinary += _of(name, _activations(population, widths, {p.name for p in network.populations}))
     return FullCount(_summed(once), _summed(step), _summed(ordinary))
 
 
@@ -373,15 +407,12 @@ def by_kind(counts: Counts) -> dict[str, dict[str, dict[str, float]]]:
 # What populations cost beside their projections
 
 
-def _membrane(population: Population, rate: float) -> Operations:
+def _membrane(width: int, neuron: Neuron, rate: float) -> Operations:
     """``v = λ·v + I``, ``s = v ≥ V_th``, and, at a spike, ``v = v − V_th``.
 
     Signed neurons compare with their second level, too. Retractable ones keep n, look at every step whether it is
     above 0, and count every spike.
     """
-    width, neuron = population.width, population.neuron
-    if neuron is None:
-        raise InputError(f"population {population.name} has analogue units, so there are no spikes to count")
     numbers = {"add": (1 + rate) * width, "compare": (1 + neuron.signed) * width, "read": width, "write": width}
     if neuron.leak != 1:
         numbers["multiply"] = width
@@ -392,28 +423,61 @@ def _membrane(population: Population, rate: float) -> Operations:
     ]
 
 
-def _integral(width: int, counted: Sequence[tuple[int, float]]) -> Operations:
+def _integral(population: Population, widths: tuple[int, ...], rates: Arriving) -> Operations:
     """``t·f(ā[t]) − (t−1)·f(ā[t−1])``, beside f itself.
 
-    Kept from step to step: the sums that f starts with, the number of spikes of each neuron in `counted` (widths and
-    rates), and the integral. Sums and numbers are divided by t (1/t is one number for the whole network), the means of
-    the latter written for all tokens to read; the bias is added to the mean of the sums; f is multiplied by t; the
-    integral before is subtracted.
+    Kept from step to step: the sums that f starts with, if it starts with some; of what f takes the means of, the
+    number of spikes of each neuron, and the sum of what each analogue unit passes on; and the integral. Sums and
+    numbers are divided by t (1/t is one number for the whole network); means of what products take are written for all
+    tokens to read; the bias is added to the mean of the sums; f is multiplied by t; the integral before is subtracted.
     """
-    neurons, spikes = sum(w for w, _ in counted), sum(w * rate for w, rate in counted)
-    kept = neurons + 2 * width
-    numbers = {"accumulate": spikes, "multiply": kept, "add": 2 * width, "read": kept, "write": kept + neurons}
+    projection, width = population.projection, population.width
+    sums = width if any(projection.linear) else 0
+    averaged = [(w, r) for w, r, linear in zip(widths, rates, projection.linear, strict=False) if not linear]
+    fetched = [w for w, by_product in zip(widths, _fetched(population, widths), strict=True) if by_product]
+    kept = sum(w for w, _ in averaged) + sums + width
+    numbers = {
+        "accumulate": sum(w * r for w, r in averaged if r is not None),
+        "multiply": kept,
+        "add": sums + width + sum(w for w, r in averaged if r is None),
+        "read": kept,
+        "write": kept + sum(fetched),
+    }
     return [("running means", kind, number) for kind, number in numbers.items()]
 
 
-def _activations(population: Population, widths: tuple[int, ...]) -> Operations:
-    """Words of an analogue unit: written once, and read by each linear map and residual; attention's are products'."""
+def _fetched(population: Population, widths: tuple[int, ...]) -> tuple[bool, ...]:
+    """Which reads are fetched by products of real numbers, one word each, as attention fetches keys and values."""
+    synapses = population.projection.synapses(widths, population.width, 1)
+    return tuple(n > 0 and not linear for n, linear in zip(synapses, population.projection.linear, strict=False))
+
+
+def _activations(population: Population, widths: tuple[int, ...], analogue: Collection[str]) -> Operations:
+    """Words of analogue units: written once, and read by every map that takes them; attention's are products'."""
     read = [
         w
-        for name, w, linear in zip(population.reads, widths, population.projection.linear, strict=False)
-        if linear and name != INPUT
+        for name, w, by_product in zip(population.reads, widths, _fetched(population, widths), strict=True)
+        if name in analogue and name != INPUT and not by_product
     ]
-    return [("activations", "read", sum(read)), ("activations", "write", population.width)]
+    written = population.width if population.name in analogue else 0
+    return [("activations", kind, number) for kind, number in (("read", sum(read)), ("write", written)) if number]
+
+
+def _counting(width: int) -> Operations:
+    """Spikes of neurons that are read out, counted: by an adder that adds 0, too."""
+    return [("read-out", kind, width) for kind in ("add", "read", "write")]
+
+
+def _taken_back(width: int) -> Operations:
+    """Numbers of spikes -> rates -> what the teacher has there: ``w·a + b`` of each feature."""
+    numbers = {"multiply": width, "multiply_accumulate": width, "read": 3 * width}
+    return [("read-out", kind, number) for kind, number in numbers.items()]
+
+
+def _token_scores(width: int, vocabulary: int) -> Operations:
+    """``W_e·x`` at one position; the words' embeddings are off the chip."""
+    products = vocabulary * width
+    return [("read-out", "multiply_accumulate", products), ("read-out", "dram_read", products)]
 
 
 def _class_scores(width: int, classes: int, rectified: bool = True) -> Operations:

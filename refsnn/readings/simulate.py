@@ -187,12 +187,13 @@ def spike_blocks(
     rule: Rule = "inst",
     block: int = 4,
     stops: Sequence[int] = (),
+    earlier: Mapping[str, Array] = MappingProxyType({}),
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """Simulate a network, yielding the spikes of all populations a block of timesteps at a time.
 
     Parameters
     ----------
-    network, params, batch, t_conv, rule, block, stops
+    network, params, batch, t_conv, rule, block, stops, earlier
         As in `spike_stream`.
 
     Yields
@@ -209,7 +210,7 @@ def spike_blocks(
         As in `spike_stream`.
     """
     spikes: dict[str, Array] = {}
-    for t, name, fired in spike_stream(network, params, batch, t_conv, rule, block, stops):
+    for t, name, fired in spike_stream(network, params, batch, t_conv, rule, block, stops, earlier):
         spikes[name] = fired
         if name == network.populations[-1].name:
             yield t, spikes

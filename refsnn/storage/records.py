@@ -2,9 +2,10 @@
 
 Tensors: ``spikes/POPULATION``, (T, B, N, width), 0 or 1, or −1 of signed neurons, in any type; ``input_ids``,
 ``token_type_ids`` and ``attention_mask``, (B, N) integers; and, unless the parameters lie in a file of their own,
-``param/NAME``. The metadata key ``refsnn`` holds a JSON object: ``config`` (see `refsnn.model.student.StudentConfig`),
-``rule`` ("inst" or "running"), ``dtype`` and, where sums are accumulated in another precision than usual,
-``accumulate``.
+``param/NAME``. The metadata key ``refsnn`` holds a JSON object: ``config`` (see `refsnn.model.student.StudentConfig`,
+or `refsnn.model.gpt.SpikingGptConfig` where its ``model_type`` is "spiking_gpt"), ``rule`` ("inst" or "running"),
+``dtype`` and, where sums are accumulated in another precision than usual, ``accumulate``. Analogue units have no
+spikes.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..files import METADATA, NUMPY_TYPES, existing, load_tensors, require, save_tensors, tensor
-from ..model.batch import Batch, checked_batch
+from ..model.batch import Batch, check_ids, checked_batch
+from ..model.gpt import SpikingGptConfig
 from ..model.network import Network
 from ..model.parameters import Params, check_parameters
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..ops.rounding import Precision
 from ..readings.certify import DECADES, Verdict, certify
+from ..readings.inputs import check_known
 from ..readings.simulate import Rule, spike_blocks
 from ..schema import checked, parsed
 
@@ -52,7 +55,7 @@ def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Ru
     Returns
     -------
     spikes : dict
-        Population name -> (T, B, N, width) array of uint8; of int8, where neurons are signed. Analogue units fire none.
+        Population of neurons -> (T, B, N, width) array of uint8; of int8, where they are signed.
     """
     kinds = {p.name: np.int8 if p.neuron.signed else np.uint8 for p in network.populations if p.neuron is not None}
     blocks = [
@@ -64,7 +67,7 @@ def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Ru
 
 def write_record(
     path: str | os.PathLike,
-    config: StudentConfig,
+    config: StudentConfig | SpikingGptConfig,
     batch: Batch,
     spikes: Mapping[str, Array],
     rule: Rule,
@@ -76,7 +79,7 @@ def write_record(
     Parameters
     ----------
     path : path
-    config : StudentConfig
+    config : StudentConfig or SpikingGptConfig
     batch : Batch
     spikes : mapping
     rule : {"inst", "running"}
@@ -128,6 +131,21 @@ def _said(file, path) -> dict[str, Any]:
     return checked(path, said, METADATA_KINDS, "", ("config", "rule", "dtype"))
 
 
+def _described(values: Mapping[str, Any], batch: Batch, path) -> StudentConfig | SpikingGptConfig:
+    """Read the description of a network, and make sure that it embeds these tokens."""
+    kind = values.get("model_type", "spiking_bert")
+    if kind == "spiking_gpt":
+        config = SpikingGptConfig.from_dict(values, path)
+        check_known(f"{path}: the key", values, config.to_dict())
+        check_ids(batch, config.gpt.vocab_size, 1, config.gpt.n_positions)
+        return config
+    if kind not in ("spiking_bert", "bert"):
+        raise InputError(f"{path}: model_type is {shown(kind)}, but 'spiking_bert' or 'spiking_gpt' was expected")
+    student = StudentConfig.from_dict(values, path).body
+    checked_batch(batch, student.bert)
+    return student
+
+
 def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: str | None) -> Record:
     keys = set(file.keys())
     said = _said(file, path)
@@ -137,8 +155,8 @@ def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: 
         raise InputError(
             f"{path} holds {unknown[0]}, but a record has spikes/…, param/… and {', '.join(Batch._fields)}"
         )
-    config = StudentConfig.from_dict(said["config"], path).body
-    batch = checked_batch(Batch(*(file.get_tensor(name) for name in Batch._fields)), config.bert)
+    batch = Batch(*(file.get_tensor(name) for name in Batch._fields))
+    config = _described(said["config"], batch, path)
     if parameters is None:
         parameters = {k.removeprefix("param/"): tensor(file, path, k) for k in keys if k.startswith("param/")}
         if not parameters:
