@@ -189,6 +189,17 @@ def gelu(draw, dtype, x):
     yield "dx", pullback(dy), oracles.gelu_pullback(dy, x), d_scale, FUNCTION
 
 
+def gelu_tanh(draw, dtype, x):
+    y, pullback = ops.gelu_tanh(x)
+    dy = draw(y)
+    # 1 + tanh and 1 − tanh² are right absolutely, as differences of numbers up to 1; beyond 40 they are 2 or 0, and 0.
+    size = np.abs(x).astype(np.float64)
+    z = np.minimum(size, 40)
+    slope = np.sqrt(2 / np.pi) * z * (1 + 3 * 0.044715 * z**2)
+    yield "y", y, oracles.gelu_tanh(x), size, FUNCTION
+    yield "dx", pullback(dy), oracles.gelu_tanh_pullback(dy, x), np.abs(dy) * (1 + slope), FUNCTION
+
+
 def relu(draw, dtype, x):
     y, pullback = ops.relu(x)
     dy = draw(y)
@@ -457,6 +468,7 @@ CASES: dict[str, tuple[Callable[..., Iterator], Callable[..., tuple], tuple[str,
     "linear": (linear, linear_inputs, ("normal", "cancelling", "1e−6 … 1e6")),
     "layer_norm": (layer_norm, layer_norm_inputs, NORMS),
     "gelu": (gelu, entrywise_inputs, ("normal", "lower tail", "zero of the slope", *SIZES)),
+    "gelu_tanh": (gelu_tanh, entrywise_inputs, ("normal", "lower tail", *SIZES)),
     "relu": (relu, entrywise_inputs, ("with edges", *SIZES)),
     "tanh": (tanh, entrywise_inputs, ("normal", "saturated", *SIZES)),
     "clip": (clip, entrywise_inputs, ("with edges", *SIZES)),

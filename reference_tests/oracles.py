@@ -233,6 +233,18 @@ def gelu_pullback(dy, x):
     return _slopes(lambda v: MP.ncdf(v) + v * MP.npdf(v), dy, x)
 
 
+def gelu_tanh_pullback(dy, x):
+    """(x S)' = S + 2x w' S(1 − S), S = 1/(1 + e^{−2w}); 1 − S is S of −x."""
+
+    def slope(v):
+        c, cube = MP.sqrt(2 / MP.pi), MP.mpf("0.044715")
+        w = c * (v + cube * v**3)
+        up, down = 1 / (1 + MP.exp(-2 * w)), 1 / (1 + MP.exp(2 * w))
+        return up + 2 * v * c * (1 + 3 * cube * v**2) * up * down
+
+    return _slopes(slope, dy, x)
+
+
 def relu_pullback(dy, x):
     return _slopes(lambda v: MP.mpf(v > 0), dy, x)
 

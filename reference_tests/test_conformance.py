@@ -503,6 +503,17 @@ def test_real_backend(name, version, monkeypatch):
     assert sum(r.status == "passed" for r in results) >= 8
 
 
+def test_what_is_answered_of_analogue_units_is_not_looked_at():
+    """Their currents follow from the spikes, whatever a backend takes them for."""
+    case = CASES["simulate/gpt-running"]
+
+    def simulate(*arguments):
+        found = reference.simulate(*arguments)
+        return found | {"block.0.output": 7.5 * np.ones_like(found["final_norm"], float), "embeddings": np.zeros(3)}
+
+    assert judge(adapter(simulate=simulate), case, "float64").status == "passed"
+
+
 def test_a_real_backend_of_gpts_and_one_that_has_none(monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed; pip install 'refsnn[backends]'")
     monkeypatch.syspath_prepend(str(HERE))

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import ops
 from .._version import __version__
+from ..distillation.language import next_token_logits
 from ..distillation.optim import BertAdam, linear_warmup
 from ..distillation.student import Direct, Scheme, internal_direct, prediction_direct, through
 from ..errors import NotConverged
@@ -240,15 +241,12 @@ class Reference:
 def _next_tokens(network: Network, params: Mapping[str, Array], batch: Batch, labels: Array) -> tuple[Array, Direct]:
     """Logits of a spiking GPT, and how the cross-entropy of the next tokens depends on its last rates."""
     rates, linearisation = sweep(network, params, batch)
-    scaled, scale_pullback = ops.scale(rates[FINAL], params["readout.weight"])
-    logits, read_pullback = ops.linear(scaled + params["readout.bias"], params["wte.weight"])
+    logits, logits_pullback = next_token_logits(params, rates[FINAL])
     asked = labels >= 0
     loss, loss_pullback = ops.cross_entropy(logits[asked], labels[asked])
     dlogits = np.zeros_like(logits)
     dlogits[asked] = loss_pullback(1.0)
-    dhidden, dtable = read_pullback(dlogits)
-    dfinal, dweight = scale_pullback(dhidden)
-    gradients = {"wte.weight": dtable, "readout.weight": dweight, "readout.bias": dhidden.sum(axis=(0, 1))}
+    dfinal, gradients = logits_pullback(dlogits)
     return logits, Direct({"next": loss}, {FINAL: dfinal}, gradients, rates, linearisation, {})
 
 

@@ -33,7 +33,16 @@ __all__ = [
 
 
 def changed_settings(**changes: Any) -> Callable[[Case], Case]:
-    """Put a case with other numbers in its configuration."""
+    """Make a function that gives a case other numbers in its configuration.
+
+    Parameters
+    ----------
+    **changes : object
+
+    Returns
+    -------
+    change : callable
+    """
     return lambda case: replace(case, settings={**case.settings, "config": {**case.settings["config"], **changes}})
 
 
@@ -46,7 +55,17 @@ def _without(setting: str) -> Callable[[Case], Case]:
 
 
 def changed_inputs(change: Callable[[str, Array], Array]) -> Callable[[Case], Case]:
-    """Put a case with other arrays: `change` takes the name and the value of each."""
+    """Make a function that gives a case other arrays.
+
+    Parameters
+    ----------
+    change : callable
+        From the name and value of each to its new value.
+
+    Returns
+    -------
+    change : callable
+    """
     return lambda case: replace(case, inputs={name: change(name, value) for name, value in case.inputs.items()})
 
 
@@ -60,7 +79,16 @@ def _without_residual(case: Case) -> Case:
 
 
 def exchanged(case: Case) -> Case:
-    """Give keys the values' parameters, and values the keys'."""
+    """Exchange the parameters of keys and values.
+
+    Parameters
+    ----------
+    case : Case
+
+    Returns
+    -------
+    case : Case
+    """
 
     def other(name: str) -> str:
         return name.replace(".key.", ".?.").replace(".value.", ".key.").replace(".?.", ".value.")
