@@ -186,5 +186,13 @@ COMMANDS = (
         _run,
         "docs/gpt.md explains the family; example: refsnn gpt train speeches.txt --out runs/gpt; refsnn gpt distil "
         "runs/gpt --out runs/spiking-gpt; refsnn gpt evaluate runs/spiking-gpt; refsnn gpt generate runs/spiking-gpt",
+        {
+            "perplexity": "exp of the mean surprisal of a token; lower is better",
+            "bits/char": "the same in bits per character, whatever the vocabulary",
+            "as teacher": "how often the likeliest next token is the teacher's",
+            "firing": "spikes per neuron and step",
+            "gain": "how many times less energy than the ordinary GPT, by the paper's count; below 1: more",
+            "full": "the same by the full count, memory left out",
+        },
     ),
 )

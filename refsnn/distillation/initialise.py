@@ -231,7 +231,21 @@ def calibrated(
 
 
 def centred_where_contexts_lie(values: Array, contexts: Array, clipped: float) -> tuple[Affine, Affine]:
-    """Images of values and of contexts, which are means of values and vary less, both 0 in the middle of contexts."""
+    """Choose images of values and of contexts, which are means of values and vary less, for ternary neurons.
+
+    Both are 0 in the middle of the contexts, so that neurons without a message are silent.
+
+    Parameters
+    ----------
+    values, contexts : (n, width) arrays
+        Activities.
+    clipped : float
+        Fraction of the activities that may fall outside [−1, 1].
+
+    Returns
+    -------
+    value, context : Affine
+    """
     middle = np.quantile(contexts, [clipped / 2, 1 - clipped / 2], axis=0).mean(axis=0)
     least = np.finfo(np.float32).eps
     ranges = (np.quantile(np.abs(x - middle), 1 - clipped, axis=0) for x in (values, contexts))

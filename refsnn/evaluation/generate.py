@@ -246,7 +246,9 @@ def write_text(
     """
     opened = LanguageRun(run)
     if not opened.spiking:
-        raise InputError(f"{opened} holds an ordinary GPT; make its student first: refsnn gpt distil {opened} --out …")
+        raise InputError(
+            f"{opened} holds an ordinary GPT, which has no spikes; make a student of it with `refsnn gpt distil`"
+        )
     config, params = opened.spiking_gpt()
     tokenizer = opened.tokenizer()
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids

@@ -17,11 +17,11 @@ from ..distillation.predict import by_batches
 from ..errors import InputError, whole
 from ..files import write_json
 from ..model.batch import Batch
-from ..model.gpt import FINAL
+from ..model.gpt import FINAL, gpt
 from ..model.network import Network
 from ..model.parameters import Params
 from ..ops import Array
-from ..readings.energy import count
+from ..readings.energy import Energies, count, full_count
 from ..readings.rate_map import rate_map
 from ..readings.simulate import SHARE, Rule, rates_and_firing, reading_times
 from ..storage.language import LanguageRun
@@ -128,12 +128,11 @@ def evaluate_gpt(
     -------
     results : dict
         As written: perplexity and bits per character of baselines, teacher, rate map and spikes after every T; how
-        often the likeliest next token is the teacher's; spikes per neuron and step; gain in energy.
+        often the likeliest next token is the teacher's; spikes per neuron and step; gains in energy by the paper's count
+        and by the full one, memory left out.
     """
     opened = LanguageRun(run)
     config, teacher = opened.gpt()
-    from ..model.gpt import gpt
-
     read = opened.text(which, text)
     if samples is not None:
         length = whole("samples", samples) * (config.n_positions // 2) + config.n_positions // 2
@@ -164,11 +163,13 @@ def evaluate_gpt(
         for i, t in enumerate(times):
             surprise, found, fired = parts[3 * i : 3 * i + 3]
             rates = dict(zip(spiking, (fired.sum(axis=0) / positions).tolist(), strict=True))
-            gain = count(network, rates, t, float(examples.lengths.mean()), rule).gain
+            tokens_seen = float(examples.lengths.mean())
+            full = full_count(network, rates, tokens_seen, 0, rule, config.vocab_size)
             results["spikes"][str(t)] = _measures(float(surprise.sum()), tokens, read) | {
                 "agreement": _agreement(list(found), guesses, examples),
                 "firing": float(np.mean(list(rates.values()))),
-                "gain": gain,
+                "gain": count(network, rates, t, tokens_seen, rule).gain,
+                "full_gain": full.gain(t, Energies().without_memory()),
             }
     if not all(math.isfinite(results[name]["perplexity"]) for name in ("teacher", "trigram")):
         raise InputError(f"{opened}: the perplexity is not finite; the parameters overflow on this text")

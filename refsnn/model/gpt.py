@@ -380,6 +380,15 @@ class SpikingGptConfig:
             raise InputError(f"{source} is a {type(values).__name__}, but a table was expected")
         if (kind := values.get("model_type")) != "spiking_gpt":
             raise InputError(f"{source}: model_type is {shown(kind)}, but 'spiking_gpt' was expected")
+        known = [
+            *CONSTANTS,
+            "populations",
+            "model_type",
+            "activation_function",
+            *(one.name for one in fields(GptConfig)),
+        ]
+        if unknown := [name for name in values if name not in known]:
+            raise InputError(f"{source}: the key {shown(unknown[0])} is not known; there are {', '.join(known)}")
         values = checked(source, dict(values), CONSTANTS | {"populations": dict[str, dict]}, closed=False)  # type: ignore[type-arg]
         own = {
             name: checked(source, one, CONSTANTS, f"populations.{name}")

@@ -23,7 +23,7 @@ def text_table(results: Mapping[str, Any]) -> str:
     lines = [
         f"{where}: {results['tokens']:,} tokens, {results['characters']:,} characters; rule {results['rule']}",
         "",
-        f"{'':<14}{'perplexity':>12}{'bits/char':>12}{'as teacher':>12}{'firing':>10}{'energy gain':>13}",
+        f"{'':<14}{'perplexity':>12}{'bits/char':>12}{'as teacher':>12}{'firing':>9}{'gain':>8}{'full':>8}",
     ]
     rows = [
         (name.replace("_", " "), results[name])
@@ -34,6 +34,6 @@ def text_table(results: Mapping[str, Any]) -> str:
     for name, found in rows:
         line = f"{name:<14}{found['perplexity']:>12.2f}{found['bits_per_character']:>12.3f}"
         line += f"{100 * found['agreement']:>11.1f}%" if "agreement" in found else ""
-        line += f"{found['firing']:>10.2f}{found['gain']:>13.2f}" if "firing" in found else ""
+        line += f"{found['firing']:>9.2f}{found['gain']:>8.2f}{found['full_gain']:>8.2f}" if "firing" in found else ""
         lines.append(line)
     return "\n".join(lines)

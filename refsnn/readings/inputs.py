@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError, shown
 from ..model.batch import Batch, check_batch
 from ..model.network import INPUT, Network, Population
-from ..model.projections import FirstPosition
+from ..model.projections import FirstPosition, TokenEmbeddings
 from ..ops import Array
 
 __all__ = ["Finite", "Layout", "check_inputs", "check_known", "checked_cotangents", "dropout_shapes", "real_array"]
@@ -72,6 +72,8 @@ def check_inputs(network: Network, params: Mapping[str, Array], batch: Batch) ->
     masks = dropout_shapes(network, batch)
     if unknown := sorted(name for name in params if str(name).endswith(".dropout") and name not in masks):
         raise InputError(f"there is a dropout mask {unknown[0]}, but the network has {', '.join(masks)}")
+    if isinstance(network.drive, TokenEmbeddings) and (np.diff(batch.attention_mask, axis=1) > 0).any():
+        raise InputError("a sequence is padded on the left, but a GPT counts positions from there; pad it on the right")
     known = isinstance(params, Finite)
     for name, shape in _shapes(network).items():
         if name not in params:
