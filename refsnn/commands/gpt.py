@@ -146,7 +146,6 @@ def _evaluate(options: Any) -> int:
 
 def _generate(options: Any) -> int:
     from ..evaluation.generate import Choice, write_text
-    from ..pages.language import write_page
 
     choice = Choice(options.temperature, options.top_k)
     story = write_text(
@@ -165,6 +164,8 @@ def _generate(options: Any) -> int:
         story.record(options.record)
         print(f"wrote {options.record}; check it with: refsnn certify {options.record}")
     if options.html:
+        from ..pages.language import write_page
+
         write_page(options.html, story)
         print(f"wrote {options.html}; open it in a browser")
     return 0

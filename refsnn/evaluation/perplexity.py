@@ -128,8 +128,8 @@ def evaluate_gpt(
     -------
     results : dict
         As written: perplexity and bits per character of baselines, teacher, rate map and spikes after every T; how
-        often the likeliest next token is the teacher's; spikes per neuron and step; gains in energy by the paper's count
-        and by the full one, memory left out.
+        often the likeliest next token is the teacher's; spikes per neuron and step; gains in energy by the paper's
+        count and by the full one, memory left out.
     """
     opened = LanguageRun(run)
     config, teacher = opened.gpt()

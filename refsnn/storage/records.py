@@ -28,7 +28,6 @@ from ..model.student import StudentConfig
 from ..ops import Array
 from ..ops.rounding import Precision
 from ..readings.certify import DECADES, Verdict, certify
-from ..readings.inputs import check_known
 from ..readings.simulate import Rule, spike_blocks
 from ..schema import checked, parsed
 
