@@ -224,3 +224,34 @@ def test_sentence_appears_token_by_token_or_stands_still(page, tmp_path, calm):
 def test_same_story_gives_the_same_bytes(told, page, tmp_path):
     write_page(tmp_path / "again.html", told)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The demonstration
+
+
+def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
+    from refsnn.commands.cli import main
+    from refsnn.reproduction import demo
+
+    pytest.importorskip("tokenizers", reason="text is read with tokenizers")
+    sizes = {"vocab_size": 300, "positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "epochs": 1, "batch_size": 32}
+    monkeypatch.setattr(demo, "GPT", replace(demo.GPT, **sizes))
+    monkeypatch.setattr(demo, "SPIKING_GPT", replace(demo.SPIKING_GPT, fraction=0.1))
+    monkeypatch.setattr(demo, "PARAGRAPHS_EACH", 2)
+    monkeypatch.setattr(demo, "GPT_T_CONV", (2, 6))
+    monkeypatch.setattr(demo, "WRITTEN", 6)
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--gpt", "--seed", "1"]) == 0
+    out = capsys.readouterr().out
+    run = tmp_path / "runs" / "demo-gpt"
+    assert "trigram" in out and "T = 6" in out and f"Now open {run.relative_to(tmp_path) / 'story.html'}" in out
+    written = {name: (run / name).read_bytes() for name in ("model.safetensors", "story.html", "language-running.json")}
+    assert Outline(written["story.html"].decode()).scripts
+    assert main(["demo", "--gpt", "--seed", "1"]) == 0  # nothing is trained again
+    assert capsys.readouterr().out == out
+    assert {name: (run / name).read_bytes() for name in written} == written
+    assert main(["demo", "--gpt", "--seed", "2"]) == 2
+    assert "seed was 1 and is 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["demo", "--gpt", "--task", "pairs"])
