@@ -120,9 +120,9 @@ def demo_gpt(out: str | os.PathLike, seed: int = 0) -> None:
     distil_gpt(replace(SPIKING_GPT, seed=seed), teacher, texts, run)
     print("Evaluating on documents that were held out\n")
     print(text_table(evaluate_gpt(run, GPT_T_CONV)))
-    print("\nWriting by spikes, T = 16: ", end="")
+    print("\nWriting by spikes, T = 8: ", end="")
     story = write_text(
-        run, PROMPT, WRITTEN, 16, choice=Choice(0.7), seed=seed, keep_all=True, show=partial(print, end="", flush=True)
+        run, PROMPT, WRITTEN, 8, choice=Choice(0.7), seed=seed, keep_all=True, show=partial(print, end="", flush=True)
     )
     write_page(page, story)
     print(f"\n\nNow open {page} in a browser.")
