@@ -13,12 +13,16 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .data.tasks import Task
+    from .distillation.gpt import distil_gpt, train_gpt
     from .distillation.stages import distill
     from .errors import InputError, NotConverged
     from .evaluation.evaluate import evaluate_run as evaluate
+    from .evaluation.generate import generate, write_text
+    from .evaluation.perplexity import evaluate_gpt
     from .model import neurons
     from .model.batch import Batch
     from .model.families import bert, spiking_bert
+    from .model.gpt import GptConfig, SpikingGptConfig, gpt, spiking_gpt
     from .model.network import Network
     from .model.neurons import Neuron
     from .model.parameters import initial_parameters
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from .readings.rate_map import rate_map
     from .readings.simulate import simulate
     from .reproduction.demo import demo
+    from .storage.language import DistilRecipe, TrainRecipe
     from .storage.recipe import Recipe
     from .storage.records import record
     from .storage.run import Run
@@ -41,24 +46,32 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batch": "model.batch",
     "BertConfig": "model.shapes",
+    "DistilRecipe": "storage.language",
+    "GptConfig": "model.gpt",
     "InputError": "errors",
     "Network": "model.network",
     "Neuron": "model.neurons",
     "NotConverged": "errors",
     "Recipe": "storage.recipe",
     "Run": "storage.run",
+    "SpikingGptConfig": "model.gpt",
     "Student": "models",
     "StudentConfig": "model.student",
     "Task": "data.tasks",
     "Teacher": "models",
+    "TrainRecipe": "storage.language",
     "bert": "model.families",
     "certify": "readings.certify",
     "count": "readings.energy",
     "demo": "reproduction.demo",
+    "distil_gpt": "distillation.gpt",
     "distill": "distillation.stages",
     "equilibrium": "readings.equilibrium",
     "evaluate": "evaluation.evaluate:evaluate_run",
+    "evaluate_gpt": "evaluation.perplexity",
     "full_count": "readings.energy",
+    "generate": "evaluation.generate",
+    "gpt": "model.gpt",
     "gradient": "readings.implicit:implicit_gradient",
     "initial_parameters": "model.parameters",
     "load": "models",
@@ -69,30 +82,41 @@ _HOMES = {
     "record": "storage.records",
     "simulate": "readings.simulate",
     "spiking_bert": "model.families",
+    "spiking_gpt": "model.gpt",
+    "train_gpt": "distillation.gpt",
+    "write_text": "evaluation.generate",
 }
 
 __all__ = [
     "Batch",
     "BertConfig",
+    "DistilRecipe",
+    "GptConfig",
     "InputError",
     "Network",
     "Neuron",
     "NotConverged",
     "Recipe",
     "Run",
+    "SpikingGptConfig",
     "Student",
     "StudentConfig",
     "Task",
     "Teacher",
+    "TrainRecipe",
     "__version__",
     "bert",
     "certify",
     "count",
     "demo",
+    "distil_gpt",
     "distill",
     "equilibrium",
     "evaluate",
+    "evaluate_gpt",
     "full_count",
+    "generate",
+    "gpt",
     "gradient",
     "initial_parameters",
     "load",
@@ -103,6 +127,9 @@ __all__ = [
     "record",
     "simulate",
     "spiking_bert",
+    "spiking_gpt",
+    "train_gpt",
+    "write_text",
 ]
 
 

@@ -13,15 +13,24 @@ __all__ = ["COMMANDS"]
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", default="runs/demo", metavar="RUN", help="folder of the run (default: %(default)s)")
-    parser.add_argument("--task", choices=("sentiment", "pairs"), default="sentiment", help="which corpus to make")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of the run (default: runs/demo, or runs/demo-gpt with --gpt)"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--task", choices=("sentiment", "pairs"), default="sentiment", help="which corpus to make")
+    which.add_argument("--gpt", action="store_true", help="a GPT and its spiking student, which writes a sentence")
     add_seed(parser)
 
 
 def _demo(options: Any) -> int:
-    from ..reproduction.demo import demo
+    from ..reproduction.demo import demo, demo_gpt
 
-    demo(options.out, options.task, options.seed)
+    default = "runs/demo-gpt" if options.gpt else "runs/demo"
+    out = default if options.out is None else options.out
+    if options.gpt:
+        demo_gpt(out, options.seed)
+    else:
+        demo(out, options.task, options.seed)
     return 0
 
 
@@ -180,7 +189,8 @@ COMMANDS = (
         "demo",
         "the whole path in a minute, on text that it makes up",
         "Make a small labelled corpus, train a BERT teacher on it from scratch, distil a spiking student through the "
-        "three stages, simulate it, print a table and write RUN/report.html.",
+        "three stages, simulate it, print a table and write RUN/report.html. With --gpt: make up text, train a GPT on "
+        "it, distil a spiking student, let it write a sentence, and write RUN/story.html, which replays that.",
         _demo_options,
         _demo,
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,10 @@ from ..readings.simulate import Rule, spike_blocks, timesteps
 from ..storage.language import LanguageRun
 from ..storage.records import write_record
 
-__all__ = ["Choice", "Story", "Written", "choose", "generate", "write_text"]
+__all__ = ["Choice", "Guess", "Story", "Written", "choose", "generate", "write_text"]
+
+#: So many of the likeliest next tokens are kept for a picture.
+LIKELIEST = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,20 @@ def choose(logits: Array, choice: Choice, rng: np.random.Generator) -> int:
     return int(order[rng.choice(len(order), p=p / p.sum())])
 
 
+class Guess(NamedTuple):
+    """A token that may come next.
+
+    Attributes
+    ----------
+    token : int
+    probability : float
+        ``softmax(z)``, whatever the temperature of the choice.
+    """
+
+    token: int
+    probability: float
+
+
 @dataclass
 class Written:
     """A text that is being written.
@@ -86,10 +103,14 @@ class Written:
     spikes : dict
         Population of neurons -> (T, 1, N, width) array of int8, of all positions that were computed: all but the last
         token's. With `keep_all` of every population, else of keys and values alone.
+    guesses : list of list of Guess
+        With `keep_all`, what was read off at each of these positions: the five likeliest next tokens, the likeliest
+        first, and after them the one that came next, if it is not among them.
     """
 
     ids: list[int]
     spikes: dict[str, Array] = field(default_factory=dict)
+    guesses: list[list[Guess]] = field(default_factory=list)
 
 
 def generate(
@@ -123,7 +144,7 @@ def generate(
     choice : Choice
     seed : int
     keep_all : bool
-        Whether all spikes are kept, for a record or a picture.
+        Whether all spikes are kept, for a record or a picture, and what was read off at every position.
     end : int, optional
         A token that ends the text.
 
@@ -151,7 +172,10 @@ def generate(
     new = ids
     for _ in range(length):
         logits = _continued(network, params, written, new, t_conv, rule, keep_all)
-        new = [choose(logits, choice, rng)]
+        after = [*new[1:], choose(logits[-1], choice, rng)]
+        if keep_all:
+            written.guesses += map(_guesses, logits, after)
+        new = after[-1:]
         written.ids += new
         yield written
         if new[0] == end:
@@ -161,7 +185,10 @@ def generate(
 def _continued(
     network: Network, params: Params, written: Written, new: Sequence[int], t_conv: int, rule: Rule, keep_all: bool
 ) -> Array:
-    """Compute positions that are new, keep what they fired, and return the scores of what follows."""
+    """Compute positions that are new, keep what they fired, and return scores (n, V) of what follows the last of them.
+
+    With `keep_all` of what follows each.
+    """
     neurons = {p.name for p in network.populations if p.neuron is not None}
     read_later = {name for name in neurons if kind_of(name) in ("key", "value")}
     earlier = {name: written.spikes[name] for name in read_later if name in written.spikes}
@@ -176,8 +203,16 @@ def _continued(
     for name, blocks in fired.items():
         train = np.concatenate(blocks)
         written.spikes[name] = train if first == 0 else np.concatenate([written.spikes[name], train], axis=2)
-    logits: Array = next_token_logits(params, np.asarray(total)[:, -1:] / t_conv)[0][0, -1]
+    rates = np.asarray(total) / t_conv
+    logits: Array = next_token_logits(params, rates if keep_all else rates[:, -1:])[0][0]
     return logits
+
+
+def _guesses(logits: Array, followed: int) -> list[Guess]:
+    """Take the likeliest next tokens, and the one that followed."""
+    p = np.exp(log_softmax(logits.astype(np.float64)))
+    order = np.argsort(-p, kind="stable")[:LIKELIEST].tolist()
+    return [Guess(token, float(p[token])) for token in dict.fromkeys([*order, followed])]
 
 
 @dataclass(frozen=True)
@@ -190,6 +225,8 @@ class Story:
     params : dict
     pieces : list of str
         Text of every token, prompt included.
+    guesses : list of list of str
+        Text of every token of `Written.guesses`.
     prompt : int
         Tokens of the prompt.
     written : Written
@@ -200,6 +237,7 @@ class Story:
     config: SpikingGptConfig
     params: Params
     pieces: list[str]
+    guesses: list[list[str]]
     prompt: int
     written: Written
     t_conv: int
@@ -262,7 +300,9 @@ def write_text(
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half of a character that takes several tokens
             show(text[len(shown) :])
             shown = text
-    return Story(config, params, _pieces(tokenizer, written.ids), len(ids), written, t_conv, rule)
+    pieces = _pieces(tokenizer, written.ids)
+    guesses = [_pieces(tokenizer, [guess.token for guess in row]) for row in written.guesses]
+    return Story(config, params, pieces, guesses, len(ids), written, t_conv, rule)
 
 
 def _pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:

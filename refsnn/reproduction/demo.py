@@ -1,20 +1,26 @@
-"""The demonstration: the whole path, from text that it makes itself to a page of results, in minutes."""
+"""The demonstrations: the whole path, from text that they make themselves to a page of results, in minutes."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..data.corpora.writing import paragraphs, train_vocabulary, write_corpus, write_glue_layout
+from ..distillation.gpt import distil_gpt, train_gpt
 from ..distillation.stages import distill
 from ..evaluation.evaluate import evaluate_run
+from ..evaluation.generate import Choice, write_text
+from ..evaluation.perplexity import evaluate_gpt
 from ..files import new_folder
 from ..model.shapes import BertConfig
+from ..pages.language import text_table, write_page
 from ..pages.report import write_report
 from ..pages.tables import results_table
+from ..storage.language import DistilRecipe, TrainRecipe
 from ..storage.recipe import Recipe
 
-__all__ = ["demo"]
+__all__ = ["demo", "demo_gpt"]
 
 #: A BERT small enough to be trained from scratch in a minute.
 TEACHER = BertConfig(
@@ -80,3 +86,43 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
     results = evaluate_run(run, data, T_CONV, name=f"made-up {task}")
     print(results_table(results))
     print(f"\nNow open {write_report(run)} in a browser.")
+
+
+#: A GPT small enough to be trained from scratch in a minute or two.
+GPT = TrainRecipe(
+    vocab_size=512, positions=48, n_embd=96, n_layer=2, n_head=4, epochs=10, batch_size=16, lr=4e-3, dropout=0.0
+)
+#: Its student, which learns by its spikes after two and after four steps.
+SPIKING_GPT = DistilRecipe(t_conv=4, fraction=0.5)
+#: Of made-up text, and the paragraphs of each.
+DOCUMENTS, PARAGRAPHS_EACH = 40, 25
+GPT_T_CONV = (4, 8, 16, 32)
+PROMPT, WRITTEN = "the film", 30
+
+
+def demo_gpt(out: str | os.PathLike, seed: int = 0) -> None:
+    """Make up text, train a GPT on it, distil a spiking student, evaluate it, and let it write a sentence.
+
+    Parameters
+    ----------
+    out : path
+        The student's run, with the text and the GPT inside. A demonstration that was interrupted resumes.
+    seed : int
+    """
+    run = new_folder(out)
+    texts = [run / "data" / f"{i:02}.txt" for i in range(DOCUMENTS)]
+    print(f"Making {DOCUMENTS} documents of text in {run / 'data'}")
+    for i, path in enumerate(texts):
+        write_corpus(path, PARAGRAPHS_EACH, DOCUMENTS * seed + i)
+    teacher, page = run / "gpt", run / "story.html"
+    print("Training a GPT, then its spiking student (safe to interrupt: run it again to resume)")
+    train_gpt(replace(GPT, seed=seed), texts, teacher)
+    distil_gpt(replace(SPIKING_GPT, seed=seed), teacher, texts, run)
+    print("Evaluating on documents that were held out\n")
+    print(text_table(evaluate_gpt(run, GPT_T_CONV)))
+    print("\nWriting by spikes, T = 8: ", end="")
+    story = write_text(
+        run, PROMPT, WRITTEN, 8, choice=Choice(0.7), seed=seed, keep_all=True, show=partial(print, end="", flush=True)
+    )
+    write_page(page, story)
+    print(f"\n\nNow open {page} in a browser.")
