@@ -47,7 +47,9 @@ TESTS = {
     "model/gpt.py": "test_gpt.py test_language.py",
     "model/neurons.py": "test_neurons.py test_inputs.py",
     "model/parameters.py": "test_network.py test_inputs.py test_cores.py",
-    "model/projections.py": "test_inputs.py test_network.py test_implicit.py test_rounding.py test_energy.py test_gpt.py",
+    "model/projections.py": (
+        "test_inputs.py test_network.py test_implicit.py test_rounding.py test_energy.py test_gpt.py"
+    ),
     "model/shapes.py": "test_network.py test_inputs.py test_architectures.py",
     "model/student.py": "test_initialise.py test_checkpoints.py test_inputs.py",
     "readings/adjoint.py": "test_implicit.py test_inputs.py",

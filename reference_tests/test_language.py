@@ -426,6 +426,14 @@ def test_a_run_of_another_family_and_a_model_without_spikes_are_refused(runs, tm
         evaluate_gpt(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict", "sweep", "record"])
+def test_other_commands_send_a_gpts_run_to_its_own(runs, tmp_path, capsys, command):
+    words = {"predict": ["hello"], "record": ["--out", str(tmp_path / "x")], "evaluate": ["--t-conv", "4"]}
+    assert main([command, str(runs / "spiking"), *words.get(command, [])]) == 2
+    said = capsys.readouterr().err
+    assert "`refsnn gpt` reads" in said and said.count("\n") == 1, said
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
 

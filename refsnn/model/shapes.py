@@ -176,7 +176,8 @@ def check_architecture(values: Mapping[str, Any]) -> None:
 
     others = [name for name in (named if isinstance(named, list) else [named]) if not ours(name)]
     if kind not in (None, "bert") and not (trained_as_roberta and not others):
-        raise InputError(f"model_type is {kind!r}, but refsnn computes 'bert' only")
+        own = "; `refsnn gpt` reads a GPT" if kind in ("gpt2", "spiking_gpt") else ""
+        raise InputError(f"model_type is {kind!r}, but refsnn computes 'bert' only{own}")
     if others:
         raise InputError(f"architectures has {others[0]!r}, but refsnn computes BertModel and BERTs with a head only")
 

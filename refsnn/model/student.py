@@ -147,6 +147,9 @@ class StudentConfig:
         """
         if not isinstance(values, Mapping):
             raise InputError(f"{source} is a {type(values).__name__}, but a table was expected")
+        if (kind := values.get("model_type")) not in (None, "bert", "spiking_bert"):
+            said = "; it is a GPT's, which `refsnn gpt` reads" if kind in ("gpt2", "spiking_gpt") else ""
+            raise InputError(f"{source}: model_type is {shown(kind)}, but 'spiking_bert' was expected{said}")
         values = checked(source, dict(values), SCHEMA, closed=False)
         _refuse_near_misses(source, values)
         nested = checked(source, values.get("neuron", {}), CONSTANTS, "neuron")

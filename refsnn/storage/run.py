@@ -152,6 +152,8 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """All that decides the run's numbers, data and teacher aside."""
+        if (family := self.settings.get("family")) is not None:
+            raise InputError(f"{self} holds a run of the family {family!r}, which `refsnn {family}` reads")
         return Recipe.from_dict(self.settings["recipe"], self.folder / "run.json")
 
     @property
