@@ -57,8 +57,8 @@
     tokens.forEach((token, i) => (token.hidden = i >= state.seen));
     for (const svg of zoomed) {
       const cover = svg.querySelector(".cover");
-      cover.setAttribute("x", state.at * data.steps + state.t);
-      cover.setAttribute("width", data.steps - state.t);
+      cover.setAttribute("x", state.at * data.steps + state.t - 0.1);
+      cover.setAttribute("width", data.steps - state.t + 0.1);
     }
     const done = state.t === data.steps;
     for (const name of ["guesses", "firing"]) byId(name).className = done ? "" : "reading";
