@@ -50,7 +50,8 @@ from refsnn.readings.simulate import simulate, spike_blocks
 from refsnn.storage.language import DistilRecipe, LanguageRun, TrainRecipe
 from refsnn.storage.records import certify_record
 
-TRAIN = TrainRecipe(vocab_size=300, positions=24, n_embd=24, n_layer=2, n_head=3, epochs=6, batch_size=16, lr=3e-3)
+SIZES = {"vocab_size": 300, "positions": 24, "n_embd": 24, "n_layer": 2, "n_head": 3}
+TRAIN = TrainRecipe(**SIZES, epochs=3, batch_size=16, lr=3e-3, initializer_range=0.1)
 DISTIL = DistilRecipe(t_conv=4, fraction=0.3, batch_size=16)
 
 
@@ -397,7 +398,8 @@ def test_a_text_that_has_changed_is_noticed(runs, text, tmp_path):
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(runs, text, tmp_path):
     names = [str(file) for file in text]
-    sizes = "--vocab-size 300 --positions 24 --n-embd 24 --n-layer 2 --n-head 3 --epochs 6 --batch-size 16 --lr 3e-3"
+    sizes = "--vocab-size 300 --positions 24 --n-embd 24 --n-layer 2 --n-head 3 --epochs 3 --batch-size 16 --lr 3e-3"
+    sizes += " --initializer-range 0.1"
     commands = {
         "gpt": ["train", *names, *sizes.split()],
         "spiking": ["distil", str(runs / "gpt"), *"--t-conv 4 --fraction 0.3 --batch-size 16".split()],

@@ -22,6 +22,7 @@ TRAIN_HELP = {
     "batch_size": "sequences per step",
     "lr": "peak learning rate",
     "dropout": "probability of dropout",
+    "initializer_range": "standard deviation of the matrices at first",
 }
 DISTIL_HELP = {
     "seed": "one seed fixes everything",
@@ -96,9 +97,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--samples", type=int, metavar="N", help="only so many sequences (default: all)")
     add_rule(evaluate, default="running")
 
-    generate = actions.add_parser(
-        "generate", help="let it write", description="Continue a prompt, by spikes or by the ordinary GPT."
-    )
+    generate = actions.add_parser("generate", help="let it write", description="Continue a prompt by spikes.")
     generate.add_argument("run_folder", metavar="RUN", help="what `refsnn gpt distil` made")
     generate.add_argument("--prompt", default="My fellow citizens:", metavar="TEXT", help="default: %(default)r")
     generate.add_argument("--length", type=int, default=32, metavar="N", help="tokens at most (default: %(default)s)")

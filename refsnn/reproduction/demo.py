@@ -90,7 +90,16 @@ def demo(out: str | os.PathLike, task: str = "sentiment", seed: int = 0) -> None
 
 #: A GPT small enough to be trained from scratch in a minute or two.
 GPT = TrainRecipe(
-    vocab_size=512, positions=48, n_embd=96, n_layer=2, n_head=4, epochs=10, batch_size=16, lr=4e-3, dropout=0.0
+    vocab_size=512,
+    positions=48,
+    n_embd=96,
+    n_layer=2,
+    n_head=4,
+    epochs=8,
+    batch_size=16,
+    lr=4e-3,
+    dropout=0.0,
+    initializer_range=0.1,
 )
 #: Its student, which learns by its spikes after two and after four steps.
 SPIKING_GPT = DistilRecipe(t_conv=4, fraction=0.5)
@@ -110,8 +119,9 @@ def demo_gpt(out: str | os.PathLike, seed: int = 0) -> None:
     seed : int
     """
     run = new_folder(out)
-    texts = [run / "data" / f"{i:02}.txt" for i in range(DOCUMENTS)]
-    print(f"Making {DOCUMENTS} documents of text in {run / 'data'}")
+    folder = run / f"text-{seed}"
+    texts = [folder / f"{i:02}.txt" for i in range(DOCUMENTS)]
+    print(f"Making {DOCUMENTS} documents of text in {folder}")
     for i, path in enumerate(texts):
         write_corpus(path, PARAGRAPHS_EACH, DOCUMENTS * seed + i)
     teacher, page = run / "gpt", run / "story.html"

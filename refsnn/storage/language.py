@@ -47,6 +47,8 @@ class TrainRecipe:
         Peak learning rate; it warms up over a tenth of the steps and decays linearly.
     dropout : float
         Of embeddings, attention weights and what half-blocks add.
+    initializer_range : float
+        Standard deviation of the matrices at first; GPT-2's 0.02 is small for a narrow network.
     """
 
     seed: int = 0
@@ -59,6 +61,7 @@ class TrainRecipe:
     batch_size: int = 32
     lr: float = 1e-3
     dropout: float = 0.1
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         for name, least, most in (("seed", 0, 10**18), ("positions", 2, 2**20), ("epochs", 1, 10**6)):
@@ -71,7 +74,8 @@ class TrainRecipe:
     @property
     def config(self) -> GptConfig:
         """Sizes of the network."""
-        return GptConfig(self.vocab_size, self.positions, self.n_embd, self.n_layer, self.n_head)
+        sizes = self.vocab_size, self.positions, self.n_embd, self.n_layer, self.n_head
+        return GptConfig(*sizes, initializer_range=self.initializer_range)
 
     @property
     def stage(self) -> Stage:
