@@ -7,6 +7,7 @@ its teacher beside it. Logs, checkpoints of stages and settings are those of eve
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from .._version import __version__
 from ..data.language import Split as SplitName
 from ..data.language import Text, documents, encoded, load_byte_tokenizer, split, tokenizer_files
 from ..errors import InputError, number, one_of, whole
-from ..files import existing, load_tensors, read_json, save_tensors, write_json
+from ..files import atomic, existing, load_tensors, new_folder, read_json, save_tensors, write_json
 from ..model.gpt import GptConfig, SpikingGptConfig
 from ..model.neurons import Neuron, Polarity
 from ..model.parameters import Params, check_parameters
@@ -256,6 +257,6 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     ----------
     source, folder : Path
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name in tokenizer_files(source):
-        (folder / name).write_bytes((source / name).read_bytes())
+        with atomic(new_folder(folder) / name) as temporary:
+            shutil.copyfile(source / name, temporary)
