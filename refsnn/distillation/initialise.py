@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InputError, one_of
 from ..model.batch import Batch, attention_mask
 from ..model.families import bert
-from ..model.network import INPUT, Population, first_position, kind_of
+from ..model.network import INPUT, Network, Population, first_position, kind_of
 from ..model.neurons import fire
 from ..model.parameters import Params, initial_parameters
 from ..model.projections import AddNorm, Attention, Gelu, Linear
@@ -39,6 +39,7 @@ from .teacher import classify
 __all__ = [
     "Affine",
     "absorb",
+    "activities_on",
     "calibrated",
     "centred_where_contexts_lie",
     "check_start",
@@ -162,10 +163,26 @@ def copied(student: StudentConfig, teacher: Mapping[str, Array], pairs: list[int
     return params
 
 
-def _activities(config: BertConfig, params: Mapping[str, Array], batches: Iterable[Batch]) -> dict[str, Array]:
-    """Activities (tokens, width) of all populations of a BERT on the real tokens of some batches."""
-    network = bert(config)
-    parts: dict[str, list[Array]] = {population.name: [] for population in network.populations}
+def activities_on(
+    network: Network, params: Mapping[str, Array], batches: Iterable[Batch], names: Collection[str]
+) -> dict[str, Array]:
+    """Look at what an analogue network does on the real tokens of some text, the first `TOKENS` or so.
+
+    Parameters
+    ----------
+    network : Network
+    params : mapping
+    batches : iterable of Batch
+        No more are made than are looked at.
+    names : collection of str
+        Populations.
+
+    Returns
+    -------
+    activities : dict
+        Population -> (tokens, width) array.
+    """
+    parts: dict[str, list[Array]] = {name: [] for name in names}
     tokens = 0
     for batch in batches:
         if tokens >= TOKENS:
@@ -175,6 +192,8 @@ def _activities(config: BertConfig, params: Mapping[str, Array], batches: Iterab
         tokens += int(real.sum())
         for name in parts:
             parts[name].append(activities[name][real])
+    if not tokens:
+        raise InputError("there is no text to see the teacher's activities on")
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
@@ -282,7 +301,9 @@ def converted(
     params : dict
         In the teacher's precision: all but classifier and feedback; ``fit`` maps rates back to hidden states.
     """
-    images, student = calibrated(student, _activities(student.bert, teacher, batches), clipped)
+    network = bert(student.bert)
+    seen = activities_on(network, teacher, batches, [population.name for population in network.populations])
+    images, student = calibrated(student, seen, clipped)
     params = {name: np.asarray(value) for name, value in teacher.items()}
     vth = student.neuron.vth
 

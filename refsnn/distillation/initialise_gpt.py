@@ -11,35 +11,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ..errors import InputError
 from ..model.batch import Batch
 from ..model.gpt import FINAL, SpikingGptConfig, gpt
 from ..model.network import kind_of
 from ..model.parameters import Params
 from ..ops import Array
-from ..readings.rate_map import rate_map
-from .initialise import TOKENS, Affine, absorb, centred_where_contexts_lie
+from .initialise import Affine, absorb, activities_on, centred_where_contexts_lie
 
 __all__ = ["converted_gpt"]
-
-
-def _activities(student: SpikingGptConfig, teacher: Mapping[str, Array], batches: Iterable[Batch]) -> dict[str, Array]:
-    """Activities (tokens, width) of all that spikes in the student, on the real tokens of some batches."""
-    network = gpt(student.gpt)
-    spiking = [p.name for p in student.network.populations if p.neuron is not None]
-    parts: dict[str, list[Array]] = {name: [] for name in spiking}
-    tokens = 0
-    for batch in batches:
-        if tokens >= TOKENS:
-            break
-        activities, _ = rate_map(network, teacher, batch)
-        real = batch.attention_mask.astype(bool)
-        tokens += int(real.sum())
-        for name in spiking:
-            parts[name].append(activities[name][real])
-    if not tokens:
-        raise InputError("there is no text to see the teacher's activities on")
-    return {name: np.concatenate(part) for name, part in parts.items()}
 
 
 def _images(student: SpikingGptConfig, activities: Mapping[str, Array], clipped: float) -> dict[str, Affine]:
@@ -85,7 +64,8 @@ def converted_gpt(
     params : dict
         In the teacher's precision.
     """
-    images = _images(student, _activities(student, teacher, batches), clipped)
+    spiking = [population.name for population in student.network.populations if population.neuron is not None]
+    images = _images(student, activities_on(gpt(student.gpt), teacher, batches, spiking), clipped)
     vth = student.neuron.vth
     params = {name: np.asarray(value) for name, value in teacher.items()}
 
