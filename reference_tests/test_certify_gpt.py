@@ -530,7 +530,7 @@ SPOILED = {
     "spikes of analogue units": (lambda t: t.update({"spikes/block.0.output": t[KEY]}), {}, "spikes of block.0.output"),
     "missing population": (lambda t: t.pop(KEY), {}, "lacks the spikes of block.0.key"),
     "an unknown model": (None, {"model_type": "spiking_t5"}, "model_type is 'spiking_t5', but 'spiking_bert' or"),
-    "a near constant": (None, {"vht": 1.0}, "the key 'vht' is not known; there are model_type, "),
+    "a near constant": (None, {"vht": 1.0}, "the key 'vht' is not known; there are "),
     "a teacher": (None, {"model_type": "gpt2"}, "model_type is 'gpt2'"),
     "a model of a list": (None, {"model_type": []}, "model_type is []"),
     "a BERT's tokens": (lambda t: t.update(token_type_ids=t["token_type_ids"] + 1), {}, "token_type_ids must hold"),

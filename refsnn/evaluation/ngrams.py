@@ -60,7 +60,7 @@ def trigram_surprisals(train: Array, text: Array, vocab_size: int) -> Array:
     --------
     >>> train, text = np.array([0, 1, 2, 0, 1, 2, 0, 1, 3]), np.array([0, 1, 2])
     >>> np.exp(-trigram_surprisals(train, text, 4))[2].round(3)  # two of three, less what is kept for others
-    0.616
+    0.573
     """
     if len(train) < 3:
         raise InputError(f"the training text has {len(train)} tokens, but counting trigrams takes three")

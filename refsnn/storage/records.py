@@ -56,11 +56,10 @@ def record(network: Network, params: Params, batch: Batch, t_conv: int, rule: Ru
     spikes : dict
         Population of neurons -> (T, B, N, width) array of uint8; of int8, where they are signed.
     """
-    kinds = {p.name: np.int8 if p.neuron.signed else np.uint8 for p in network.populations if p.neuron is not None}
-    blocks = [
-        {name: spikes[name].astype(kind) for name, kind in kinds.items()}
-        for _, spikes in spike_blocks(network, params, batch, t_conv, rule)
-    ]
+    blocks = []
+    for _, spikes in spike_blocks(network, params, batch, t_conv, rule):
+        neurons = {p.name: p.neuron for p in network.populations if p.neuron is not None}
+        blocks.append({name: spikes[name].astype(np.int8 if n.signed else np.uint8) for name, n in neurons.items()})
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
