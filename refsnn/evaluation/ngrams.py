@@ -59,7 +59,7 @@ def trigram_surprisals(train: Array, text: Array, vocab_size: int) -> Array:
     Examples
     --------
     >>> train, text = np.array([0, 1, 2, 0, 1, 2, 0, 1, 3]), np.array([0, 1, 2])
-    >>> np.exp(-trigram_surprisals(train, text, 4))[2].round(3)  # two of three, less what is kept for others
+    >>> round(float(np.exp(-trigram_surprisals(train, text, 4))[2]), 3)  # two of three, less what is kept for others
     0.573
     """
     if len(train) < 3:
