@@ -71,7 +71,7 @@ TESTS = {
     "distillation/language.py": "test_language.py",
     "distillation/optim.py": "test_training.py::test_bert_adam_follows_its_formula test_errata.py test_process.py",
     "distillation/student.py": "test_student.py test_errata.py",
-    "evaluation/generate.py": "test_language.py",
+    "evaluation/generate.py": "test_language.py test_gpt_pages.py",
     "evaluation/ngrams.py": "test_language.py",
     "evaluation/perplexity.py": "test_language.py",
     "storage/gpt2.py": "test_gpt.py",

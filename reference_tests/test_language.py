@@ -209,6 +209,18 @@ def test_trigrams_are_those_of_the_recursion_and_their_probabilities_sum_to_one(
 # Losses and gradients
 
 
+def check_gradient(loss, params, gradients, seed=0):
+    """Every gradient against the complex step in a random direction; on a parameter without one nothing depends."""
+    rng = np.random.default_rng(seed)
+    assert set(gradients) <= set(params)
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for name, value in params.items():
+        direction = rng.normal(size=value.shape)
+        derivative = complex_step(loss, params, {name: direction})
+        found = (gradients[name] * direction).sum() if name in gradients else 0.0
+        assert abs(found - derivative) < 1e-11 * max(abs(derivative), largest), name
+
+
 def random_student(seed, neuron=Neuron(polarity="ternary")):
     """A network of neurons with parameters and text."""
     return spiking_gpt(SMALL_GPT, neuron), random_gpt(SMALL_GPT, seed), random_texts(SMALL_GPT, seed)
@@ -262,7 +274,7 @@ def test_the_gradient_of_the_next_token_by_the_complex_step(spiking):
         chosen = log_p[np.arange(len(log_p)), batch.input_ids[:, 1:][rows]]
         return -chosen.sum() / (size * (length - 1))
 
-    complex_step(loss, params, gradients)
+    check_gradient(loss, params, gradients)
 
 
 def test_losses_of_shares_add_up_to_those_of_the_batch():
@@ -307,7 +319,7 @@ def test_the_gradient_of_distillation_by_the_complex_step():
 
     total = sum(w * losses[name] for w, name in zip(weights, ("hidden", "attention", "prediction"), strict=True))
     assert abs(total - loss(params)) < 1e-10
-    complex_step(loss, params, gradients)
+    check_gradient(loss, params, gradients)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
