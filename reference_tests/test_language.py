@@ -492,6 +492,7 @@ def test_a_story_is_written_and_its_spikes_certify(runs, tmp_path):
     story = write_text(runs / "spiking", "The film", 6, 6, seed=3, keep_all=True, show=pieces.append)
     again = write_text(runs / "spiking", "The film", 6, 6, seed=3)
     assert story.written.ids == again.written.ids and "".join(pieces).startswith("The film")
+    assert len(story.written.spikes) == 13 and len(again.written.spikes) == 4  # keys and values of two blocks
     story.record(tmp_path / "spikes.safetensors")
     _, verdicts = certify_record(tmp_path / "spikes.safetensors")
     assert sum(v.decisions for v in verdicts.values()) > 1000
