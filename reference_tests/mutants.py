@@ -83,6 +83,21 @@ TESTS = {
 
 #: Mutants that are the same program: (module, the line without its indentation, the change) -> why.
 SAME = {
+    (
+        "data/language.py",
+        "if tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids) != PROBE:",
+        "False → True",
+    ): "what a tokenizer adds around a text is skipped when it is decoded",
+    (
+        "evaluation/perplexity.py",
+        "nats, likeliest = by_batches(examples, partial(_by_rates, network), params, 512, 0, label)",
+        "0 → 1",
+    ): "whatever stands in padding is not read",
+    (
+        "evaluation/generate.py",
+        "logits: Array = next_token_logits(params, rates if keep_all else rates[:, -1:])[0][0]",
+        "1 → 2",
+    ): "one row more, and the last is read",
     ("ops/fast.py", "guarded = ~((total[..., 0] >= 1) & (total[..., 0] < 1e30))  # NaN too", "Lt → LtE"): (
         "a sum of exactly 1e30 is divided by as well as it is guarded"
     ),
