@@ -28,6 +28,7 @@ from refsnn.data.language import (
     train_byte_tokenizer,
     windows,
 )
+from refsnn.distillation import predict
 from refsnn.distillation.gpt import distil_gpt, train_gpt
 from refsnn.distillation.initialise_gpt import converted_gpt
 from refsnn.distillation.language import (
@@ -383,6 +384,13 @@ def test_an_evaluation_is_the_mean_surprisal_of_the_text(runs):
     results = evaluate_gpt(runs / "spiking", [2], which="dev", samples=samples)
     assert results["tokens"] == scored
     assert abs(results["teacher"]["perplexity"] / np.exp(total / scored) - 1) < 1e-5
+
+
+def test_an_evaluation_by_processes_is_the_same_to_the_bit(runs, monkeypatch):
+    by_threads = evaluate_gpt(runs / "spiking", [3], which="dev", samples=6)
+    monkeypatch.setattr(predict, "threads", lambda: 2)
+    monkeypatch.setattr(predict, "worth_processes", lambda workers, products: True)
+    assert evaluate_gpt(runs / "spiking", [3], which="dev", samples=6) == by_threads
 
 
 def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(runs, text):
