@@ -14,6 +14,7 @@ import numpy as np
 from ..model.gpt import GptConfig, SpikingGptConfig, spiking_gpt_shapes
 from ..model.neurons import Neuron
 from ..model.parameters import initial_parameters
+from ..ops import MASKED
 from .cases import Arrays, Case, _rng, eight_bits, parts
 from .sharper import _op
 
@@ -70,7 +71,7 @@ def _ops(sizes: Mapping[str, int], seed: int) -> Iterator[Case]:
     x = {"x": eight_bits(np.linspace(-3, 3, 97))}  # farther out the usual form of the derivative loses digits
     yield from _op("gelu_tanh", "gelu_tanh", "S-43", x, {}, ALL, "from −3 to 3", rng)
     mask = np.zeros((2, 1, 1, n))
-    mask[1, ..., -2:] = -10000.0
+    mask[1, ..., -2:] = MASKED
     for variant, queries, note in (
         ("", n, "the last two keys of the second sequence are padding"),
         ("-last", 2, "fewer queries than keys: those of the last positions"),

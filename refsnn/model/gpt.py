@@ -36,6 +36,7 @@ from .network import INPUT, Network, Population
 from .neurons import Neuron
 from .parameters import Params, initial_parameters
 from .projections import Add, Attention, Drive, Gelu, Linear, Norm, Projection, TokenEmbeddings
+from .shapes import check_file, check_fractions, check_sizes
 from .student import CONSTANTS
 
 __all__ = [
@@ -51,6 +52,16 @@ __all__ = [
 
 #: The population that next tokens are read from.
 FINAL = "final_norm"
+
+#: Largest sizes that are believed, as of a BERT; `n_inner` may be None.
+LARGEST = {
+    "vocab_size": 1 << 24,
+    "n_positions": 1 << 20,
+    "n_embd": 1 << 16,
+    "n_layer": 1 << 10,
+    "n_head": 1 << 12,
+    "n_inner": 1 << 20,
+}
 
 #: Keys of GPT-2's `config.json` that change what is computed, and the values of them that refsnn computes.
 COMPUTED: dict[str, tuple[Any, ...]] = {
@@ -96,21 +107,9 @@ class GptConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
-        largest = dict(zip(SIZES, (1 << 24, 1 << 20, 1 << 16, 1 << 10, 1 << 12, 1 << 20), strict=True))
-        for name, most in largest.items():
-            value = getattr(self, name)
-            if name == "n_inner" and value is None:
-                continue
-            if not (type(value) is int and 0 < value <= most):
-                raise InputError(f"{name} is {shown(value)}, but a positive integer was expected, at most {most}")
-        if self.n_embd % self.n_head:
-            raise InputError(
-                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}: each head takes an equal share"
-            )
-        for name in ("layer_norm_epsilon", "initializer_range"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not (isinstance(value, int | float) and 0 < value < 1):
-                raise InputError(f"{name} is {shown(value)}, but it must be a number between 0 and 1")
+        largest = {name: most for name, most in LARGEST.items() if getattr(self, name) is not None or name != "n_inner"}
+        check_sizes(self, largest, "n_embd", "n_head", "GPT-2")
+        check_fractions(self, ("layer_norm_epsilon", "initializer_range"))
 
     @property
     def inner(self) -> int:
@@ -138,11 +137,7 @@ class GptConfig:
             raise InputError(f"the configuration is a {type(values).__name__}, but a table was expected")
         if (kind := values.get("model_type", "gpt2")) not in ("gpt2", "spiking_gpt"):
             raise InputError(f"model_type is {shown(kind)}, but a GPT-2 was expected ('gpt2')")
-        if missing := [name for name in ("vocab_size", "n_embd", "n_layer", "n_head") if name not in values]:
-            raise InputError(f"the configuration lacks {', '.join(missing)}; a GPT-2's config.json has them")
-        for name, computed in COMPUTED.items():
-            if name in values and values[name] not in computed:
-                raise InputError(f"{name} is {shown(values[name])}, but refsnn computes {computed[0]!r} only")
+        check_file(values, ("vocab_size", "n_embd", "n_layer", "n_head"), COMPUTED, "GPT-2's")
         known = {one.name for one in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -154,10 +149,6 @@ class GptConfig:
         values : dict
         """
         return {"model_type": "gpt2", "activation_function": "gelu_new", **asdict(self)}
-
-
-#: The fields that are sizes.
-SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
 
 
 def gpt_shapes(config: GptConfig) -> dict[str, tuple[int, ...]]:

@@ -368,80 +368,8 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class AddNorm:
-    """Attention output and encoder output: ``I = LayerNorm(W a + b + residual)``; reads a and the residual.
-
-    With `residual`, the name of a vector d, the residual comes through one synapse per feature: ``d ⊙ residual``.
-    """
-
-    dense: str
-    norm: str
-    eps: float
-    residual: str | None = None
-    affine = False
-    linear: ClassVar[tuple[bool, ...]] = (True, True)
-
-    @property
-    def dropout(self) -> str:
-        """Name of the mask of the linear map's result, (B, N, width)."""
-        return f"{self.dense}.dropout"
-
-    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
-        a, residual = reads
-        linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
-        kept, dropout_pullback = _dropped(params, self.dropout, linear)
-        arriving, residual_pullback = _scaled(params, self.residual, residual)
-        gamma, beta = f"{self.norm}.weight", f"{self.norm}.bias"
-        y, norm_pullback = ops.layer_norm(kept + arriving, params[gamma], params[beta], self.eps)
-
-        def pullback(dy: Array) -> Cotangents:
-            dsum, dgamma, dbeta = norm_pullback(dy)
-            (da,), dparams = linear_pullback(dropout_pullback(dsum))
-            (dresidual,), dsynapses = residual_pullback(dsum)
-            return (da, dresidual), Later(lambda: {**dparams, **dsynapses, gamma: dgamma, beta: dbeta})
-
-        return y, pullback
-
-    def shapes(self, widths: Widths, width: int) -> Shapes:
-        norm: Shapes = {f"{self.norm}.weight": (width,), f"{self.norm}.bias": (width,)}
-        own: Shapes = {} if self.residual is None else {self.residual: (width,)}
-        return Linear(self.dense).shapes(widths, width) | own | norm
-
-    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
-        a, residual = reads
-        weight = params[f"{self.dense}.weight"]
-        linear, _ = ops.linear(a, weight, params[f"{self.dense}.bias"])
-        total = linear + _scaled(params, self.residual, residual)[0]
-        # Normalising is a projection divided by the standard deviation.
-        norm = float(np.abs(params[f"{self.norm}.weight"]).max() / np.sqrt(total.var(axis=-1).min() + self.eps))
-        synapses = 1.0 if self.residual is None else float(np.abs(params[self.residual]).max())
-        return norm * _spectral_norm(weight), norm * synapses
-
-    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
-        return (widths[0] * width, width)
-
-    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
-        # Analogue units have one scale for all features, and so no use for synapses of the residual.
-        residual = ("add", width) if rates[1] is None else ("accumulate", width * rates[1])
-        own = self.residual is not None and rates[1] is not None
-        return [
-            *_affine("linear", widths[0], width, rates[0]),
-            ("residual", *residual),
-            *[("residual", "read", width * (rates[1] or 0.0))] * own,
-            *_layer_norm("normalisation", width),
-        ]
-
-    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
-        a, residual = reads
-        arriving = _enclosed(params, self.residual, residual, precision)
-        total = rounding.add(Linear(self.dense).enclose(params, (a,), mask, precision), arriving, precision=precision)
-        gamma, beta = params[f"{self.norm}.weight"], params[f"{self.norm}.bias"]
-        return rounding.layer_norm(total, gamma, beta, self.eps, precision)
-
-
-@dataclass(frozen=True)
 class Norm:
-    """What GPT-2's half-blocks read: ``I = LayerNorm(x)``, of the residual stream x. `name` is the common prefix."""
+    """``I = LayerNorm(x)``: what GPT-2's half-blocks read of the residual stream x. `name` is the common prefix."""
 
     name: str
     eps: float
@@ -462,6 +390,7 @@ class Norm:
         return {f"{self.name}.weight": (width,), f"{self.name}.bias": (width,)}
 
     def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
+        # Normalising is a projection divided by the standard deviation.
         least = reads[0].var(axis=-1).min() + self.eps
         return (float(np.abs(params[f"{self.name}.weight"]).max() / np.sqrt(least)),)
 
@@ -474,6 +403,79 @@ class Norm:
     def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
         gamma, beta = params[f"{self.name}.weight"], params[f"{self.name}.bias"]
         return rounding.layer_norm(reads[0], gamma, beta, self.eps, precision)
+
+
+@dataclass(frozen=True)
+class AddNorm:
+    """Attention output and encoder output: ``I = LayerNorm(W a + b + residual)``; reads a and the residual.
+
+    With `residual`, the name of a vector d, the residual comes through one synapse per feature: ``d ⊙ residual``.
+    """
+
+    dense: str
+    norm: str
+    eps: float
+    residual: str | None = None
+    affine = False
+    linear: ClassVar[tuple[bool, ...]] = (True, True)
+
+    @property
+    def normalisation(self) -> Norm:
+        """What the sum goes through."""
+        return Norm(self.norm, self.eps)
+
+    @property
+    def dropout(self) -> str:
+        """Name of the mask of the linear map's result, (B, N, width)."""
+        return f"{self.dense}.dropout"
+
+    def __call__(self, params: Parameters, reads: Reads, mask: Array) -> tuple[Array, Pullback]:
+        a, residual = reads
+        linear, linear_pullback = Linear(self.dense)(params, (a,), mask)
+        kept, dropout_pullback = _dropped(params, self.dropout, linear)
+        arriving, residual_pullback = _scaled(params, self.residual, residual)
+        y, norm_pullback = self.normalisation(params, (kept + arriving,), mask)
+
+        def pullback(dy: Array) -> Cotangents:
+            (dsum,), dnorm = norm_pullback(dy)
+            (da,), dparams = linear_pullback(dropout_pullback(dsum))
+            (dresidual,), dsynapses = residual_pullback(dsum)
+            return (da, dresidual), Later(lambda: {**dparams, **dsynapses, **dnorm})
+
+        return y, pullback
+
+    def shapes(self, widths: Widths, width: int) -> Shapes:
+        own: Shapes = {} if self.residual is None else {self.residual: (width,)}
+        return Linear(self.dense).shapes(widths, width) | own | self.normalisation.shapes((width,), width)
+
+    def norms(self, params: Parameters, reads: Reads, mask: Array) -> tuple[float, ...]:
+        a, residual = reads
+        weight = params[f"{self.dense}.weight"]
+        linear, _ = ops.linear(a, weight, params[f"{self.dense}.bias"])
+        total = linear + _scaled(params, self.residual, residual)[0]
+        (norm,) = self.normalisation.norms(params, (total,), mask)
+        synapses = 1.0 if self.residual is None else float(np.abs(params[self.residual]).max())
+        return norm * _spectral_norm(weight), norm * synapses
+
+    def synapses(self, widths: Widths, width: int, tokens: float) -> tuple[float, ...]:
+        return (widths[0] * width, width)
+
+    def operations(self, widths: Widths, width: int, tokens: float, rates: Arriving) -> Operations:
+        # Analogue units have one scale for all features, and so no use for synapses of the residual.
+        residual = ("add", width) if rates[1] is None else ("accumulate", width * rates[1])
+        own = self.residual is not None and rates[1] is not None
+        return [
+            *_affine("linear", widths[0], width, rates[0]),
+            ("residual", *residual),
+            *[("residual", "read", width * (rates[1] or 0.0))] * own,
+            *self.normalisation.operations((width,), width, tokens, (None,)),
+        ]
+
+    def enclose(self, params: Parameters, reads: tuple[Enclosed, ...], mask: Array, precision: Precision) -> Enclosed:
+        a, residual = reads
+        arriving = _enclosed(params, self.residual, residual, precision)
+        total = rounding.add(Linear(self.dense).enclose(params, (a,), mask, precision), arriving, precision=precision)
+        return self.normalisation.enclose(params, (total,), mask, precision)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -11,6 +11,9 @@ from ..errors import InputError, shown
 __all__ = [
     "BertConfig",
     "check_architecture",
+    "check_file",
+    "check_fractions",
+    "check_sizes",
     "embedding_shapes",
     "encoder_shapes",
     "feature_shapes",
@@ -46,6 +49,83 @@ COMPUTED: dict[str, tuple[Any, ...]] = {
 OTHERS = ("BertGeneration", "BertLMHead", "BertJapanese")
 
 
+def check_sizes(config: Any, largest: Mapping[str, int], width: str, heads: str, kind: str) -> None:
+    """Make sure that the sizes of a network are some that can be believed, and that heads have equal shares.
+
+    Parameters
+    ----------
+    config : dataclass
+    largest : mapping
+        Field -> the most that is believed.
+    width, heads : str
+        Names of two fields.
+    kind : str
+        What it is of, for the message.
+
+    Raises
+    ------
+    InputError
+        They are not.
+    """
+    for name, most in largest.items():
+        value = getattr(config, name)
+        if not (type(value) is int and value > 0):
+            raise InputError(f"{name} is {shown(value)}, but it must be a positive integer")
+        if value > most:
+            raise InputError(f"{name} is {shown(value)}, but at most {most} is believed of a {kind}")
+    if getattr(config, width) % getattr(config, heads):
+        raise InputError(
+            f"{width} {getattr(config, width)} is not divisible by {heads} {getattr(config, heads)}: "
+            "each head takes an equal share"
+        )
+
+
+def check_fractions(config: Any, names: Sequence[str]) -> None:
+    """Make sure that some fields are numbers between 0 and 1.
+
+    Parameters
+    ----------
+    config : dataclass
+    names : sequence of str
+
+    Raises
+    ------
+    InputError
+        One is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not (isinstance(value, (int, float)) and 0 < value < 1):
+            raise InputError(f"{name} is {shown(value)}, but it must be a number between 0 and 1")
+
+
+def check_file(
+    values: Mapping[str, Any], required: Sequence[str], computed: Mapping[str, tuple[Any, ...]], kind: str
+) -> None:
+    """Make sure that the contents of a `config.json` say what is needed, and ask for nothing that is not computed.
+
+    Parameters
+    ----------
+    values : mapping
+    required : sequence of str
+        Keys.
+    computed : mapping
+        Key -> the values that refsnn computes.
+    kind : str
+        Whose file it is, for the message.
+
+    Raises
+    ------
+    InputError
+        A key is absent, or has another value.
+    """
+    if missing := [name for name in required if name not in values]:
+        raise InputError(f"the configuration lacks {', '.join(missing)}; a {kind} config.json has them")
+    for name, known in computed.items():
+        if name in values and values[name] not in known:
+            raise InputError(f"{name} is {shown(values[name])}, but refsnn computes {known[0]!r} only")
+
+
 @dataclass(frozen=True)
 class BertConfig:
     """Sizes and constants of a BERT-type encoder, under the names of Hugging Face's `config.json`.
@@ -76,19 +156,7 @@ class BertConfig:
     hidden_act: str = "gelu"
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and field.name != "pad_token_id" and not (type(value) is int and value > 0):
-                raise InputError(f"{field.name} is {shown(value)}, but it must be a positive integer")
-            if field.name in LARGEST and value > LARGEST[field.name]:
-                raise InputError(
-                    f"{field.name} is {shown(value)}, but at most {LARGEST[field.name]} is believed of a BERT"
-                )
-        if self.hidden_size % self.num_attention_heads:
-            raise InputError(
-                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads "
-                f"{self.num_attention_heads}: each head takes an equal share"
-            )
+        check_sizes(self, LARGEST, "hidden_size", "num_attention_heads", "BERT")
         if self.hidden_act != "gelu":
             raise InputError(
                 f"hidden_act is {shown(self.hidden_act)}, but refsnn computes 'gelu', the exact form, only"
@@ -97,10 +165,7 @@ class BertConfig:
             raise InputError(
                 f"pad_token_id is {shown(self.pad_token_id)}, but it must be an integer in [0, vocab_size)"
             )
-        for name in ("layer_norm_eps", "initializer_range"):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 < value < 1):
-                raise InputError(f"{name} is {shown(value)}, but it must be a number between 0 and 1")
+        check_fractions(self, ("layer_norm_eps", "initializer_range"))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
@@ -122,12 +187,7 @@ class BertConfig:
         if not isinstance(values, Mapping):
             raise InputError(f"the configuration is a {type(values).__name__}, but a table was expected")
         required = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-        missing = [name for name in required if name not in values]
-        if missing:
-            raise InputError(f"the configuration lacks {', '.join(missing)}; a BERT-type config.json has them")
-        for name, computed in COMPUTED.items():
-            if name in values and values[name] not in computed:
-                raise InputError(f"{name} is {shown(values[name])}, but refsnn computes {computed[0]!r} only")
+        check_file(values, required, COMPUTED, "BERT-type")
         if (embedded := values.get("embedding_size", values["hidden_size"])) != values["hidden_size"]:
             raise InputError(
                 f"embedding_size is {shown(embedded)} and hidden_size {shown(values['hidden_size'])}, but refsnn "

@@ -12,9 +12,10 @@ from ..errors import InputError
 from ..evaluation.generate import Story
 from ..files import write_text
 from ..model.gpt import FINAL
-from ..model.network import encoder_of, kind_of
+from ..model.network import encoder_of
 from ..ops import Array
 from .document import render
+from .words import population_title
 
 __all__ = ["text_table", "write_page"]
 
@@ -119,21 +120,15 @@ def _visible(piece: str) -> str:
     return piece.replace("\r", "").replace("\n", "⏎")
 
 
-def _title(name: str) -> str:
-    block = encoder_of(name)
-    kind = kind_of(name).replace("_", " ")
-    return kind if block is None else f"{kind} of block {block + 1}"
-
-
 def _firing(story: Story) -> dict[str, Array]:
     """Spikes per neuron and step at every position, of each block and of the last population."""
     groups: dict[str, list[Array]] = {}
     for name, train in story.written.spikes.items():
         block = encoder_of(name)
-        group = _title(name) if block is None else f"block {block + 1}"
+        group = population_title(name) if block is None else f"block {block + 1}"
         groups.setdefault(group, []).append(np.abs(train[:, 0]).mean(axis=0))  # (N, width)
     found = {group: np.concatenate(parts, axis=-1).mean(axis=-1) for group, parts in groups.items()}
-    return {group: found[group] for group in sorted(found, key=lambda g: (g == _title(FINAL), len(g), g))}
+    return {group: found[group] for group in sorted(found, key=lambda g: (g == population_title(FINAL), len(g), g))}
 
 
 def _bands(story: Story, steps: int) -> list[Band]:
@@ -146,7 +141,7 @@ def _bands(story: Story, steps: int) -> list[Band]:
         ranked = np.argsort(-np.abs(train).sum(axis=(0, 1)), kind="stable")
         chosen = ranked[np.linspace(0, len(ranked) - 1, min(NEURONS, len(ranked))).astype(int)]
         rows = train[:steps, :, chosen].transpose(2, 1, 0).reshape(len(chosen), -1)  # (neurons, N · steps)
-        bands.append(Band(_title(name), len(chosen), _lines(rows > 0), _lines(rows < 0)))
+        bands.append(Band(population_title(name), len(chosen), _lines(rows > 0), _lines(rows < 0)))
     return bands
 
 

@@ -52,8 +52,8 @@ def population_title(population: str) -> str:
     -------
     title : str
     """
-    encoder = encoder_of(population)
-    return KINDS[kind_of(population)][0] + ("" if encoder is None else f" of encoder {encoder + 1}")
+    number, where = encoder_of(population), population.partition(".")[0]  # "encoder", or "block" of a GPT
+    return kind_of(population).replace("_", " ") + ("" if number is None else f" of {where} {number + 1}")
 
 
 def last_row(results: Mapping[str, Any]) -> dict[str, Any]:
