@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 __all__ = [
     "Command",
     "add_columns",
     "add_corpus",
     "add_data",
+    "add_fields",
     "add_rule",
     "add_run",
     "add_samples",
@@ -229,3 +230,36 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], 
 
     with progress(label, unit, total, leave=False) as bar:
         yield bar.update
+
+
+def add_fields(parser: Any, kind: type, help: Mapping[str, str], leave_out: Collection[str] = ()) -> None:
+    """Make an option of every field of a recipe that has a default.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser or group
+    kind : type
+        A dataclass.
+    help : mapping
+        Field -> what it is.
+    leave_out : collection of str
+        Fields that get none.
+    """
+    types = get_type_hints(kind)
+    for one in fields(kind):
+        if one.default is MISSING or one.name in leave_out:
+            continue
+        name, hint, text = "--" + one.name.replace("_", "-"), types[one.name], help[one.name]
+        if hint is bool:
+            parser.add_argument(name, action="store_true", help=text)
+            continue
+        choices = get_args(hint) if get_origin(hint) is Literal else None
+        number = seed if one.name == "seed" else float if hint is float else int
+        parser.add_argument(
+            name,
+            type=str if choices else number,
+            default=one.default,
+            choices=choices,
+            metavar=None if choices else "X" if hint is float else "N",
+            help=text if one.default is None else f"{text} (default: %(default)s)",
+        )

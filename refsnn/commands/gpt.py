@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from .command import Command, add_rule, add_save_every, seed
+from .command import Command, add_fields, add_rule, add_save_every, seed
 
 __all__ = ["COMMANDS"]
 
@@ -41,23 +41,6 @@ DISTIL_HELP = {
 }
 
 
-def _recipe_options(parser: argparse.ArgumentParser, recipe: type, help: dict[str, str]) -> None:
-    """Make an option of every field of a recipe."""
-    types = get_type_hints(recipe)
-    for field in fields(recipe):
-        kind, choices = types[field.name], None
-        if isinstance(field.default, str):
-            kind, choices = str, get_args(kind)
-        parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=seed if field.name == "seed" else float if kind is float else str if choices else int,
-            default=field.default,
-            choices=choices,
-            metavar=None if choices else "X" if kind is float else "N",
-            help=help[field.name] + ("" if field.default is None else " (default: %(default)s)"),
-        )
-
-
 def _text(parser: argparse.ArgumentParser, many: str, help: str) -> None:
     parser.add_argument("text", nargs=many, default=[], metavar="TEXT", help=help)
 
@@ -76,7 +59,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     _text(train, "+", TEXT)
     train.add_argument("--out", required=True, metavar="RUN", help="folder for everything; becomes a GPT-2 checkpoint")
     add_save_every(train)
-    _recipe_options(train, TrainRecipe, TRAIN_HELP)
+    add_fields(train, TrainRecipe, TRAIN_HELP)
 
     distil = actions.add_parser(
         "distil", help="make its spiking student", description="Convert a GPT into spiking neurons and distil it."
@@ -85,7 +68,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     _text(distil, "*", TEXT + " (default: the teacher's)")
     distil.add_argument("--out", required=True, metavar="RUN", help="folder for everything")
     add_save_every(distil)
-    _recipe_options(distil, DistilRecipe, DISTIL_HELP)
+    add_fields(distil, DistilRecipe, DISTIL_HELP)
 
     evaluate = actions.add_parser(
         "evaluate", help="perplexity of held-out text", description="Perplexity on documents that were held out."

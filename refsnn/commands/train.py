@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import MISSING, fields
-from typing import Any, get_args, get_type_hints
+from dataclasses import fields
+from typing import Any
 
-from .command import Command, add_corpus, add_data, add_save_every, add_seed, add_workers, seed
+from .command import Command, add_corpus, add_data, add_fields, add_save_every, add_seed, add_workers, seed
 
 __all__ = ["COMMANDS"]
 
@@ -69,27 +69,12 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     """Make an option of every field of a recipe that has a default."""
     from ..storage.recipe import Recipe
 
-    group = parser.add_argument_group("training")
-    types = get_type_hints(Recipe)
-    for field in fields(Recipe):
-        if field.default is MISSING or field.name in ("own", "seed"):
-            continue
-        choices = get_args(types[field.name]) if field.type not in ("int | None",) else ()
-        choices = choices if choices and isinstance(choices[0], str) else ()
-        if types[field.name] is bool:
-            group.add_argument("--" + field.name.replace("_", "-"), action="store_true", help=RECIPE_HELP[field.name])
-            continue
-        kind = {"int": int, "float": float, "int | None": int}.get(str(field.type), str)
-        what, _, stage = field.name.partition("_")
-        text = RECIPE_HELP.get(field.name) or f"{'learning rate' if what == 'lr' else what} of the {stage} stage"
-        group.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=kind,
-            default=field.default,
-            choices=choices or None,
-            metavar=None if choices else "X" if kind is float else "N",
-            help=text if field.default is None else f"{text} (default: %(default)s)",
-        )
+    def said(name: str) -> str:
+        what, _, stage = name.partition("_")
+        return RECIPE_HELP.get(name) or f"{'learning rate' if what == 'lr' else what} of the {stage} stage"
+
+    help = {field.name: said(field.name) for field in fields(Recipe)}
+    add_fields(parser.add_argument_group("training"), Recipe, help, ("own", "seed"))
 
 
 def _distill_options(parser: argparse.ArgumentParser) -> None:
