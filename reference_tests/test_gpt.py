@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL_GPT, random_gpt, random_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_network import complex_step, plain_simulation
+from test_network import check_gradient_of_rates_and_scores, plain_simulation
 from test_ops import assert_close, check_pullback
 
 from refsnn import ops
@@ -22,7 +22,7 @@ from refsnn.model.network import INPUT
 from refsnn.model.neurons import Neuron
 from refsnn.model.projections import Add, Attention, Gelu, Linear, Norm, TokenEmbeddings
 from refsnn.readings.certify import certify
-from refsnn.readings.rate_map import rate_map, scores, sweep
+from refsnn.readings.rate_map import rate_map, sweep
 from refsnn.readings.simulate import simulate, spike_blocks, spike_stream
 from refsnn.storage.gpt2 import load_gpt, save_gpt
 from refsnn.storage.records import record
@@ -447,33 +447,8 @@ CONFIGS = st.builds(
 def test_gradient_through_the_rate_map_and_the_scores(config, vth, seed, size, positions, dropout, polarity):
     network = gpt(config) if polarity is None else spiking_gpt(config, Neuron(vth=vth, polarity=polarity))
     params, batch = random_gpt(config, seed, spiking=polarity is not None), random_texts(config, seed, size, positions)
-    rng = np.random.default_rng(seed)
-    masks = dropout_masks(network, batch, dropout, rng, np.float64) if dropout else {}
-    rates, pullback = rate_map(network, params | masks, batch)
-    observed, scores_pullback = scores(network, params, rates, batch)
-    weights = {p.name: rng.normal(size=rates[p.name].shape) for p in network.populations}
-    # Masked scores are −10000 + something: rounding there would drown what is being tested.
-    score_weights = [rng.normal(size=s.shape) * (s > -100) for s in observed]
-
-    def loss(params):
-        rates, _ = rate_map(network, params | masks, batch)
-        observed, _ = scores(network, params, rates, batch)
-        return sum((w * rates[name]).sum() for name, w in weights.items()) + sum(
-            (w * s).sum() for w, s in zip(score_weights, observed, strict=True)
-        )
-
-    drates, gradient = scores_pullback(score_weights)
-    total = pullback({name: w + drates.get(name, 0) for name, w in weights.items()})
-    for name, value in gradient.items():
-        total[name] = total[name] + value
-    assert set(total) == {name for name in params if not name.startswith("readout.")}
-    directions = {name: rng.normal(size=value.shape) for name, value in total.items()}
-    for chosen in (*total, None):  # each parameter alone, then all together
-        direction = directions if chosen is None else {chosen: directions[chosen]}
-        expected = complex_step(loss, params, direction)
-        ours = sum((total[name] * d).sum() for name, d in direction.items())
-        size_of = sum(np.abs(total[name] * d).sum() for name, d in direction.items())
-        assert abs(ours - expected) <= 1e-12 * max(size_of, 1), chosen
+    learnt = [name for name in params if not name.startswith("readout.")]
+    check_gradient_of_rates_and_scores(network, params, batch, dropout, seed, learnt)
 
 
 def test_the_student_is_the_teacher_where_no_neuron_clips():
