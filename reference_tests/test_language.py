@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,7 +298,7 @@ def test_the_gradient_of_distillation_by_the_complex_step():
     rates, _ = rate_map(network, params, batch)
     losses, gradients, _ = distillation_gradients(network, params, batch, wanted, rates, weights)
     assert set(losses) == {"hidden", "attention", "prediction"}
-    seen = [there > -100 for there in wanted.scores]
+    seen = [there > -100 for there in wanted.encoding.scores]
     size, length = batch.input_ids.shape
     rows = np.nonzero(batch.attention_mask[:, 1:])
     p = np.exp(ops.log_softmax(wanted.logits[:, :-1][rows]))
@@ -306,12 +307,12 @@ def test_the_gradient_of_distillation_by_the_complex_step():
         found, _ = rate_map(network, moved, batch)
         hidden = [
             ((found[name] - h) ** 2).mean() / (h**2).mean()
-            for name, h in zip(network.readouts[1:], wanted.hidden[1:], strict=True)
+            for name, h in zip(network.readouts[1:], wanted.encoding.hidden[1:], strict=True)
         ]
         observed, _ = scores(network, moved, found, batch)
         attention = [
             (np.where(mask, one - there, 0) ** 2).mean() / (np.where(mask, there, 0) ** 2).mean()
-            for one, there, mask in zip(observed, wanted.scores, seen, strict=True)
+            for one, there, mask in zip(observed, wanted.encoding.scores, seen, strict=True)
         ]
         z = next_token_logits(moved, found[FINAL])[0][:, :-1][rows]
         log_q = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
@@ -414,6 +415,15 @@ def test_a_text_that_has_changed_is_noticed(runs, text, tmp_path):
     copies[3].write_text("Another text altogether.", encoding="utf-8")
     with pytest.raises(InputError, match=r"the text.* is not what it was when"):
         train_gpt(quick, copies, tmp_path / "run")
+
+
+def test_a_teacher_that_has_changed_is_noticed(runs, tmp_path):
+    teacher = shutil.copytree(runs / "gpt", tmp_path / "gpt")
+    distil_gpt(replace(DISTIL, epochs=0), teacher, [], tmp_path / "run")
+    config, params = LanguageRun(teacher).gpt()
+    LanguageRun(teacher).save_gpt(config, params | {"ln_f.bias": params["ln_f.bias"] + 1})
+    with pytest.raises(InputError, match=r"the teacher.* is not what it was when"):
+        distil_gpt(replace(DISTIL, epochs=0), teacher, [], tmp_path / "run")
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(runs, text, tmp_path):

@@ -57,10 +57,10 @@ def train_gpt(
     InputError
         Something given cannot be used, or `out` holds a run with other settings.
     """
-    run = LanguageRun(out)
-    texts = split(documents(text), "train")
+    run, corpus = LanguageRun(out), documents(text)
+    texts = split(corpus, "train")
     with run.held():
-        run.begin_language(recipe, text)
+        run.begin_language(recipe, text, corpus)
         path = run.folder / "tokenizer.json"
         if not path.exists():
             write_text(path, train_byte_tokenizer(texts, recipe.vocab_size).to_str())
@@ -117,13 +117,13 @@ def distil_gpt(
     if length > config.n_positions:
         raise InputError(f"`positions` is {length}, but the teacher embeds {config.n_positions} only")
     tokenizer = load_byte_tokenizer(source, config.vocab_size)
-    run = LanguageRun(out)
+    run, corpus = LanguageRun(out), documents(text)
     with run.held():
-        run.begin_language(recipe, text, source)
+        run.begin_language(recipe, text, corpus, (source, config, tuned))
         copy_tokenizer(source, run.folder)
         copy_tokenizer(source, run.teacher_folder)
         run.save_gpt(config, tuned, run.teacher_folder)
-        examples = sequences(encoded(split(documents(text), "train"), tokenizer).ids, length)
+        examples = sequences(encoded(split(corpus, "train"), tokenizer).ids, length)
         examples = _some(examples, recipe.fraction, Stream.PACKING.rng(recipe.seed))
         student = SpikingGptConfig(config, recipe.neuron)
         looked_at = _batches(examples, Stream.CONVERSION_SAMPLE.rng(recipe.seed))

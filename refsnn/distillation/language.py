@@ -22,6 +22,7 @@ from ..readings.adjoint import Solve
 from ..readings.implicit import adjoint
 from ..readings.rate_map import Rates, rate_map, scores, sweep
 from .student import MASKED_SCORE
+from .teacher import Encoding, encoded
 
 __all__ = [
     "Target",
@@ -146,15 +147,12 @@ class Target(NamedTuple):
 
     Attributes
     ----------
-    hidden : list of arrays (B, N, D)
-        The residual stream: the embeddings, and after each block.
-    scores : list of arrays (B, heads, N, N)
-        Raw attention scores.
+    encoding : Encoding
+        Its hidden states are the residual stream: the embeddings, and after each block.
     logits : (B, N, V) array
     """
 
-    hidden: list[Array]
-    scores: list[Array]
+    encoding: Encoding
     logits: Array
 
 
@@ -171,11 +169,8 @@ def target(config: GptConfig, params: Mapping[str, Array], batch: Batch) -> Targ
     -------
     target : Target
     """
-    network = gpt(config)
-    activities, _ = rate_map(network, params, batch)
-    observed, _ = scores(network, params, activities, batch)
-    hidden = [activities[name] for name in network.readouts]
-    return Target(hidden, observed, next_token_logits(params, activities[FINAL])[0])
+    activities, encoding = encoded(gpt(config), params, batch)
+    return Target(encoding, next_token_logits(params, activities[FINAL])[0])
 
 
 def _relative(found: Array, wanted: Array, seen: Array | bool = True) -> tuple[Array, Callable[[float], Array]]:
@@ -221,9 +216,10 @@ def distillation_gradients(
     _, linearisation = sweep(network, params, batch, at=simulated)
     rates = {**simulated, INPUT: network.drive(params, batch)[0]}
     observed, scores_pullback = scores(network, params, rates, batch)
-    hidden = [_relative(simulated[n], h) for n, h in zip(network.readouts[1:], wanted.hidden[1:], strict=True)]
+    hidden = [_relative(simulated[n], h) for n, h in zip(network.readouts[1:], wanted.encoding.hidden[1:], strict=True)]
     attention = [
-        _relative(found, there, there > MASKED_SCORE) for found, there in zip(observed, wanted.scores, strict=True)
+        _relative(found, there, there > MASKED_SCORE)
+        for found, there in zip(observed, wanted.encoding.scores, strict=True)
     ]
     logits, logits_pullback = next_token_logits(params, simulated[FINAL])
     places = _predicted(batch)

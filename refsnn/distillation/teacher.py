@@ -13,17 +13,18 @@ from ..data.tasks import Task
 from ..errors import InputError
 from ..model.batch import Batch
 from ..model.families import bert
-from ..model.network import first_position
+from ..model.network import Network, first_position
 from ..model.parameters import Gradients, Params
 from ..model.shapes import BertConfig
 from ..ops import Array
-from ..readings.rate_map import rate_map, scores
+from ..readings.rate_map import Rates, rate_map, scores
 from ..storage.checkpoints import class_names, in_order
 
 __all__ = [
     "Encoding",
     "classify",
     "encode",
+    "encoded",
     "ready_head",
 ]
 
@@ -44,6 +45,26 @@ class Encoding:
     scores: list[Array]
 
 
+def encoded(network: Network, params: Mapping[str, Array], batch: Batch) -> tuple[Rates, Encoding]:
+    """Activities of an ordinary network, and what distillation reads off them.
+
+    Parameters
+    ----------
+    network : Network
+        Of analogue units.
+    params : mapping
+    batch : Batch
+
+    Returns
+    -------
+    activities : dict
+    encoding : Encoding
+    """
+    activities, _ = rate_map(network, params, batch)
+    observed, _ = scores(network, params, activities, batch)
+    return activities, Encoding([activities[name] for name in network.readouts], observed)
+
+
 def encode(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> Encoding:
     """Hidden states and attention scores of BERT.
 
@@ -57,10 +78,7 @@ def encode(config: BertConfig, params: Mapping[str, Array], batch: Batch) -> Enc
     -------
     encoding : Encoding
     """
-    network = bert(config)
-    activities, _ = rate_map(network, params, batch)
-    observed, _ = scores(network, params, activities, batch)
-    return Encoding([activities[name] for name in network.readouts], observed)
+    return encoded(bert(config), params, batch)[1]
 
 
 def ready_head(folder: Path, params: Mapping[str, Array], task: Task) -> Params:

@@ -23,7 +23,7 @@ from ..model.gpt import GptConfig, SpikingGptConfig
 from ..model.neurons import Neuron, Polarity
 from ..model.parameters import Params, check_parameters
 from ..readings.simulate import Rule
-from .digests import file_digest, table_digest
+from .digests import array_digest, table_digest
 from .gpt2 import load_gpt, save_gpt
 from .recipe import Stage
 from .run import Run
@@ -193,20 +193,31 @@ class LanguageRun(Run):
         texts = documents(sources) if sources else split(self.corpus, which)
         return encoded(texts, self.tokenizer())
 
-    def begin_language(self, recipe: Any, text: Sequence[str | os.PathLike], teacher: Any = None) -> None:
+    def begin_language(
+        self,
+        recipe: TrainRecipe | DistilRecipe,
+        text: Sequence[str | os.PathLike],
+        texts: Sequence[str],
+        teacher: tuple[Path, GptConfig, Params] | None = None,
+    ) -> None:
         """Write down what the run is, or make sure that it is what was written down before.
 
         Parameters
         ----------
         recipe : TrainRecipe or DistilRecipe
         text : sequence of path
-        teacher : path, optional
+            Where the text is.
+        texts : sequence of str
+            Its documents.
+        teacher : (Path, GptConfig, dict), optional
+            Its folder and what is there.
         """
         settings = {"family": "gpt", "recipe": asdict(recipe), "text": [str(source) for source in text]}
-        digests = {"text": table_digest({"documents": documents(text)})}
+        digests = {"text": table_digest({"documents": texts})}
         if teacher is not None:
-            settings["teacher"] = str(teacher)
-            digests["teacher"] = file_digest(Path(teacher) / "config.json")
+            folder, config, params = teacher
+            settings["teacher"] = str(folder)
+            digests["teacher"] = array_digest((params[name] for name in sorted(params)), config.to_dict())
         self.begin(settings, digests)
 
     def gpt(self) -> tuple[GptConfig, Params]:
