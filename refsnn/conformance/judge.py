@@ -21,6 +21,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import read_text
 from ..model.batch import Batch
+from ..model.gpt import described
 from ..model.neurons import Neuron
 from ..ops import Array
 from ..ops.rounding import PRECISIONS, Precision
@@ -381,7 +382,7 @@ def certified(case: Case, answer: Mapping[str, Any], dtype: str) -> dict[str, Ve
         if not np.isin(spikes, (0, 1, -1) if neuron.signed else (0, 1)).all():
             raise InputError(f"spikes hold other values than {'−1, ' * neuron.signed}0 and 1")
         return {"neurons": certify_neurons(inputs["current"], spikes, neuron, precision)}
-    network = reference.described(settings["config"]).network
+    network = described(settings["config"]).network
     analogue = {p.name for p in network.populations if p.neuron is None}  # their currents follow from the spikes
     trains = {name: np.asarray(value) for name, value in answer.items() if name not in analogue}
     tokens = inputs["batch/input_ids"].shape

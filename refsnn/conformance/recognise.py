@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..model.gpt import SpikingGptConfig
+from ..model.gpt import SpikingGptConfig, described
 from ..ops import Array
 from ..ops.rounding import PRECISIONS
 from . import reference
@@ -89,7 +89,7 @@ def _mistaken(case: Case) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]
 
 
 def _is_gpt(case: Case) -> bool:
-    return isinstance(reference.described(case.settings["config"]), SpikingGptConfig)
+    return isinstance(described(case.settings["config"]), SpikingGptConfig)
 
 
 def _mistaken_op(name: str, wrong: Op) -> Any:

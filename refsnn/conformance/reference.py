@@ -17,11 +17,10 @@ from ..distillation.optim import BertAdam, linear_warmup
 from ..distillation.student import Direct, Scheme, internal_direct, prediction_direct, through
 from ..errors import NotConverged
 from ..model.batch import Batch, attention_mask
-from ..model.gpt import FINAL, SpikingGptConfig
+from ..model.gpt import FINAL, described
 from ..model.network import Network
 from ..model.neurons import Neuron, fire, rate
 from ..model.neurons import asr as average
-from ..model.student import StudentConfig
 from ..ops import Array
 from ..readings.adjoint import AdjointMethod, Solve
 from ..readings.equilibrium import Search, equilibrium
@@ -33,7 +32,6 @@ __all__ = [
     "Reference",
     "asr",
     "current",
-    "described",
     "dtypes",
     "gradients",
     "linearised",
@@ -93,21 +91,6 @@ OPS: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]] = MappingProxyType
         ),
     }
 )
-
-
-def described(config: Mapping[str, Any]) -> StudentConfig | SpikingGptConfig:
-    """Read a case's ``config``, whichever family it is of.
-
-    Parameters
-    ----------
-    config : mapping
-
-    Returns
-    -------
-    student : StudentConfig or SpikingGptConfig
-    """
-    family = SpikingGptConfig if config.get("model_type") == "spiking_gpt" else StudentConfig
-    return family.from_dict(config)
 
 
 #: Tolerances of the fixed-point search and of the adjoint solve: what they leave is less than rounding's share.

@@ -37,12 +37,13 @@ from .neurons import Neuron
 from .parameters import Params, initial_parameters
 from .projections import Add, Attention, Drive, Gelu, Linear, Norm, Projection, TokenEmbeddings
 from .shapes import check_file, check_fractions, check_sizes
-from .student import CONSTANTS
+from .student import CONSTANTS, StudentConfig
 
 __all__ = [
     "FINAL",
     "GptConfig",
     "SpikingGptConfig",
+    "described",
     "gpt",
     "gpt_shapes",
     "initial_gpt",
@@ -390,3 +391,30 @@ class SpikingGptConfig:
             return cls(GptConfig.from_dict(values), neuron, own)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
+
+
+def described(values: Mapping[str, Any], source: object = "the configuration") -> StudentConfig | SpikingGptConfig:
+    """Read the description of a spiking network, whichever family it is of.
+
+    Parameters
+    ----------
+    values : mapping
+        As the families' ``to_dict`` write it; ``model_type`` says which, and is a student of BERT's where it is absent.
+    source : object
+        Where it was read, for messages.
+
+    Returns
+    -------
+    config : StudentConfig or SpikingGptConfig
+
+    Raises
+    ------
+    InputError
+        It is of neither family, or damaged.
+    """
+    kind = values.get("model_type", "spiking_bert")
+    if kind == "spiking_gpt":
+        return SpikingGptConfig.from_dict(values, source)
+    if kind not in ("spiking_bert", "bert"):
+        raise InputError(f"{source}: model_type is {shown(kind)}, but 'spiking_bert' or 'spiking_gpt' was expected")
+    return StudentConfig.from_dict(values, source)

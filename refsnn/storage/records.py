@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError
 from ..files import METADATA, NUMPY_TYPES, existing, load_tensors, require, save_tensors, tensor
 from ..model.batch import Batch, check_ids, checked_batch
-from ..model.gpt import SpikingGptConfig
+from ..model.gpt import SpikingGptConfig, described
 from ..model.network import Network
 from ..model.parameters import Params, check_parameters
 from ..model.student import StudentConfig
@@ -131,16 +131,12 @@ def _said(file, path) -> dict[str, Any]:
 
 def _described(values: Mapping[str, Any], batch: Batch, path) -> StudentConfig | SpikingGptConfig:
     """Read the description of a network, and make sure that it embeds these tokens."""
-    kind = values.get("model_type", "spiking_bert")
-    if kind == "spiking_gpt":
-        config = SpikingGptConfig.from_dict(values, path)
+    config = described(values, path)
+    if isinstance(config, SpikingGptConfig):
         check_ids(batch, config.gpt.vocab_size, 1, config.gpt.n_positions)
         return config
-    if kind not in ("spiking_bert", "bert"):
-        raise InputError(f"{path}: model_type is {shown(kind)}, but 'spiking_bert' or 'spiking_gpt' was expected")
-    student = StudentConfig.from_dict(values, path).body
-    checked_batch(batch, student.bert)
-    return student
+    checked_batch(batch, config.bert)
+    return config.body
 
 
 def _read(file, path, parameters: Params | None, dtype: str | None, accumulate: str | None) -> Record:
