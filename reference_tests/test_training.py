@@ -16,7 +16,7 @@ import pytest
 from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
-from refsnn.data.examples import Examples, length_batches
+from refsnn.data.examples import Examples, epoch_batches, length_batches
 from refsnn.distillation.optim import BertAdam, linear_warmup
 from refsnn.distillation.predict import predict_rates, predict_spikes, solve_rates
 from refsnn.distillation.stages import FROZEN, _few_steps_objective, _scheme, _trained, distill
@@ -92,7 +92,9 @@ def examples():
     return Examples(rng.integers(1, 9, starts[-1]), np.zeros(starts[-1], int), starts, np.zeros(37, int))
 
 
-@pytest.mark.parametrize(("epochs", "fatal"), [(13, 1), (13, 2), (13, 13), (13, 50), (13, 99), (80, 101)])
+@pytest.mark.parametrize(
+    ("epochs", "fatal"), [(13, 1), (13, 2), (13, 13), (13, 50), (13, 99), (80, 101), (0.4, 3), (2.3, 18)]
+)
 def test_a_stage_interrupted_at_any_step_ends_with_the_same_bytes(tmp_path, examples, epochs, fatal):
     stage = Stage("some", epochs=epochs, batch_size=5, lr=0.1)  # 104 steps; or 640, and a line of the log every third
     start = {"w": np.zeros(3, np.float32)}
@@ -118,6 +120,23 @@ def test_a_stage_interrupted_at_any_step_ends_with_the_same_bytes(tmp_path, exam
         ends.append({p.name: p.read_bytes() for p in (run / "log.jsonl", run / "stages" / "some.safetensors")})
     assert ends[0] == ends[1]
     assert not start["w"].any()  # the caller's parameters are left alone
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.01, 1), (0.5, 4), (1, 8), (1.0, 8), (1.6, 13), (2, 16)])
+def test_a_fraction_of_an_epoch_is_its_first_batches(tmp_path, examples, epochs, steps):
+    """37 examples make eight batches of five; what two whole epochs see is what any part of them sees first."""
+    stage = Stage("some", epochs=epochs, batch_size=5, lr=0.1)
+    assert stage.steps(len(examples)) == steps
+    seen = []
+
+    def objective(params, batch, rows):
+        seen.append(rows)
+        return quadratic(params, batch, rows)
+
+    train(Run(tmp_path), stage, {"w": np.zeros(3)}, examples, objective, [7])
+    order = [rows for epoch in (0, 1) for rows in epoch_batches(examples.lengths, 5, [7, epoch])]
+    # every step's batch comes in two shares, in any order
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.sort(np.concatenate(order[:steps])))
 
 
 def test_another_seed_gives_another_result(tmp_path, examples):

@@ -171,7 +171,7 @@ def train(run, stage, params, examples, objective, seed, pad=0, save_every=20.0,
         return original(run, stage, params, examples, objective, seed, pad, save_every, constrain)
     run.stage_checkpoint(stage.name).parent.mkdir(exist_ok=True)
     run.forget_log_after(stage.name, 0)
-    steps = -(-len(examples) // stage.batch_size) * stage.epochs
+    steps = stage.steps(len(examples))
     journal = training._Journal(run, stage, steps)
     params, optimiser = tensors(params), BertAdam()
     moments = {kind: {name: torch.zeros_like(tensor) for name, tensor in params.items()} for kind in "mv"}

@@ -207,6 +207,28 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def real(text: str) -> float:
+    """Read a number; a whole one stays whole, and is written down as it was said.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    number : float or int
+
+    Examples
+    --------
+    >>> real("3"), real("0.25")
+    (3, 0.25)
+    """
+    try:
+        return int(text) if text.isascii() and text.isdigit() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number") from None
+
+
 @contextmanager
 def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], Any]]:
     """Show progress to a person who is looking; nobody else needs tqdm for it.
@@ -254,10 +276,10 @@ def add_fields(parser: Any, kind: type, help: Mapping[str, str], leave_out: Coll
             parser.add_argument(name, action="store_true", help=text)
             continue
         choices = get_args(hint) if get_origin(hint) is Literal else None
-        number = seed if one.name == "seed" else float if hint is float else int
+        parse = seed if one.name == "seed" else real if hint is float else int
         parser.add_argument(
             name,
-            type=str if choices else number,
+            type=str if choices else parse,
             default=one.default,
             choices=choices,
             metavar=None if choices else "X" if hint is float else "N",

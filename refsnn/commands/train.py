@@ -64,6 +64,9 @@ RECIPE_HELP = {
     "feature then uses its whole range",
 }
 
+#: The same of what every stage has.
+STAGE_HELP = {"epochs": "epochs of the {} stage, or a fraction of one", "lr": "learning rate of the {} stage"}
+
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
     """Make an option of every field of a recipe that has a default."""
@@ -71,7 +74,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
 
     def said(name: str) -> str:
         what, _, stage = name.partition("_")
-        return RECIPE_HELP.get(name) or f"{'learning rate' if what == 'lr' else what} of the {stage} stage"
+        return RECIPE_HELP.get(name) or STAGE_HELP.get(what, "").format(stage)
 
     help = {field.name: said(field.name) for field in fields(Recipe)}
     add_fields(parser.add_argument_group("training"), Recipe, help, ("own", "seed"))

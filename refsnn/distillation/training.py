@@ -134,7 +134,7 @@ def train(
     if state is not None and state.done:
         return state.fitting(params)
     objective = in_shares(objective)
-    steps = -(-len(examples) // stage.batch_size) * stage.epochs
+    steps = stage.steps(len(examples))
     optimiser = BertAdam()
     params = {name: np.array(value, order="C") for name, value in params.items()}
     if constrain is not None:
@@ -232,10 +232,11 @@ def _factor(stage: Stage, step: int, steps: int) -> float:
 
 
 def _steps(examples: Examples, stage: Stage, seed: Sequence[int], first: int) -> Iterator[Array]:
-    per_epoch = -(-len(examples) // stage.batch_size)
-    for epoch in range(first // per_epoch, stage.epochs):
+    per_epoch, steps = stage.batches(len(examples)), stage.steps(len(examples))
+    for epoch in range(first // per_epoch, -(-steps // per_epoch)):
         batches = epoch_batches(examples.lengths, stage.batch_size, [*seed, epoch])
-        yield from islice(batches, max(0, first - epoch * per_epoch), None)
+        begun = epoch * per_epoch
+        yield from islice(batches, max(0, first - begun), min(per_epoch, steps - begun))
 
 
 #: Shares of a batch at most, and tokens of a share at least: with fewer, matrix products are slower, and a share has

@@ -130,7 +130,7 @@ class Progress:
 
         def begin(stage: Stage, text: Examples) -> None:
             if stage.epochs:
-                self.begin(run, stage.name, text, stage.epochs, stage.batch_size)
+                self.begin(run, stage.name, (stage, text))
 
         return begin
 
@@ -145,11 +145,13 @@ class Progress:
         fraction = min(1.0, logged[-1]["step"] / step.steps) if logged and step.steps else 0.0
         return kind, step.work, fraction if spent else 0.0, spent
 
-    def begin(self, run: Path, stage: str, text: Examples | None = None, epochs: int = 0, size: int = 1) -> None:
+    def begin(self, run: Path, stage: str, training: tuple[Stage, Examples] | None = None) -> None:
         """Say that a stage begins, unless it is finished already."""
         number = next(i for i, step in enumerate(self.steps) if (step.run, step.stage) == (run, stage))
-        if text is not None:
-            self._learn(self.steps[number].title, -(-len(text) // size) * epochs, float(len(text.tokens)) * epochs)
+        if training is not None:
+            settings, text = training
+            work = float(len(text.tokens)) * settings.epochs
+            self._learn(self.steps[number].title, settings.steps(len(text)), work)
         states = [self.state(step) for step in self.steps]
         if states[number][2] == 1:
             return

@@ -270,10 +270,10 @@ def _steps(plan: Plan, run: Path, sizes: Mapping[str, Size], made: Made | None) 
         for seed in plan.seeds:
             folder = run / name / f"seed-{seed}"
             label = f"{TASKS[name].folder}, seed {seed}" if len(plan.seeds) > 1 else TASKS[name].folder
-            for stage in ("teacher", "internal", "prediction"):
-                if epochs := recipe.stage(stage).epochs:
-                    steps = -(-size.rows // recipe.batch_size) * epochs
-                    found.append(Step(folder, stage, f"{label}, {stage}", steps, float(size.words) * epochs))
+            for stage in map(recipe.stage, ("teacher", "internal", "prediction")):
+                if steps := stage.steps(size.rows):
+                    work = float(size.words) * stage.epochs
+                    found.append(Step(folder, stage.name, f"{label}, {stage.name}", steps, work))
             for rule in dict.fromkeys(plan.evaluation.rules):
                 work = float(size.dev) * max(plan.evaluation.t_conv)
                 found.append(Step(folder, f"evaluation {rule}", f"{label}, evaluation by rule {rule}", 1, work))

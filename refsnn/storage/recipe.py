@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import numpy as np
 
 from ..data.tasks import TASKS, Task
-from ..errors import InputError, one_of, whole
+from ..errors import InputError, number, one_of, whole
 from ..model.neurons import Neuron, Polarity
 from ..readings.simulate import Rule
 from ..schema import checked
@@ -53,18 +53,53 @@ class Stage:
     ----------
     name : str
         Names its checkpoint and its lines in the log.
-    epochs, batch_size : int
+    epochs : float
+        Passes over the examples; of the last, a fraction takes the first batches.
+    batch_size : int
     lr : float
         Peak learning rate.
     schedule : {"linear", "constant"}
         Linear warm-up over a tenth of the steps and linear decay, or a constant rate.
+
+    Examples
+    --------
+    >>> [Stage("internal", epochs, 64, 1e-4).steps(1000) for epochs in (0, 0.01, 0.25, 1, 2.5)]
+    [0, 1, 4, 16, 40]
     """
 
     name: str
-    epochs: int
+    epochs: float
     batch_size: int
     lr: float
     schedule: Literal["linear", "constant"] = "linear"
+
+    def batches(self, rows: int) -> int:
+        """Count the batches of one epoch.
+
+        Parameters
+        ----------
+        rows : int
+            Examples.
+
+        Returns
+        -------
+        batches : int
+        """
+        return -(-rows // self.batch_size)
+
+    def steps(self, rows: int) -> int:
+        """Count the steps of the stage: ⌈epochs · batches⌉.
+
+        Parameters
+        ----------
+        rows : int
+            Examples.
+
+        Returns
+        -------
+        steps : int
+        """
+        return math.ceil(self.batches(rows) * self.epochs)
 
 
 #: The least and the most of the fields that are whole numbers. The greatest are far beyond what anybody trains, and
@@ -78,10 +113,6 @@ RANGES = {
     "t_conv": (1, 10**6),
     "hidden_size": (1, 2**20),
     "intermediate_size": (1, 2**20),
-    "epochs_teacher": (0, 10**6),
-    "epochs_general": (0, 10**6),
-    "epochs_internal": (0, 10**6),
-    "epochs_prediction": (0, 10**6),
 }
 
 
@@ -101,8 +132,8 @@ class Recipe:
     batch_size : int
     batch_size_internal : int or None
         Of the internal stage; that of the others where None.
-    epochs_teacher, epochs_general, epochs_internal, epochs_prediction : int
-        0 leaves a stage out.
+    epochs_teacher, epochs_general, epochs_internal, epochs_prediction : float
+        0 leaves a stage out; 0.25 is a quarter of an epoch.
     lr_teacher, lr_general, lr_internal, lr_prediction : float
         Peak learning rates.
     schedule_internal : {"constant", "linear"}
@@ -154,10 +185,10 @@ class Recipe:
     seed: int = 0
     max_length: int | None = None
     batch_size: int = 32
-    epochs_teacher: int = 2
-    epochs_general: int = 1
-    epochs_internal: int = 2
-    epochs_prediction: int = 2
+    epochs_teacher: float = 2
+    epochs_general: float = 1
+    epochs_internal: float = 2
+    epochs_prediction: float = 2
     lr_teacher: float = 1e-4
     lr_general: float = 3e-4
     lr_internal: float = 3e-4
@@ -198,6 +229,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
                 raise InputError(f"`{name}` is {value!r}, but a number was expected")
+            if name.startswith("epochs_"):
+                number(name, value, 0, 10**6)
             if name.startswith("dropout_") and not 0 <= value < 1:
                 raise InputError(f"`{name}` is {value}, but a probability of dropout lies in [0, 1)")
             if name == "attention_weight" and not (value >= 0 and math.isfinite(value)):
