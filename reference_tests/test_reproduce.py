@@ -41,7 +41,8 @@ max_length = 12
 batch_size = 4
 epochs_teacher = 2
 epochs_general = 2
-epochs_internal = 2
+epochs_internal = 1.75
+batch_size_internal = 6
 epochs_prediction = 1
 lr_internal = 3e-3
 
@@ -175,6 +176,7 @@ def test_the_stages_are_counted_and_logged(whole):
     assert [entry["number"] for entry in entries] == list(range(1, 22)) and entries[0]["of"] == 21
     assert entries[0]["title"] == "general distillation" and entries[0]["steps"] > 0
     assert entries[1]["title"] == "SST-2, seed 0, teacher" and entries[1]["steps"] == 24 / 4 * 2
+    assert entries[2]["title"] == "SST-2, seed 0, internal" and entries[2]["steps"] == 24 / 6 * 1.75
     assert entries[-1]["title"] == "RTE, seed 3, evaluation by rule running" and not entries[-1]["unknown"]
     for entry in entries:
         name = re.match(r"(SST-2|RTE), seed (\d), (teacher|internal|prediction)", entry["title"])
@@ -462,6 +464,7 @@ def test_what_a_recipe_has_only_since_later_is_written_only_where_it_is_used():
         ("encoders = 1", "encoders = 1.5", r"encoders in \[recipe\] is 1.5, but a whole number was expected"),
         ("encoders = 1", "encoders = 0", "`encoders` is 0, but it must be a whole number of at least 1"),
         ("encoders = 1", "", r"\[recipe\] has no encoders"),
+        ("epochs_prediction = 2", "epochs_prediction = -0.5", "task rte: `epochs_prediction` is -0.5"),
         ("max_length = 16", 'mode = "simulate"', r"mode in \[general\] is 'simulate', but one of 'equilibrium'"),
         ("[task.rte]", "[task.rtf]", r"'rtf' in \[task\] is not known"),
         ("[task.rte]", "[tasks.rte]", "not valid TOML"),
