@@ -29,6 +29,7 @@ from ..model.shapes import BertConfig
 from ..model.student import StudentConfig
 from ..ops import Array
 from ..parallel import each, rounds, threads
+from ..progress import progress
 from ..readings.equilibrium import equilibrium
 from ..readings.rate_map import activity, rate_map
 from ..readings.simulate import currents, simulate
@@ -512,7 +513,8 @@ def _layer_by_layer(
             (batch.attention_mask.astype(bool), attention_mask(batch, x.dtype), {INPUT: x}, {INPUT: original})
         )
     readers = network.last_readers
-    for ours, theirs in zip(network.populations, analogue.populations, strict=True):
+    populations = list(zip(network.populations, analogue.populations, strict=True))
+    for ours, theirs in progress("conversion", "population", items=populations, leave=False):
         if ours.kind in kinds:
 
             def errors(state: Any, at: tuple[Population, Params] = (ours, params)) -> Error:
@@ -583,12 +585,16 @@ def _fitted_classifier(
     network, last = student.network, student.network.readouts[-1]
 
     def cls(batch: Batch) -> list[Array]:
-        if not times:
-            return [equilibrium(network, params, batch).rates[last][:, 0]]
-        found = simulate(first_position(network), params, batch, times, "running", keep=[last])
-        return [found[t][last][:, 0] for t in times]
+        if times:
+            found = simulate(first_position(network), params, batch, times, "running", keep=[last])
+            rates = [found[t][last][:, 0] for t in times]
+        else:
+            rates = [equilibrium(network, params, batch).rates[last][:, 0]]
+        bar.update()
+        return rates
 
-    found = each(cls, batches, threads())
+    with progress("classifier", "batch", len(batches), leave=False) as bar:
+        found = each(cls, batches, threads())
     rates = np.concatenate([np.concatenate(at) for at in zip(*found, strict=True)]).astype(np.float64)
     targets = np.concatenate([targets] * max(len(times), 1))
     mean, centre = rates.mean(axis=0), targets.mean(axis=0)
