@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refsnn.data.examples import Examples
 from refsnn.distillation import initialise
 from refsnn.distillation.initialise import Affine, absorb, converted, copied, initial_student
+from refsnn.distillation.stages import _sample
 from refsnn.distillation.student import layer_pairs, logits
 from refsnn.distillation.teacher import classify, encode
 from refsnn.errors import InputError
@@ -23,6 +26,7 @@ from refsnn.ops import softmax
 from refsnn.readings.equilibrium import equilibrium
 from refsnn.readings.rate_map import rate_map, scores
 from refsnn.readings.simulate import currents, simulate, spike_blocks
+from refsnn.storage.recipe import Recipe
 
 CONFIG = BertConfig(
     hidden_size=12,
@@ -395,6 +399,25 @@ def test_maps_that_are_fitted_to_few_steps_answer_earlier(neuron):
             off.append([((x - hidden)[real] ** 2).mean() for x in fitted])
         errors.append(np.mean(off, axis=0))
     assert (errors[1] < 0.9 * errors[0]).all(), errors
+
+
+def test_a_conversion_looks_at_a_random_sample_with_little_padding():
+    """Texts of 3 and of 60 tokens in turn: batches of like lengths have next to no padding, mixed ones nearly half."""
+    rng = np.random.default_rng(0)
+    lengths = np.where(np.arange(2 * initialise.SEQUENCES) % 2, 3, 60)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.repeat(np.arange(len(lengths)), lengths) + 1  # every text is its own number, repeated
+    examples = Examples(tokens, np.zeros_like(tokens), starts, rng.integers(0, 2, len(lengths)))
+    sample = partial(_sample, examples, Recipe("sst2", 2, seed=3), BertConfig())
+    batches = list(sample())
+    texts = np.concatenate([batch.input_ids[:, 0] for batch in batches])
+    assert len(np.unique(texts)) == len(texts) == initialise.SEQUENCES
+    assert 0.4 < (texts % 2).mean() < 0.6  # as many of one length as of the other
+    assert np.concatenate([batch.attention_mask.ravel() for batch in batches]).mean() > 0.95
+    widths = [batch.input_ids.shape[1] for batch in batches]
+    assert len(set(widths[: len(widths) // 3])) == 2  # whoever looks at the first ones only sees both
+    for again, batch in zip(sample(), batches, strict=True):
+        np.testing.assert_array_equal(again.input_ids, batch.input_ids)
 
 
 def test_a_student_of_another_width_starts_at_random():

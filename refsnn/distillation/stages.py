@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..data.examples import Examples, tokenise
+from ..data.examples import Examples, epoch_batches, tokenise
 from ..data.packing import pack
 from ..data.reading import read_task
 from ..data.tasks import HUB, Task, column_names
@@ -376,7 +376,8 @@ def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
 def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[Batch]:
     """Batches of the text that a conversion looks at, drawn at random; none are made if it looks at nothing."""
     rows = Stream.CONVERSION_SAMPLE.rng(recipe.seed).permutation(len(examples))[:SEQUENCES]
-    return (examples.batch(rows[i : i + 32], config.pad_token_id) for i in range(0, len(rows), 32))
+    order = epoch_batches(examples.lengths[rows], 32, [recipe.seed, Stream.CONVERSION_SAMPLE])
+    return (examples.batch(rows[batch], config.pad_token_id) for batch in order)
 
 
 def _general_student(run: str | os.PathLike, student: StudentConfig) -> tuple[StudentConfig, Params]:
