@@ -28,7 +28,7 @@ from refsnn.distillation.student import (
     prediction_gradients,
     true_loss,
 )
-from refsnn.distillation.teacher import encode
+from refsnn.distillation.teacher import classify, encode
 from refsnn.distillation.training import in_shares, train
 from refsnn.errors import InputError
 from refsnn.evaluation.evaluate import evaluate_run
@@ -255,23 +255,31 @@ def test_a_student_of_few_steps_leaves_its_embeddings_and_scales_alone_and_is_ev
     distill(replace(recipe, epochs_internal=1), data, teacher, tmp_path / "run")  # finished: it is the same run
 
 
-def test_few_steps_are_compared_after_half_and_after_all_of_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize("targets", ["true", "soft"])
+def test_few_steps_are_compared_after_half_and_after_all_of_them(targets):
     student = StudentConfig(SMALL, SMALL.hidden_size, 2, Neuron(polarity="ternary"), per_feature=True)
     rng = np.random.default_rng(0)
     params = {n: rng.normal(0, 0.5, s) if len(s) > 1 else rng.uniform(0.5, 1, s) for n, s in student.shapes.items()}
     batch, rows = random_batch(SMALL, 0), np.arange(2)
     teacher = {n: rng.normal(0, 0.3, s) for n, s in teacher_shapes(SMALL, 2).items()}
-    recipe = Recipe("sst2", 2, mode="few-steps", t_conv=6, rule="running", targets="true", attention_weight=0.0,
-                    polarity="ternary", per_feature=True)  # fmt: skip
-    labels = np.array([0, 1])
-    objective = _few_steps_objective(None, recipe, student, SMALL, teacher, [0, 1, 2], SimpleNamespace(labels=labels))
+    recipe = Recipe("sst2", 2, mode="few-steps", t_conv=6, rule="running", targets=targets, attention_weight=0.0,
+                    polarity="ternary", per_feature=True, temperature=2.0)  # fmt: skip
+    labels, soft = np.array([0, 1]), classify(SMALL, teacher, batch)[0]
+
+    def answers(z):
+        if targets == "true":
+            return true_loss(z, labels)
+        value, pullback = ops.soft_cross_entropy(z, soft, 2.0)
+        return value, lambda dvalue: pullback(dvalue)[0]
+
+    objective = _few_steps_objective(recipe, student, SMALL, teacher, [0, 1, 2], SimpleNamespace(labels=labels))
     losses, gradients, _ = objective(params, batch, rows)
     target, parts = encode(SMALL, teacher, batch), []
     for t in (3, 6):
         rates = simulate(student.network, params, batch, t, "running")[t]
         scheme = Scheme("simulated")
         hidden = internal_gradients(student.network, params, batch, target.hidden, target.scores, rates, scheme, 0.0)
-        answer = prediction_gradients(student.network, params, batch, lambda z: true_loss(z, labels), rates, scheme)
+        answer = prediction_gradients(student.network, params, batch, answers, rates, scheme)
         parts.append((hidden, answer))
     assert losses["hidden"] == pytest.approx(np.mean([hidden[0]["hidden"] for hidden, _ in parts]))
     assert losses["prediction"] == pytest.approx(np.mean([answer[0]["prediction"] for _, answer in parts]))

@@ -197,7 +197,7 @@ def teacher_objective(config, examples):
     return Taught(config, torch.tensor(examples.labels, device=DEVICE))
 
 
-def few_steps_objective(run, recipe, student, config, teacher, pairs, examples):
+def few_steps_objective(recipe, student, config, teacher, pairs, examples):
     labels = torch.tensor(examples.labels, device=DEVICE)
     return FewSteps(student, config, tensors(teacher), pairs, labels, recipe)
 

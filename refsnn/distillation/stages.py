@@ -47,7 +47,7 @@ from ..storage.run import Run, run_settings
 from .initialise import SEQUENCES, check_start, initial_student
 from .predict import predict_rates, predict_teacher
 from .student import Loss, Scheme, internal_gradients, layer_pairs, prediction_gradients, true_loss
-from .teacher import classify, encode, ready_head
+from .teacher import answered, classify, encode, ready_head
 from .training import Objective, finished, train
 
 __all__ = [
@@ -160,7 +160,7 @@ def distill(
             text = examples if packed is None else packed
             params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, text, objective)
         if recipe.mode == "few-steps":
-            objective = _few_steps_objective(run, recipe, student, given.config, tuned, given.pairs, examples)
+            objective = _few_steps_objective(recipe, student, given.config, tuned, given.pairs, examples)
         else:
             objective = _internal_objective(recipe, student, given.config, tuned, given.pairs)
         params = run_stage(recipe.stage("internal"), Stream.INTERNAL_STAGE, params, examples, objective)
@@ -494,7 +494,6 @@ FROZEN = ("_embeddings.weight", "fit.weight", "fit.bias", ".threshold")
 
 
 def _few_steps_objective(
-    run: Run,
     recipe: Recipe,
     student: StudentConfig,
     config: BertConfig,
@@ -505,17 +504,18 @@ def _few_steps_objective(
     """Mean of the losses after T/2 and after T steps: hidden states, attention and answers, by simulated rates."""
     network, scheme = student.network, _scheme(recipe)
     times = sorted({max(recipe.t_conv // 2, 1), recipe.t_conv})
-    answers = _answers(run, recipe, student, config, teacher, examples, "internal")
+    soft = _learns_answers(recipe, student)
 
     def objective(params: Params, batch: Batch, rows: Array):
         target = encode(config, teacher, batch)
         hidden = [target.hidden[i] for i in pairs]
         scores = [target.scores[i - 1] for i in pairs[1:]]
+        answers = _toward(recipe, examples.labels[rows], answered(teacher, target.hidden[-1])[0] if soft else None)
         losses: dict[str, Any] = {}
         gradients: Params = {}
         for rates in simulate(network, params, batch, times, recipe.rule).values():
             found, gradient, statistics = internal_gradients(
-                network, params, batch, hidden, scores, rates, scheme, recipe.attention_weight, answers(rows)
+                network, params, batch, hidden, scores, rates, scheme, recipe.attention_weight, answers
             )
             for name, value in found.items():
                 accumulate(losses, name, value / len(times))
@@ -527,44 +527,35 @@ def _few_steps_objective(
     return objective
 
 
-def _answers(
-    run: Run,
-    recipe: Recipe,
-    student: StudentConfig,
-    config: BertConfig,
-    teacher: Params,
-    examples: Examples,
-    stage: str,
-) -> Callable[[Array], Loss]:
-    """Compute, for the rows of a batch, the loss of their class scores: against soft labels or the truth.
+def _learns_answers(recipe: Recipe, student: StudentConfig) -> bool:
+    """Whether the teacher's answers are learnt, and not the true ones; a regression always learns the latter."""
+    return recipe.targets == "soft" and student.classes > 1
 
-    The teacher does not change any more: its soft labels are computed once, not once an epoch.
-    """
-    soft = recipe.targets == "soft" and student.classes > 1 and recipe.stage(stage).epochs
-    todo = soft and not finished(run, recipe.stage(stage))
-    target = predict_teacher(config, teacher, examples) if todo else None
+
+def _toward(recipe: Recipe, labels: Array, target: Array | None) -> Loss:
+    """Make the loss of class scores: against a teacher's, softly, or against the truth where there are none."""
     if target is not None and not np.isfinite(target).all():
-        raise InputError(f"the teacher's class scores are not finite, so stage {stage} has nothing to learn from")
+        raise InputError("the teacher's class scores are not finite, so there is nothing to learn from")
 
-    def of(rows: Array) -> Loss:
-        def loss(z: Array):
-            if target is None:
-                return true_loss(z, examples.labels[rows])
-            value, pullback = ops.soft_cross_entropy(z, target[rows], recipe.temperature)
-            return value, lambda dvalue: pullback(dvalue)[0]
+    def loss(z: Array):
+        if target is None:
+            return true_loss(z, labels)
+        value, pullback = ops.soft_cross_entropy(z, target, recipe.temperature)
+        return value, lambda dvalue: pullback(dvalue)[0]
 
-        return loss
-
-    return of
+    return loss
 
 
 def _prediction_objective(
     run: Run, recipe: Recipe, student: StudentConfig, config: BertConfig, teacher: Params, examples: Examples
 ) -> Objective:
     network, simulated, scheme = _trained(recipe, student), _simulated(recipe, student), _scheme(recipe)
-    answers = _answers(run, recipe, student, config, teacher, examples, "prediction")
+    stage, target = recipe.stage("prediction"), None
+    if _learns_answers(recipe, student) and stage.epochs and not finished(run, stage):
+        target = predict_teacher(config, teacher, examples)  # once: the teacher does not change any more
 
     def objective(params: Params, batch: Batch, rows: Array):
-        return prediction_gradients(network, params, batch, answers(rows), simulated(params, batch), scheme)
+        answers = _toward(recipe, examples.labels[rows], None if target is None else target[rows])
+        return prediction_gradients(network, params, batch, answers, simulated(params, batch), scheme)
 
     return objective

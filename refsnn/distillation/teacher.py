@@ -22,6 +22,7 @@ from ..storage.checkpoints import class_names, in_order
 
 __all__ = [
     "Encoding",
+    "answered",
     "classify",
     "encode",
     "encoded",
@@ -114,10 +115,52 @@ def ready_head(folder: Path, params: Mapping[str, Array], task: Task) -> Params:
     return {name: params[name][order] for name in ("classifier.weight", "classifier.bias")}
 
 
+def answered(params: Mapping[str, Array], last: Array) -> tuple[Array, Callable[[Array], tuple[Array, Params]]]:
+    """Class scores from the last hidden states: ``z = W_c tanh(W_p h_[CLS] + b_p) + b_c``.
+
+    Parameters
+    ----------
+    params : mapping
+        With pooler and classifier.
+    last : (B, N, d) array
+
+    Returns
+    -------
+    logits : (B, classes) array
+    pullback : callable
+        ``pullback(dlogits) -> dlast, dparams``.
+
+    Examples
+    --------
+    >>> eye, zero = np.eye(2), np.zeros(2)
+    >>> params = {f"{name}.{part}": value for name in ("pooler.dense", "classifier")
+    ...           for part, value in (("weight", eye), ("bias", zero))}
+    >>> answered(params, np.array([[[0.0, 1.0], [9.0, 9.0]]]))[0].round(3)
+    array([[0.   , 0.762]])
+    """
+    pooled, pooler_pullback = ops.linear(last[:, 0], params["pooler.dense.weight"], params["pooler.dense.bias"])
+    active, tanh_pullback = ops.tanh(pooled)
+    logits, classifier_pullback = ops.linear(active, params["classifier.weight"], params["classifier.bias"])
+
+    def pullback(dlogits: Array) -> tuple[Array, Params]:
+        dactive, dclassifier, dclassifier_bias = classifier_pullback(dlogits)
+        dcls, dpooler, dpooler_bias = pooler_pullback(tanh_pullback(dactive))
+        dlast = np.zeros_like(last)
+        dlast[:, 0] = dcls
+        return dlast, {
+            "pooler.dense.weight": dpooler,
+            "pooler.dense.bias": dpooler_bias,
+            "classifier.weight": dclassifier,
+            "classifier.bias": dclassifier_bias,
+        }
+
+    return logits, pullback
+
+
 def classify(
     config: BertConfig, params: Mapping[str, Array], batch: Batch
 ) -> tuple[Array, Callable[[Array], Gradients]]:
-    """Class scores: ``z = W_c tanh(W_p h_[CLS] + b_p) + b_c``.
+    """Class scores of a batch: `answered` of BERT's last hidden states.
 
     Parameters
     ----------
@@ -133,21 +176,11 @@ def classify(
     """
     network = first_position(bert(config))
     activities, encoder_pullback = rate_map(network, params, batch)
-    last = activities[network.readouts[-1]]
-    pooled, pooler_pullback = ops.linear(last[:, 0], params["pooler.dense.weight"], params["pooler.dense.bias"])
-    active, tanh_pullback = ops.tanh(pooled)
-    logits, classifier_pullback = ops.linear(active, params["classifier.weight"], params["classifier.bias"])
+    last = network.readouts[-1]
+    logits, head_pullback = answered(params, activities[last])
 
     def pullback(dlogits: Array) -> Gradients:
-        dactive, dclassifier, dclassifier_bias = classifier_pullback(dlogits)
-        dcls, dpooler, dpooler_bias = pooler_pullback(tanh_pullback(dactive))
-        dlast = np.zeros_like(last)
-        dlast[:, 0] = dcls
-        return encoder_pullback({network.readouts[-1]: dlast}) | {
-            "pooler.dense.weight": dpooler,
-            "pooler.dense.bias": dpooler_bias,
-            "classifier.weight": dclassifier,
-            "classifier.bias": dclassifier_bias,
-        }
+        dlast, dhead = head_pullback(dlogits)
+        return encoder_pullback({last: dlast}) | dhead
 
     return logits, pullback
