@@ -1,4 +1,4 @@
-"""Any command of refsnn, with the two longest trainings of the plan `deep` on a GPU by PyTorch: minutes, not hours.
+"""Any command of refsnn, with its two longest trainings of deep students on a GPU by PyTorch: minutes, not hours.
 
     REFSNN_DEVICE=cuda python reference_tests/train_on_a_gpu.py reproduce --config deep --data glue --out runs/deep
 
