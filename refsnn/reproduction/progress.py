@@ -125,12 +125,17 @@ class Progress:
             for step in self.steps
         ]
 
+    def _number(self, run: Path, stage: str) -> int:
+        return next(i for i, step in enumerate(self.steps) if (step.run, step.stage) == (run, stage))
+
     def announce(self, run: Path) -> Announce:
         """Return what `refsnn.distillation.stages.distill` tells of the stages of one run."""
 
         def begin(stage: Stage, text: Examples) -> None:
             if stage.epochs:
-                self.begin(run, stage.name, (stage, text))
+                title = self.steps[self._number(run, stage.name)].title
+                self._learn(title, stage.steps(len(text)), float(len(text.tokens)) * stage.epochs)
+                self.begin(run, stage.name)
 
         return begin
 
@@ -145,13 +150,9 @@ class Progress:
         fraction = min(1.0, logged[-1]["step"] / step.steps) if logged and step.steps else 0.0
         return kind, step.work, fraction if spent else 0.0, spent
 
-    def begin(self, run: Path, stage: str, training: tuple[Stage, Examples] | None = None) -> None:
+    def begin(self, run: Path, stage: str) -> None:
         """Say that a stage begins, unless it is finished already."""
-        number = next(i for i, step in enumerate(self.steps) if (step.run, step.stage) == (run, stage))
-        if training is not None:
-            settings, text = training
-            work = float(len(text.tokens)) * settings.epochs
-            self._learn(self.steps[number].title, settings.steps(len(text)), work)
+        number = self._number(run, stage)
         states = [self.state(step) for step in self.steps]
         if states[number][2] == 1:
             return
