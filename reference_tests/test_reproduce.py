@@ -439,13 +439,14 @@ def test_the_plans_that_come_along(name, tmp_path, monkeypatch):
 
 def test_what_a_recipe_has_only_since_later_is_written_only_where_it_is_used():
     """Files from before polarities, scales per feature and another batch size stay as they are, byte for byte."""
-    later = {"polarity": "ternary", "per_feature": True, "batch_size_internal": 64}
+    later = {"polarity": "ternary", "per_feature": True, "batch_size_internal": 64, "clipped": 0.003}
     plain = Recipe("sst2", 2)
     assert not later.keys() & plain.to_dict().keys()
     recipe = Recipe("sst2", 2, **later)
     assert {name: recipe.to_dict()[name] for name in later} == later
     assert Recipe.from_dict(recipe.to_dict()) == recipe and Recipe.from_dict(plain.to_dict()) == plain
-    for name, value in (("polarity", "both"), ("per_feature", 1), ("batch_size_internal", 0), ("u0", 0.5)):
+    wrong = {"polarity": "both", "per_feature": 1, "batch_size_internal": 0, "clipped": 0.6, "u0": 0.5}
+    for name, value in wrong.items():
         with pytest.raises(InputError, match=f"`?{name}`? is {value!r}"):
             Recipe("sst2", 2, **later | {name: value})
 

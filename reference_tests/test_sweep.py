@@ -205,6 +205,9 @@ def test_axes_are_combined_or_varied_one_at_a_time():
     both = sweep.grid_settings(own, ["rule", "u0"])
     assert {(s.rule, s.u0) for s in both} == {(r, u) for r in ("inst", "running") for u in (0.25, 0.0, 0.5)}
     assert all((s.vth, s.leak) == (2.0, 0.9) for s in both)
+    assert [str(s) for s in sweep.grid_settings(own, ["t"], "running")] == ["running, V_th 2, leak 0.9, u0 0.25"]
+    assert [s.rule for s in sweep.grid_settings(own, ["rule"], "running")] == ["running", "inst"]
+    assert {s.rule for s in sweep.grid_settings(own, ["vth", "leak"], "running")} == {"running"}
     everything = sweep.grid_settings(own, sweep.AXES)
     assert len(set(everything)) == len(everything)
     assert {s.vth for s in everything} == {1.0, 1.4, 1.7, 2.0, 2.4, 3.0, 4.0}
@@ -473,6 +476,15 @@ def test_the_command_prints_and_writes_pages(folders, capsys):
     for name in ("sweep-rules", "sweep-stopping", "compare-runs"):
         assert (folders / "first" / f"{name}.svg").read_text().rstrip().endswith("</svg>")
     assert not list(folders.rglob("*.part"))
+
+
+def test_a_student_made_for_the_other_rule_is_swept_by_that_alone(folders, simulations, capsys):
+    run, data = str(folders / "first"), str(folders / "data")
+    words = ["--t-conv", "2", "4", "--over", "t", "vth", "leak", "--rule", "running"]
+    assert main(["sweep", run, "--data", data, *words]) == 0
+    out = capsys.readouterr().out
+    assert {rule for rule, *_ in simulations} == {"running"} and "running, leak = 0.9" in out and "inst" not in out
+    assert {"thresholds", "leaks", "stopping"} <= set(Tables((folders / "first" / "sweep.html").read_text()).figures)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

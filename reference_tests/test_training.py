@@ -255,6 +255,18 @@ def test_a_student_of_few_steps_leaves_its_embeddings_and_scales_alone_and_is_ev
     distill(replace(recipe, epochs_internal=1), data, teacher, tmp_path / "run")  # finished: it is the same run
 
 
+def test_a_recipe_says_how_much_a_conversion_clips(tmp_path):
+    """Thresholds after GELU are the activities that so many exceed: the more of them, the lower."""
+    data, teacher = write_task(tmp_path / "SST-2"), write_teacher(tmp_path / "bert")
+    recipe = replace(RECIPE, encoders=2, init="converted", epochs_general=0, epochs_internal=0, epochs_prediction=0)
+    thresholds = []
+    for clipped in (0.0, 0.01, 0.2):
+        distill(replace(recipe, clipped=clipped), data, teacher, tmp_path / str(clipped))
+        config, _ = load_student(tmp_path / str(clipped))
+        thresholds.append(config.populations["encoder.1.intermediate"]["vth"])
+    assert thresholds[0] > thresholds[1] > thresholds[2] > 0
+
+
 @pytest.mark.parametrize("targets", ["true", "soft"])
 def test_few_steps_are_compared_after_half_and_after_all_of_them(targets):
     student = StudentConfig(SMALL, SMALL.hidden_size, 2, Neuron(polarity="ternary"), per_feature=True)

@@ -156,6 +156,7 @@ def _sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--t-conv", type=int, nargs="+", metavar="T", help="grid of timesteps (default: 28 of them from 1 to 256)"
     )
+    add_rule(parser, "the paper's; both where rule is an axis")
     add_samples(parser)
     add_workers(parser, "settings and runs")
 
@@ -175,6 +176,7 @@ def _sweep(options: Any) -> int:
             samples=options.samples,
             columns=options.columns,
             executor=carrier,
+            rule=options.rule,
         )
     for result in results:
         path = write_sweep(result)

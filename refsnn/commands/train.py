@@ -46,7 +46,7 @@ RECIPE_HELP = {
     "temperature": "temperature of the soft labels",
     "mode": "forward values and gradient at the equilibrium, of rates as they are or quantised; simulated values, "
     "gradient there (released); both at simulated rates, of one T or, with soft labels, of T/2 and T (few-steps)",
-    "t_conv": "timesteps of the quantised and simulated modes",
+    "t_conv": "timesteps of the quantised and simulated modes, and those that a conversion per feature is fitted to",
     "rule": "integration rule of the simulated modes",
     "init": "where the student starts: at random, with the teacher's weights, or with these converted so that its "
     "rates are images of the teacher's activities",
@@ -62,6 +62,7 @@ RECIPE_HELP = {
     "to −1",
     "per_feature": "residuals through a synapse per feature, and thresholds per neuron: of a converted student every "
     "feature then uses its whole range",
+    "clipped": "fraction of the teacher's activities that a conversion lets fall outside the rates' range",
 }
 
 #: The same of what every stage has.

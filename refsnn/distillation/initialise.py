@@ -636,6 +636,7 @@ def initial_student(
     seed: int,
     batches: Iterable[Batch],
     t_conv: int | None = None,
+    clipped: float = 1e-2,
 ) -> tuple[StudentConfig, Params]:
     """Make the parameters that a student's training starts from.
 
@@ -655,6 +656,7 @@ def initial_student(
     batches : iterable of Batch
         Text for the conversion.
     t_conv : int, optional
+    clipped : float
         See `converted`.
 
     Returns
@@ -685,7 +687,7 @@ weights; start it at random (init = random)
         params["fit.weight"] = np.eye(student.teacher_width, dtype=np.float32)
         return student, params | layers
     batches = list(batches)
-    student, layers = converted(student, layers, batches, t_conv=t_conv)
+    student, layers = converted(student, layers, batches, clipped, t_conv)
     params |= layers
     if "classifier.weight" in teacher:
         targets = np.concatenate(each(lambda batch: classify(config, teacher, batch)[0], batches, threads()))

@@ -42,7 +42,7 @@ from ..readings.rate_map import Rates
 from ..readings.simulate import simulate
 from ..storage.checkpoints import bert_folder, load_bert, load_student, save_model
 from ..storage.digests import array_digest, file_digest, table_digest
-from ..storage.recipe import Recipe, Stage, Stream
+from ..storage.recipe import Initialisation, Recipe, Stage, Stream
 from ..storage.run import Run, run_settings
 from .initialise import SEQUENCES, check_start, initial_student
 from .predict import predict_rates, predict_teacher
@@ -147,9 +147,7 @@ def distill(
         report("teacher", lambda dev: predict_teacher(given.config, tuned, dev))
         # A teacher trained from scratch has no earlier, more general self to learn from.
         origin = given.pretrained if recipe.epochs_general and given.earlier else tuned
-        student, params = initial_student(
-            student, given.config, origin, start, recipe.seed, _sample(examples, recipe, given.config), recipe.t_conv
-        )
+        student, params = _initial(recipe, student, given, origin, start, examples)
         if not (start == "converted" and origin is tuned):  # then there is a classifier already
             params = _centred(params, task, examples)
         if started is not None:
@@ -293,15 +291,7 @@ def distill_general(
         if run.finished:
             return
         packed = _packed(recipe, given, corpus)
-        student, params = initial_student(
-            student,
-            given.config,
-            given.pretrained,
-            recipe.init,
-            recipe.seed,
-            _sample(packed, recipe, given.config),
-            recipe.t_conv,
-        )
+        student, params = _initial(recipe, student, given, given.pretrained, recipe.init, packed)
         objective = _internal_objective(recipe, student, given.config, given.pretrained, given.pairs)
         run_stage = _runner(run, recipe, given.config, save_every, announce)
         params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, packed, objective)
@@ -371,6 +361,14 @@ def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
     return StudentConfig(
         bert, config.hidden_size, classes, recipe.neuron, recipe.feedback > 0, per_feature=recipe.per_feature
     )
+
+
+def _initial(
+    recipe: Recipe, student: StudentConfig, given: _Given, origin: Params, start: Initialisation, text: Examples
+) -> tuple[StudentConfig, Params]:
+    """Start a student as the recipe says, from the parameters `origin` of its teacher."""
+    sample = _sample(text, recipe, given.config)
+    return initial_student(student, given.config, origin, start, recipe.seed, sample, recipe.t_conv, recipe.clipped)
 
 
 def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[Batch]:

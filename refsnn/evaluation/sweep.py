@@ -79,7 +79,7 @@ class Setting:
         return ", ".join(parts)
 
 
-def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
+def grid_settings(neuron: Neuron, over: Sequence[str], rule: Rule = "inst") -> list[Setting]:
     """List the settings of a sweep, that of the run itself first.
 
     Rules and initial potentials are combined with each other; thresholds and leaks are varied one at a time.
@@ -90,6 +90,8 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
         Of the student as it was trained.
     over : sequence of str
         Of `AXES`.
+    rule : {"inst", "running"}
+        Of the first setting, and of all others where the rule is not varied.
 
     Returns
     -------
@@ -109,7 +111,7 @@ def grid_settings(neuron: Neuron, over: Sequence[str]) -> list[Setting]:
     """
     if unknown := [axis for axis in over if axis not in AXES]:
         raise InputError(f"`over` has {', '.join(unknown)}, but {', '.join(AXES)} was expected")
-    rules: tuple[Rule, ...] = ("inst", "running") if "rule" in over else ("inst",)
+    rules: dict[Rule, None] = dict.fromkeys((rule, "inst", "running") if "rule" in over else (rule,))
     starts = (neuron.u0, 0.0, 0.5) if "u0" in over and neuron.due > 0.5 else (neuron.u0,)  # ternary: 0 rounds already
     found = [Setting(rule, neuron.vth, neuron.leak, u0) for rule in rules for u0 in starts]
     if "vth" in over:
@@ -127,6 +129,7 @@ def sweep_run(
     samples: int | None = None,
     columns: Sequence[str] = (),
     executor: Executor | None = None,
+    rule: Rule = "inst",
 ) -> dict[str, Any]:
     """Evaluate a run's student over a sweep's settings, keeping each that is finished in the run's ``sweep.json``.
 
@@ -145,6 +148,8 @@ def sweep_run(
         As for `refsnn.evaluation.evaluate.evaluate_run`.
     executor : concurrent.futures.Executor, optional
         What computes the settings, as `refsnn.workers.executor` opens it; by default this process, one after the other.
+    rule : {"inst", "running"}
+        See `grid_settings`.
 
     Returns
     -------
@@ -158,7 +163,7 @@ def sweep_run(
     InputError
         The run is not finished, the data cannot be read, or T or the number of samples is not positive.
     """
-    return _swept([Run(run)], data, over, t_conv, samples, columns, executor)[0]
+    return _swept([Run(run)], data, over, rule, t_conv, samples, columns, executor)[0]
 
 
 class _Job(NamedTuple):
@@ -191,6 +196,7 @@ def _swept(
     runs: Sequence[Run],
     data: str | os.PathLike | None,
     over: Sequence[str],
+    rule: Rule,
     t_conv: Sequence[int],
     samples: int | None,
     columns: Sequence[str],
@@ -200,7 +206,7 @@ def _swept(
     together = [[run] for run in runs] if executor is None else [list(runs)]
     found = []
     for several in together:
-        sweeps = [_prepared(run, data, over, t_conv, samples, columns) for run in several]
+        sweeps = [_prepared(run, data, over, rule, t_conv, samples, columns) for run in several]
         with ExitStack() as stack:
             for sweep in sweeps:
                 stack.enter_context(sweep.run.held("sweep"))
@@ -214,6 +220,7 @@ def _prepared(
     run: Run,
     data: str | os.PathLike | None,
     over: Sequence[str],
+    rule: Rule,
     t_conv: Sequence[int],
     samples: int | None,
     columns: Sequence[str],
@@ -231,7 +238,7 @@ def _prepared(
         inputs = {"weights": array_digest(tuned.values(), bert.to_dict()), **known}
         teacher = _Job(kept, inputs, partial(_ask_teacher, run, examples), f"{run}: the teacher")
     settings = []
-    chosen = grid_settings(config.neuron, over)
+    chosen = grid_settings(config.neuron, over, rule)
     for number, setting in enumerate(chosen, 1):
         inputs = {"weights": weights, **known, **asdict(setting), "t_conv": times}
         title = f"{run}: simulating {number} of {len(chosen)}: {setting}"
@@ -371,13 +378,14 @@ def sweep(
     samples: int | None = None,
     columns: Sequence[str] = (),
     executor: Executor | None = None,
+    rule: Rule = "inst",
 ) -> list[dict[str, Any]]:
     """Sweep several runs of one task, after looking whether all of them can be.
 
     Parameters
     ----------
     runs : sequence of paths
-    data, over, t_conv, samples, columns, executor
+    data, over, t_conv, samples, columns, executor, rule
         As for `sweep_run`.
 
     Returns
@@ -396,7 +404,7 @@ def sweep(
     if len({run.task.name for run in found}) > 1:
         said = ", ".join(f"{run} of {run.task.folder}" for run in found)
         raise InputError(f"the runs are of different tasks ({said}); compare runs of one task")
-    return _swept(found, data, over, t_conv, samples, columns, executor)
+    return _swept(found, data, over, rule, t_conv, samples, columns, executor)
 
 
 def group(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -162,6 +162,8 @@ class Recipe:
     init : {"random", "teacher", "converted"}
         Where the student starts: at random, with the teacher's weights, or with these converted so that its rates are
         images of the teacher's activities; see `refsnn.distillation.initialise`.
+    clipped : float
+        Fraction of the teacher's activities that a conversion lets fall outside the rates' range.
     hidden_size, intermediate_size : int or None
         Sizes of the student; the teacher's where None. Others need a random start. The number of heads is the
         teacher's, since attention is compared head by head.
@@ -213,6 +215,7 @@ class Recipe:
     polarity: Polarity = "unsigned"
     per_feature: bool = False
     batch_size_internal: int | None = None
+    clipped: float = 1e-2
 
     def __post_init__(self) -> None:
         if self.task not in TASKS and self.own is None:
@@ -235,6 +238,8 @@ class Recipe:
                 raise InputError(f"`{name}` is {value}, but a probability of dropout lies in [0, 1)")
             if name == "attention_weight" and not (value >= 0 and math.isfinite(value)):
                 raise InputError(f"`attention_weight` is {value}, but a weight is 0 or a positive number")
+            if name == "clipped":
+                number(name, value, 0, 0.5)
             if name == "feedback" and not (value >= 0 and math.isfinite(value)):
                 raise InputError(f"`feedback` is {value}, but a spectral norm is 0 (no feedback) or a positive number")
             if (name.startswith("lr_") or name == "temperature") and not (value > 0 and math.isfinite(value)):
@@ -322,7 +327,7 @@ class Recipe:
 
 
 #: Fields that are written only where they are not this: files from before there were any stay as they are.
-LATER = {"polarity": "unsigned", "per_feature": False, "batch_size_internal": None}
+LATER = {"polarity": "unsigned", "per_feature": False, "batch_size_internal": None, "clipped": 1e-2}
 
 #: Fields of a recipe that are real numbers, and fields of a task of one's own.
 REALS = [field.name for field in fields(Recipe) if "float" in str(field.type)]
