@@ -420,6 +420,17 @@ def test_a_conversion_looks_at_a_random_sample_with_little_padding():
         np.testing.assert_array_equal(again.input_ids, batch.input_ids)
 
 
+@pytest.mark.parametrize(
+    ("sequences", "tokens", "batches"),
+    [(12, 10**6, 3), (13, 10**6, 4), (10**6, 28, 1), (10**6, 29, 2), (10**6, 10**6, 5)],
+)
+def test_maps_are_fitted_to_enough_text_and_no_more(sequences, tokens, batches):
+    """Five batches of four sequences of seven tokens and three of padding."""
+    real = np.broadcast_to(np.arange(10) < 7, (4, 10)).astype(int)
+    text = [Batch(real, real, real) for _ in range(5)]
+    assert len(initialise._first(text, sequences, tokens)) == batches
+
+
 def test_a_student_of_another_width_starts_at_random():
     student = StudentConfig(replace(CONFIG, hidden_size=6, intermediate_size=10), 12, 3)
     _, params = initial_student(student, CONFIG, teacher(0), "random", 0, [])

@@ -53,7 +53,10 @@ __all__ = [
 
 #: How many sequences a conversion looks at, and how many tokens it takes the ranges of activities from.
 SEQUENCES, TOKENS = 1536, 4096
-#: How many sequences it simulates to be fitted to few steps, each of which gives its tokens at three times.
+#: How many tokens it fits its maps to: pairs of texts have so many in a few hundred sequences.
+FITTED = 24_000
+#: How many sequences it simulates to be fitted to few steps, each of which gives its tokens at three times; or as many
+#: as have half of those tokens.
 SIMULATED = 512
 
 #: Ridge of the least squares, relative to the mean variance of what is regressed on.
@@ -289,7 +292,7 @@ def converted(
     teacher : mapping
         Parameters under the student's names, as from `copied`.
     batches : sequence of Batch
-        Text to see activities on: their ranges on the first 4096 tokens, and all for the least squares.
+        Text to see activities on: their ranges on the first 4096 tokens, and the first 24,000 for the least squares.
     clipped : float
         Fraction of the activities that may fall outside [0, 1]. The fewer, the coarser the rates after T steps.
     t_conv : int, optional
@@ -353,12 +356,18 @@ def converted(
     params["fit.weight"], params["fit.bias"] = np.diag(1 / h.scale), -h.shift / h.scale
     dtype = teacher["embeddings.LayerNorm.weight"].dtype
     params = {name: value.astype(dtype, copy=False) for name, value in params.items()}
-    params = refitted(student, params, teacher, images, batches)
+    params = refitted(student, params, teacher, images, _first(batches, SEQUENCES, FITTED))
     if student.per_feature and t_conv is not None:
-        sizes = np.cumsum([len(batch.input_ids) for batch in batches])
-        simulated = batches[: int(np.searchsorted(sizes, SIMULATED)) + 1]
+        simulated = _first(batches, SIMULATED, FITTED // 2)
         params = settled(student, params, teacher, images, simulated, t_conv)
     return student, params
+
+
+def _first(batches: Sequence[Batch], sequences: int, tokens: int) -> Sequence[Batch]:
+    """Return the first batches, up to the one that brings so many sequences or so many tokens."""
+    sizes = np.cumsum([(len(batch.input_ids), batch.attention_mask.sum()) for batch in batches], axis=0)
+    full = (sizes >= (sequences, tokens)).any(axis=1)
+    return batches[: int(full.argmax()) + 1] if full.any() else batches
 
 
 def refitted(
