@@ -428,7 +428,7 @@ def test_maps_are_fitted_to_enough_text_and_no_more(sequences, tokens, batches):
     """Five batches of four sequences of seven tokens and three of padding."""
     real = np.broadcast_to(np.arange(10) < 7, (4, 10)).astype(int)
     text = [Batch(real, real, real) for _ in range(5)]
-    assert len(initialise._first(text, sequences, tokens)) == batches
+    assert len(list(initialise._first(iter(text), tokens, sequences))) == batches
 
 
 def test_a_student_of_another_width_starts_at_random():

@@ -12,7 +12,8 @@ whole range; its maps are then fitted once more to what the neurons read in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
@@ -188,9 +189,7 @@ def activities_on(
     """
     parts: dict[str, list[Array]] = {name: [] for name in names}
     tokens = 0
-    for batch in batches:
-        if tokens >= TOKENS:
-            break
+    for batch in _first(batches, TOKENS):
         activities, _ = rate_map(network, params, batch)
         real = batch.attention_mask.astype(bool)
         tokens += int(real.sum())
@@ -356,18 +355,21 @@ def converted(
     params["fit.weight"], params["fit.bias"] = np.diag(1 / h.scale), -h.shift / h.scale
     dtype = teacher["embeddings.LayerNorm.weight"].dtype
     params = {name: value.astype(dtype, copy=False) for name, value in params.items()}
-    params = refitted(student, params, teacher, images, _first(batches, SEQUENCES, FITTED))
+    params = refitted(student, params, teacher, images, list(_first(batches, FITTED)))
     if student.per_feature and t_conv is not None:
-        simulated = _first(batches, SIMULATED, FITTED // 2)
+        simulated = list(_first(batches, FITTED // 2, SIMULATED))
         params = settled(student, params, teacher, images, simulated, t_conv)
     return student, params
 
 
-def _first(batches: Sequence[Batch], sequences: int, tokens: int) -> Sequence[Batch]:
-    """Return the first batches, up to the one that brings so many sequences or so many tokens."""
-    sizes = np.cumsum([(len(batch.input_ids), batch.attention_mask.sum()) for batch in batches], axis=0)
-    full = (sizes >= (sequences, tokens)).any(axis=1)
-    return batches[: int(full.argmax()) + 1] if full.any() else batches
+def _first(batches: Iterable[Batch], tokens: int, sequences: float = math.inf) -> Iterator[Batch]:
+    """Yield batches up to the one that brings so many tokens or so many sequences, and make no more."""
+    for batch in batches:
+        yield batch
+        tokens -= int(batch.attention_mask.sum())
+        sequences -= len(batch.input_ids)
+        if tokens <= 0 or sequences <= 0:
+            return
 
 
 def refitted(
