@@ -193,7 +193,7 @@ def test_a_map_is_moved_by_ridge_regression_on_all_samples(ridge, monkeypatch):
 
 @pytest.mark.parametrize("times", [(), (3, 6)])
 def test_the_classifier_is_fitted_by_ridge_regression(times):
-    """From the [CLS] rates, or those after some steps, each of them with the same targets."""
+    """From the [CLS] rates of the rate map, or these twice and those after some steps, all with the same targets."""
     params, text = teacher(5), batches(5, 3)
     config, found = converted(
         StudentConfig(CONFIG, 12, 3, Neuron(u0=0.5)), copied(StudentConfig(CONFIG, 12, 3), params, range(5)), text
@@ -201,13 +201,14 @@ def test_the_classifier_is_fitted_by_ridge_regression(times):
     last = config.network.readouts[-1]
     targets = np.random.default_rng(0).normal(size=(24, 3)) + [4, 0, -2]
     fitted = initialise._fitted_classifier(config, found, text, targets, times)
-    if times:
-        rates = [simulate(config.network, found, batch, times, "running") for batch in text]
-        x = np.concatenate([np.concatenate([rate[t][last][:, 0] for rate in rates]) for t in times])
-        assert np.abs(x[:24] - x[24:]).max() > 0.1
-    else:
-        x = np.concatenate([equilibrium(config.network, found, batch).rates[last][:, 0] for batch in text])
-    weight, bias = ridge_regression(x, np.concatenate([targets] * max(len(times), 1)), 1e-3 * len(x))
+    parts = [np.concatenate([equilibrium(config.network, found, batch).rates[last][:, 0] for batch in text])]
+    parts *= 2 if times else 1
+    for t in times:
+        rates = [simulate(config.network, found, batch, t, "running")[t] for batch in text]
+        parts.append(np.concatenate([rate[last][:, 0] for rate in rates]))
+        assert np.abs(parts[-1] - parts[0]).max() > 0.1
+    x = np.concatenate(parts)
+    weight, bias = ridge_regression(x, np.concatenate([targets] * len(parts)), 1e-3 * len(x))
     np.testing.assert_allclose(fitted["classifier.weight"], weight, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(fitted["classifier.bias"], bias, rtol=1e-6, atol=1e-8)
 
@@ -384,7 +385,11 @@ def test_currents_of_one_population_are_those_of_the_simulation(neuron):
 
 @pytest.mark.parametrize("neuron", POLARITIES, ids=lambda neuron: neuron.polarity)
 def test_maps_that_are_fitted_to_few_steps_answer_earlier(neuron):
-    """On new text, after T steps, hidden states come nearer to the teacher's."""
+    """On new text, after T steps, hidden states come nearer to the teacher's.
+
+    Their rate map, which the toy has nearly right without the fit, pays for it: fitted to the first steps alone, it
+    would be off by 1.5 times as much.
+    """
     params, text, new = teacher(11), batches(12, 60), batches(13, 10)
     student, errors = StudentConfig(CONFIG, 12, 3, neuron, per_feature=True), []
     layers = copied(student, params, layer_pairs(4, 4))
@@ -394,17 +399,23 @@ def test_maps_that_are_fitted_to_few_steps_answer_earlier(neuron):
         off = []
         for batch in new:
             rates = simulate(config.network, found, batch, [4, 8], "running", keep=[last])
+            settled = rate_map(config.network, found, batch)[0]
             real, hidden = batch.attention_mask.astype(bool), encode(CONFIG, params, batch).hidden[-1]
-            fitted = [rates[t][last] @ found["fit.weight"].T + found["fit.bias"] for t in (4, 8)]
+            fitted = [x[last] @ found["fit.weight"].T + found["fit.bias"] for x in (rates[4], rates[8], settled)]
             off.append([((x - hidden)[real] ** 2).mean() for x in fitted])
         errors.append(np.mean(off, axis=0))
-    assert (errors[1] < 0.9 * errors[0]).all(), errors
+    few, at_rest = errors[1][:2] / errors[0][:2], errors[1][2] / errors[0][2]
+    assert (few < 0.9).all(), errors
+    assert at_rest < (6 if neuron.polarity == "ternary" else 14), errors
 
 
 def test_a_conversion_looks_at_a_random_sample_with_little_padding():
-    """Texts of 3 and of 60 tokens in turn: batches of like lengths have next to no padding, mixed ones nearly half."""
+    """Texts of 20 and of 60 tokens in turn: batches of like lengths have next to no padding, mixed ones a third.
+
+    Long ones are thrice as likely.
+    """
     rng = np.random.default_rng(0)
-    lengths = np.where(np.arange(2 * initialise.SEQUENCES) % 2, 3, 60)
+    lengths = np.where(np.arange(20 * initialise.SEQUENCES) % 2, 20, 60)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     tokens = np.repeat(np.arange(len(lengths)), lengths) + 1  # every text is its own number, repeated
     examples = Examples(tokens, np.zeros_like(tokens), starts, rng.integers(0, 2, len(lengths)))
@@ -412,7 +423,7 @@ def test_a_conversion_looks_at_a_random_sample_with_little_padding():
     batches = list(sample())
     texts = np.concatenate([batch.input_ids[:, 0] for batch in batches])
     assert len(np.unique(texts)) == len(texts) == initialise.SEQUENCES
-    assert 0.4 < (texts % 2).mean() < 0.6  # as many of one length as of the other
+    assert 0.7 < (texts % 2).mean() < 0.8  # as often as it is long: 60/80
     assert np.concatenate([batch.attention_mask.ravel() for batch in batches]).mean() > 0.95
     widths = [batch.input_ids.shape[1] for batch in batches]
     assert len(set(widths[: len(widths) // 3])) == 2  # whoever looks at the first ones only sees both

@@ -59,6 +59,9 @@ FITTED = 24_000
 #: How many sequences it simulates to be fitted to few steps, each of which gives its tokens at three times; or as many
 #: as have half of those tokens.
 SIMULATED = 512
+#: How often the rates that have settled count in that fit, beside those of the three times. Least squares believes
+#: noisy rates less, and maps fitted to the first steps alone still do so when the noise has gone.
+AT_REST = 2
 
 #: Ridge of the least squares, relative to the mean variance of what is regressed on.
 RIDGE = 1e-2
@@ -404,11 +407,11 @@ def refitted(
         Others for the dense maps before every LayerNorm.
     """
 
-    def rates(population: Population, params: Params, reads: tuple[Array, ...], mask: Array) -> Array:
-        return activity(population, params, reads, mask)[0]
+    def rates(population: Population, params: Params, reads: tuple[Known, ...], mask: Array) -> Known:
+        return (activity(population, params, tuple(known[-1] for known in reads), mask)[0],)
 
-    def off(population: Population, params: Params, reads: tuple[Array, ...], theirs: tuple[Array, ...]):
-        wide = reads[0].astype(np.float64), *reads[1:]
+    def off(population: Population, params: Params, reads: tuple[Known, ...], theirs: tuple[Array, ...]) -> Error:
+        wide = reads[0][-1].astype(np.float64), *(known[-1] for known in reads[1:])
         return _errors(population, params, teacher, images, wide, theirs)
 
     return _layer_by_layer(student, params, teacher, batches, rates, off, {"attention_output", "output"})
@@ -424,9 +427,9 @@ def settled(
 ) -> Params:
     """Fit all linear maps of a converted student to what its neurons read after few steps.
 
-    Like `refitted`, but in place of rates that have settled there are those of T/2, 3T/4 and T steps of a simulation by
-    the rule ``running``, and all six maps of an encoder are moved: query, key, value, both sums before a LayerNorm, and
-    what GELU reads. Each is to give what the teacher has, from what these steps give.
+    Like `refitted`, but beside the rates that have settled, which count twice, there are those of T/2, 3T/4 and T steps
+    of a simulation by the rule ``running``, and all six maps of an encoder are moved: query, key, value, both sums
+    before a LayerNorm, and what GELU reads. Each is to give what the teacher has, from any of these rates.
 
     Parameters
     ----------
@@ -442,17 +445,18 @@ def settled(
     times = _settling(t_conv)
     dtype = params["embeddings.LayerNorm.weight"].dtype
 
-    def spikes(population: Population, params: Params, reads: tuple[Array, ...], mask: Array) -> Array:
-        current = currents(population, params, reads, mask, t_conv)
+    def both(population: Population, params: Params, reads: tuple[Known, ...], mask: Array) -> Known:
+        current = currents(population, params, tuple(known[0] for known in reads), mask, t_conv)
         assert population.neuron is not None
-        return fire(current, population.neuron)[0].astype(np.int8)  # a quarter of the memory
+        spikes = fire(current, population.neuron)[0].astype(np.int8)  # a quarter of the memory
+        return spikes, activity(population, params, tuple(known[-1] for known in reads), mask)[0]
 
-    def off(population: Population, params: Params, reads: tuple[Array, ...], theirs: tuple[Array, ...]):
-        means = tuple(_means(read, times, dtype) for read in reads)
-        return _errors(population, params, teacher, images, means, theirs)
+    def off(population: Population, params: Params, reads: tuple[Known, ...], theirs: tuple[Array, ...]) -> Error:
+        found = tuple(np.stack([*_means(spikes, times, dtype), *[rates] * AT_REST]) for spikes, rates in reads)
+        return _errors(population, params, teacher, images, found, theirs)
 
     kinds = {"key", "value", "context", "attention_output", "intermediate", "output"}
-    return _layer_by_layer(student, params, teacher, batches, spikes, off, kinds)
+    return _layer_by_layer(student, params, teacher, batches, both, off, kinds)
 
 
 def _settling(t_conv: int) -> list[int]:
@@ -460,10 +464,13 @@ def _settling(t_conv: int) -> list[int]:
     return sorted({max(t_conv // 2, 1), max(3 * t_conv // 4, 1), t_conv})
 
 
-def _means(spikes: Array, times: Sequence[int], dtype: np.dtype) -> Array:
+def _means(spikes: Array, times: Sequence[int], dtype: np.dtype) -> list[Array]:
     """Mean of the spikes up to each time."""
-    return np.stack([spikes[:t].sum(axis=0, dtype=dtype) / dtype.type(t) for t in times])
+    return [spikes[:t].sum(axis=0, dtype=dtype) / dtype.type(t) for t in times]
 
+
+#: What a fit knows of a population: its rates in the rate map, and before them its spikes where the fit asks for these.
+Known = tuple[Array, ...]
 
 #: Of one linear map: its name, what it reads (..., in), and by how much its result is off (..., out).
 Error = tuple[str, Array, Array]
@@ -509,8 +516,8 @@ def _layer_by_layer(
     params: Params,
     teacher: Mapping[str, Array],
     batches: Sequence[Batch],
-    respond: Callable[[Population, Params, tuple[Array, ...], Array], Array],
-    off: Callable[[Population, Params, tuple[Array, ...], tuple[Array, ...]], Error],
+    respond: Callable[[Population, Params, tuple[Known, ...], Array], Known],
+    off: Callable[[Population, Params, tuple[Known, ...], tuple[Array, ...]], Error],
     kinds: Collection[str],
 ) -> Params:
     """Fit the maps of some kinds of populations, one after the other, each to what those before give by now."""
@@ -521,7 +528,7 @@ def _layer_by_layer(
     for batch in batches:
         x, original = network.drive(params, batch)[0], analogue.drive(teacher, batch)[0]
         states.append(
-            (batch.attention_mask.astype(bool), attention_mask(batch, x.dtype), {INPUT: x}, {INPUT: original})
+            (batch.attention_mask.astype(bool), attention_mask(batch, x.dtype), {INPUT: (x,)}, {INPUT: original})
         )
     readers = network.last_readers
     populations = list(zip(network.populations, analogue.populations, strict=True))
@@ -530,32 +537,21 @@ def _layer_by_layer(
 
             def errors(state: Any, at: tuple[Population, Params] = (ours, params)) -> Error:
                 (mine, fitted), (real, _, own, other) = at, state
-                return off(mine, fitted, *_reads(mine, own, other, real))
+                reads = tuple(tuple(x[..., real, :] for x in own[name]) for name in mine.reads)
+                return off(mine, fitted, reads, tuple(other[name][real] for name in mine.reads))
 
             params |= _least_squares(params, errors, states)
 
-        def both(state: Any, at: tuple[Population, Population, Params] = (ours, theirs, params)) -> tuple[Array, Array]:
-            (mine, other, fitted), (_, mask, *known) = at, state
-            reads, originals = _reads(mine, *known)
-            return respond(mine, fitted, reads, mask), other.projection(teacher, originals, mask)[0]
+        def both(state: Any, at: tuple[Population, Population, Params] = (ours, theirs, params)) -> tuple[Known, Array]:
+            (mine, analogous, fitted), (_, mask, own, other) = at, state
+            reads, originals = (tuple(known[name] for name in mine.reads) for known in (own, other))
+            return respond(mine, fitted, reads, mask), analogous.projection(teacher, originals, mask)[0]
 
         for (_, _, own, other), found in zip(states, each(both, states, threads()), strict=True):
             own[ours.name], other[ours.name] = found
             for name in [name for name in own if readers.get(name) == ours.name]:
                 del own[name], other[name]  # nobody reads them any more
     return params
-
-
-def _reads(
-    population: Population, own: Mapping[str, Array], other: Mapping[str, Array], real: Array | None = None
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Return what student and teacher read, everywhere or on the real tokens alone: (..., tokens, width)."""
-
-    def read(known: Mapping[str, Array], name: str) -> Array:
-        return known[name] if real is None else known[name][..., real, :]
-
-    mine, theirs = (tuple(read(known, name) for name in population.reads) for known in (own, other))
-    return mine, theirs
 
 
 def _least_squares(params: Mapping[str, Array], errors: Callable[[Any], Error], samples: Sequence[Any]) -> Params:
@@ -591,23 +587,23 @@ def _fitted_classifier(
 ) -> Params:
     """Least squares from the [CLS] rates to the teacher's class scores, with a ridge of a thousandth per sequence.
 
-    The rates are those of the rate map, or, where `times` names some, those after so many steps.
+    The rates are those of the rate map and, where `times` names some, those after so many steps, as `settled` has them.
     """
     network, last = student.network, student.network.readouts[-1]
+    at_rest = AT_REST if times else 1
 
     def cls(batch: Batch) -> list[Array]:
+        rates = [equilibrium(network, params, batch).rates[last][:, 0]] * at_rest
         if times:
             found = simulate(first_position(network), params, batch, times, "running", keep=[last])
-            rates = [found[t][last][:, 0] for t in times]
-        else:
-            rates = [equilibrium(network, params, batch).rates[last][:, 0]]
+            rates += [found[t][last][:, 0] for t in times]
         bar.update()
         return rates
 
     with progress("classifier", "batch", len(batches), leave=False) as bar:
         found = each(cls, batches, threads())
     rates = np.concatenate([np.concatenate(at) for at in zip(*found, strict=True)]).astype(np.float64)
-    targets = np.concatenate([targets] * max(len(times), 1))
+    targets = np.concatenate([targets] * (at_rest + len(times)))
     mean, centre = rates.mean(axis=0), targets.mean(axis=0)
     x = rates - mean
     weight = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ (targets - centre)).T

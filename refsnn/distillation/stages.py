@@ -372,8 +372,14 @@ def _initial(
 
 
 def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[Batch]:
-    """Batches of the text that a conversion looks at, drawn at random; none are made if it looks at nothing."""
-    rows = Stream.CONVERSION_SAMPLE.rng(recipe.seed).permutation(len(examples))[:SEQUENCES]
+    """Batches of the text that a conversion looks at, drawn at random; none are made if it looks at nothing.
+
+    A text is as likely as it is long: most texts of SST-2 to train on are phrases of a few words, those to evaluate on
+    are sentences.
+    """
+    rng, lengths = Stream.CONVERSION_SAMPLE.rng(recipe.seed), examples.lengths
+    size = min(SEQUENCES, len(examples))
+    rows = rng.choice(len(examples), size, replace=False, p=lengths / lengths.sum())
     order = epoch_batches(examples.lengths[rows], 32, [recipe.seed, Stream.CONVERSION_SAMPLE])
     return (examples.batch(rows[batch], config.pad_token_id) for batch in order)
 
