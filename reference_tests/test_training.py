@@ -236,7 +236,7 @@ def test_other_forward_values_and_true_labels(tmp_path, mode):
 def test_a_student_of_few_steps_leaves_its_embeddings_and_scales_alone_and_is_evaluated(tmp_path, polarity):
     data, teacher = write_task(tmp_path / "SST-2"), write_teacher(tmp_path / "bert")
     recipe = replace(RECIPE, encoders=2, init="converted", polarity=polarity, per_feature=True, u0=0.0, t_conv=6,
-                     rule="running", epochs_general=0, epochs_internal=0, epochs_prediction=0, lr_internal=1e-3,
+                     rule="running", epochs_general=0, epochs_internal=0, epochs_prediction=0, lr_internal=1e-4,
                      schedule_internal="linear", attention_weight=0.0, mode="few-steps")  # fmt: skip
     distill(recipe, data, teacher, tmp_path / "start")
     distill(replace(recipe, epochs_internal=1), data, teacher, tmp_path / "run")

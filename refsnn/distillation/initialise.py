@@ -445,7 +445,7 @@ def settled(
     times = _settling(t_conv)
     dtype = params["embeddings.LayerNorm.weight"].dtype
 
-    def both(population: Population, params: Params, reads: tuple[Known, ...], mask: Array) -> Known:
+    def spikes_and_rates(population: Population, params: Params, reads: tuple[Known, ...], mask: Array) -> Known:
         current = currents(population, params, tuple(known[0] for known in reads), mask, t_conv)
         assert population.neuron is not None
         spikes = fire(current, population.neuron)[0].astype(np.int8)  # a quarter of the memory
@@ -456,7 +456,7 @@ def settled(
         return _errors(population, params, teacher, images, found, theirs)
 
     kinds = {"key", "value", "context", "attention_output", "intermediate", "output"}
-    return _layer_by_layer(student, params, teacher, batches, both, off, kinds)
+    return _layer_by_layer(student, params, teacher, batches, spikes_and_rates, off, kinds)
 
 
 def _settling(t_conv: int) -> list[int]:
