@@ -589,13 +589,13 @@ def _fitted_classifier(
 
     The rates are those of the rate map and, where `times` names some, those after so many steps, as `settled` has them.
     """
-    network, last = student.network, student.network.readouts[-1]
-    at_rest = AT_REST if times else 1
+    network = first_position(student.network)
+    last = network.readouts[-1]
 
     def cls(batch: Batch) -> list[Array]:
-        rates = [equilibrium(network, params, batch).rates[last][:, 0]] * at_rest
+        rates = [equilibrium(network, params, batch).rates[last][:, 0]] * AT_REST
         if times:
-            found = simulate(first_position(network), params, batch, times, "running", keep=[last])
+            found = simulate(network, params, batch, times, "running", keep=[last])
             rates += [found[t][last][:, 0] for t in times]
         bar.update()
         return rates
@@ -603,7 +603,7 @@ def _fitted_classifier(
     with progress("classifier", "batch", len(batches), leave=False) as bar:
         found = each(cls, batches, threads())
     rates = np.concatenate([np.concatenate(at) for at in zip(*found, strict=True)]).astype(np.float64)
-    targets = np.concatenate([targets] * (at_rest + len(times)))
+    targets = np.concatenate([targets] * (AT_REST + len(times)))
     mean, centre = rates.mean(axis=0), targets.mean(axis=0)
     x = rates - mean
     weight = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ (targets - centre)).T

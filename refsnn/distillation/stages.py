@@ -380,7 +380,7 @@ def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[
     rng, lengths = Stream.CONVERSION_SAMPLE.rng(recipe.seed), examples.lengths
     size = min(SEQUENCES, len(examples))
     rows = rng.choice(len(examples), size, replace=False, p=lengths / lengths.sum())
-    order = epoch_batches(examples.lengths[rows], 32, [recipe.seed, Stream.CONVERSION_SAMPLE])
+    order = epoch_batches(lengths[rows], 32, [recipe.seed, Stream.CONVERSION_SAMPLE])
     return (examples.batch(rows[batch], config.pad_token_id) for batch in order)
 
 
