@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from conftest import SMALL, random_batch, random_parameters
 
 from refsnn import ops
 from refsnn.data.examples import Examples, epoch_batches, length_batches
+from refsnn.distillation.initialise import initial_student
 from refsnn.distillation.optim import BertAdam, linear_warmup
 from refsnn.distillation.predict import predict_rates, predict_spikes, solve_rates
 from refsnn.distillation.stages import FROZEN, _few_steps_objective, _scheme, _trained, distill
@@ -265,6 +267,39 @@ def test_a_recipe_says_how_much_a_conversion_clips(tmp_path):
         config, _ = load_student(tmp_path / str(clipped))
         thresholds.append(config.populations["encoder.1.intermediate"]["vth"])
     assert thresholds[0] > thresholds[1] > thresholds[2] > 0
+
+
+def test_training_goes_on_with_the_thresholds_that_it_began_with(tmp_path, monkeypatch):
+    """Whatever a conversion would choose by now; an older version's run, which does not say them, is refused."""
+    data, teacher = write_task(tmp_path / "SST-2"), write_teacher(tmp_path / "bert")
+    recipe = replace(RECIPE, encoders=2, init="converted", epochs_general=0, epochs_internal=1, epochs_prediction=1)
+    distill(recipe, data, teacher, tmp_path / "whole")
+    wanted = load_student(tmp_path / "whole")[0]
+    run = tmp_path / "stopped"
+    shutil.copytree(tmp_path / "whole", run)
+    for name in ("stages/prediction.safetensors", "config.json", "model.safetensors"):
+        (run / name).unlink()
+    found = []
+
+    def other(*args):
+        student, params = initial_student(*args)
+        found.append(replace(student, populations={name: {"vth": 9.0, "u0": 0.0} for name in student.populations}))
+        return found[-1], params
+
+    monkeypatch.setattr("refsnn.distillation.stages.initial_student", other)
+    distill(recipe, data, teacher, run)
+    assert found[0] != wanted == load_student(run)[0]
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    kept = run / "stages" / "constants.json"
+    for contents, said in (("{}", "populations is missing"), ('{"populations": {"x": {}}}', "no such population")):
+        kept.write_text(contents)
+        with pytest.raises(InputError, match=said):
+            distill(recipe, data, teacher, run)
+    kept.unlink()
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(InputError, match=r"an older version began to train.*constants.json is missing"):
+        distill(recipe, data, teacher, run)
+    assert (run / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("targets", ["true", "soft"])

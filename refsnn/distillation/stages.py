@@ -147,7 +147,7 @@ def distill(
         report("teacher", lambda dev: predict_teacher(given.config, tuned, dev))
         # A teacher trained from scratch has no earlier, more general self to learn from.
         origin = given.pretrained if recipe.epochs_general and given.earlier else tuned
-        student, params = _initial(recipe, student, given, origin, start, examples)
+        student, params = _initial(run, recipe, student, given, origin, start, examples)
         if not (start == "converted" and origin is tuned):  # then there is a classifier already
             params = _centred(params, task, examples)
         if started is not None:
@@ -291,7 +291,7 @@ def distill_general(
         if run.finished:
             return
         packed = _packed(recipe, given, corpus)
-        student, params = _initial(recipe, student, given, given.pretrained, recipe.init, packed)
+        student, params = _initial(run, recipe, student, given, given.pretrained, recipe.init, packed)
         objective = _internal_objective(recipe, student, given.config, given.pretrained, given.pairs)
         run_stage = _runner(run, recipe, given.config, save_every, announce)
         params = run_stage(recipe.stage("general"), Stream.GENERAL_STAGE, params, packed, objective)
@@ -364,11 +364,20 @@ def _student(recipe: Recipe, config: BertConfig, classes: int) -> StudentConfig:
 
 
 def _initial(
-    recipe: Recipe, student: StudentConfig, given: _Given, origin: Params, start: Initialisation, text: Examples
+    run: Run,
+    recipe: Recipe,
+    student: StudentConfig,
+    given: _Given,
+    origin: Params,
+    start: Initialisation,
+    text: Examples,
 ) -> tuple[StudentConfig, Params]:
     """Start a student as the recipe says, from the parameters `origin` of its teacher."""
     sample = _sample(text, recipe, given.config)
-    return initial_student(student, given.config, origin, start, recipe.seed, sample, recipe.t_conv, recipe.clipped)
+    student, params = initial_student(
+        student, given.config, origin, start, recipe.seed, sample, recipe.t_conv, recipe.clipped
+    )
+    return run.as_begun(student), params
 
 
 def _sample(examples: Examples, recipe: Recipe, config: BertConfig) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 run.json                settings, fingerprints of what they name, versions
 stages/NAME.safetensors a stage's checkpoint
+stages/constants.json   thresholds and initial potentials of single populations that a student's training began with
 log.jsonl, timings.json losses over the steps, seconds of the stages
 teacher/                the fine-tuned teacher
 config.json, model.safetensors, the tokenizer's files       the student
@@ -415,6 +416,42 @@ class Run:
     def stage_checkpoint(self, stage: str) -> Path:
         """Name the file of a stage's checkpoint."""
         return self.folder / "stages" / f"{stage}.safetensors"
+
+    def as_begun(self, student: StudentConfig) -> StudentConfig:
+        """Set the constants that a student's training began with: its parameters were trained with no others.
+
+        A conversion chooses constants of single populations, from text and by sums that another version, or another
+        machine, need not do alike.
+
+        Parameters
+        ----------
+        student : StudentConfig
+            As it would begin now.
+
+        Returns
+        -------
+        student : StudentConfig
+            The same, until a stage after the teacher's has left a checkpoint.
+
+        Raises
+        ------
+        InputError
+            An older version began the training, and did not write its constants down.
+        """
+        path = self.folder / "stages" / "constants.json"
+        if not any(self.stage_checkpoint(stage).exists() for stage in ("general", "internal", "prediction")):
+            if student.populations:
+                write_json(path, {"populations": {name: dict(own) for name, own in student.populations.items()}})
+            return student
+        if path.exists():
+            begun = checked(path, read_json(path), {"populations": dict}, required=["populations"])
+            return StudentConfig.from_dict(student.to_dict() | begun, path)
+        if student.populations:
+            raise InputError(
+                f"an older version began to train the student in {self}, and did not write down its thresholds and "
+                f"initial potentials ({path} is missing); go on with that version, or name another folder"
+            )
+        return student
 
     def log(self) -> dict[str, list[dict[str, float]]]:
         """Read the training log.
