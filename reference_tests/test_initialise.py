@@ -160,11 +160,11 @@ def test_fitted_classifier_gives_the_teachers_classes():
     assert ((ours - theirs) ** 2).sum() < 0.15 * ((theirs - theirs.mean(axis=0)) ** 2).sum()  # the scores, too
 
 
-def ridge_regression(x, y, ridge):
-    """Weight and bias of least ``Σ|W x + b − y|² + ridge·|W|²``, from one stacked system instead of centred sums."""
-    count, width = x.shape
-    left = np.block([[x, np.ones((count, 1))], [np.sqrt(ridge) * np.eye(width), np.zeros((width, 1))]])
-    found = np.linalg.lstsq(left, np.concatenate([y, np.zeros((width, y.shape[1]))]))[0]
+def ridge_regression(x, y, ridge, counts):
+    """Weight and bias of least ``Σ c|W x + b − y|² + ridge·|W|²``, from one stacked system instead of centred sums."""
+    width, root = x.shape[1], np.sqrt(counts)[:, None]
+    left = np.block([[root * x, root], [np.sqrt(ridge) * np.eye(width), np.zeros((width, 1))]])
+    found = np.linalg.lstsq(left, np.concatenate([root * y, np.zeros((width, y.shape[1]))]))[0]
     return found[:-1].T, found[-1]
 
 
@@ -176,14 +176,18 @@ def test_a_map_is_moved_by_ridge_regression_on_all_samples(ridge, monkeypatch):
     params = {"m.weight": rng.normal(size=(3, 4)), "m.bias": rng.normal(size=3), "other": np.ones(2)}
     reads = [rng.normal(size=shape) * [1, 2, 0.5, 3] + [5, -3, 0, 9] for shape in ((6, 4), (2, 9, 4), (1, 4))]
     errors = [2 + x @ rng.normal(size=(4, 3)) + rng.normal(size=(*x.shape[:-1], 3)) for x in reads]
-    samples = list(zip(["m"] * 3, reads, errors, strict=True))
+    # A sample's rows may count alike, or each as it says, or by its leading axis alone.
+    weights = [np.full(1, 0.5), np.array([[3.0], [0.2]]), np.array([2.0])]
+    samples = list(zip(["m"] * 3, reads, errors, weights, strict=True))
     found = initialise._least_squares(params, lambda sample: sample, samples)
     x, y = (np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts]) for parts in (reads, errors))
-    weight, bias = ridge_regression(x, y, ridge * x.var(axis=0).mean() * len(x))
+    counts = np.concatenate([np.full(6, 0.5), np.repeat([3.0, 0.2], 9), [2.0]])
+    variance = np.cov(x, rowvar=False, ddof=0, aweights=counts).trace() / 4
+    weight, bias = ridge_regression(x, y, ridge * variance * counts.sum(), counts)
     assert found.keys() == {"m.weight", "m.bias"}
     np.testing.assert_allclose(found["m.weight"], params["m.weight"] + weight, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(found["m.bias"], params["m.bias"] + bias, rtol=1e-9, atol=1e-11)
-    same = [(name, np.ones_like(x), error) for name, x, error in samples]
+    same = [(name, np.ones_like(x), error, np.ones(1)) for name, x, error, _ in samples]
     single = {name: value.astype(np.float32) for name, value in params.items()}
     still = initialise._least_squares(single, lambda sample: sample, same)
     np.testing.assert_array_equal(still["m.weight"], params["m.weight"].astype(np.float32))  # nothing to learn from
@@ -192,8 +196,9 @@ def test_a_map_is_moved_by_ridge_regression_on_all_samples(ridge, monkeypatch):
 
 
 @pytest.mark.parametrize("times", [(), (3, 6)])
-def test_the_classifier_is_fitted_by_ridge_regression(times):
-    """From the [CLS] rates of the rate map, or these twice and those after some steps, all with the same targets."""
+def test_the_classifier_is_fitted_by_ridge_regression(times, monkeypatch):
+    """From the [CLS] rates of the rate map; or these, twice as heavy, and those of two batches after some steps."""
+    monkeypatch.setattr(initialise, "SIMULATED", 9)  # of 24 sequences, in batches of 8
     params, text = teacher(5), batches(5, 3)
     config, found = converted(
         StudentConfig(CONFIG, 12, 3, Neuron(u0=0.5)), copied(StudentConfig(CONFIG, 12, 3), params, range(5)), text
@@ -202,13 +207,13 @@ def test_the_classifier_is_fitted_by_ridge_regression(times):
     targets = np.random.default_rng(0).normal(size=(24, 3)) + [4, 0, -2]
     fitted = initialise._fitted_classifier(config, found, text, targets, times)
     parts = [np.concatenate([equilibrium(config.network, found, batch).rates[last][:, 0] for batch in text])]
-    parts *= 2 if times else 1
     for t in times:
-        rates = [simulate(config.network, found, batch, t, "running")[t] for batch in text]
+        rates = [simulate(config.network, found, batch, t, "running")[t] for batch in text[:2]]
         parts.append(np.concatenate([rate[last][:, 0] for rate in rates]))
-        assert np.abs(parts[-1] - parts[0]).max() > 0.1
-    x = np.concatenate(parts)
-    weight, bias = ridge_regression(x, np.concatenate([targets] * len(parts)), 1e-3 * len(x))
+        assert np.abs(parts[-1] - parts[0][:16]).max() > 0.1
+    counts = np.concatenate([np.full(24, 2 * 16 / 24 if times else 1.0), np.ones(16 * len(times))])
+    wanted = np.concatenate([targets] + [targets[:16]] * len(times))
+    weight, bias = ridge_regression(np.concatenate(parts), wanted, 1e-3 * counts.sum(), counts)
     np.testing.assert_allclose(fitted["classifier.weight"], weight, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(fitted["classifier.bias"], bias, rtol=1e-6, atol=1e-8)
 
@@ -407,6 +412,27 @@ def test_maps_that_are_fitted_to_few_steps_answer_earlier(neuron):
     few, at_rest = errors[1][:2] / errors[0][:2], errors[1][2] / errors[0][2]
     assert (few < 0.9).all(), errors
     assert at_rest < (6 if neuron.polarity == "ternary" else 14), errors
+
+
+def test_the_last_encoder_is_fitted_to_cls_above_all(monkeypatch):
+    """The more [CLS] counts, the nearer is its last hidden state, at the cost of the others'; nothing before moves."""
+    params, text = teacher(11), batches(12, 30)
+    student, found, off = StudentConfig(CONFIG, 12, 3, Neuron(polarity="ternary"), per_feature=True), {}, {}
+    for first in (0, 1):
+        monkeypatch.setattr(initialise, "CLS", first)
+        config, found[first] = converted(student, copied(student, params, layer_pairs(4, 4)), text, t_conv=8)
+        errors = []
+        for batch in text:
+            rates = simulate(config.network, found[first], batch, [8], "running")[8][config.network.readouts[-1]]
+            fitted = rates @ found[first]["fit.weight"].T + found[first]["fit.bias"]
+            error = ((fitted - encode(CONFIG, params, batch).hidden[-1]) ** 2).mean(axis=-1)
+            errors.append([error[:, 0].mean(), error[:, 1:][batch.attention_mask[:, 1:] == 1].mean()])
+        off[first] = np.mean(errors, axis=0)
+    assert off[0][0] > off[1][0], off
+    assert off[0][1] < off[1][1], off
+    moved = {name for name, value in found[0].items() if not np.array_equal(value, found[1][name])}
+    maps = ("attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense")
+    assert moved == {f"encoder.layer.3.{name}.{part}" for name in maps for part in ("weight", "bias")}
 
 
 def test_a_conversion_looks_at_a_random_sample_with_little_padding():

@@ -55,13 +55,14 @@ __all__ = [
 #: How many sequences a conversion looks at, and how many tokens it takes the ranges of activities from.
 SEQUENCES, TOKENS = 1536, 4096
 #: How many tokens it fits its maps to: pairs of texts have so many in a few hundred sequences.
-FITTED = 24_000
-#: How many sequences it simulates to be fitted to few steps, each of which gives its tokens at three times; or as many
-#: as have half of those tokens.
-SIMULATED = 512
-#: How often the rates that have settled count in that fit, beside those of the three times. Least squares believes
-#: noisy rates less, and maps fitted to the first steps alone still do so when the noise has gone.
+FITTED = 36_000
+#: How many sequences it simulates to be fitted to few steps, or how many tokens.
+SIMULATED, STEPPED = 512, 12_000
+#: How often the rates that have settled count in that fit, beside those of three times. Least squares believes noisy
+#: rates less, and maps fitted to the first steps alone still do so when the noise has gone.
 AT_REST = 2
+#: How much [CLS] counts there in the last encoder, of which class scores need nothing else, beside all other tokens.
+CLS = 1 / 3
 
 #: Ridge of the least squares, relative to the mean variance of what is regressed on.
 RIDGE = 1e-2
@@ -294,7 +295,7 @@ def converted(
     teacher : mapping
         Parameters under the student's names, as from `copied`.
     batches : sequence of Batch
-        Text to see activities on: their ranges on the first 4096 tokens, and the first 24,000 for the least squares.
+        Text to see activities on: their ranges on the first 4096 tokens, and the first 36,000 for the least squares.
     clipped : float
         Fraction of the activities that may fall outside [0, 1]. The fewer, the coarser the rates after T steps.
     t_conv : int, optional
@@ -358,10 +359,10 @@ def converted(
     params["fit.weight"], params["fit.bias"] = np.diag(1 / h.scale), -h.shift / h.scale
     dtype = teacher["embeddings.LayerNorm.weight"].dtype
     params = {name: value.astype(dtype, copy=False) for name, value in params.items()}
-    params = refitted(student, params, teacher, images, list(_first(batches, FITTED)))
+    fitted = list(_first(batches, FITTED))
+    params = refitted(student, params, teacher, images, fitted)
     if student.per_feature and t_conv is not None:
-        simulated = list(_first(batches, FITTED // 2, SIMULATED))
-        params = settled(student, params, teacher, images, simulated, t_conv)
+        params = settled(student, params, teacher, images, fitted, t_conv)
     return student, params
 
 
@@ -408,10 +409,10 @@ def refitted(
     """
 
     def rates(population: Population, params: Params, reads: tuple[Known, ...], mask: Array) -> Known:
-        return (activity(population, params, tuple(known[-1] for known in reads), mask)[0],)
+        return (activity(population, params, tuple(known[0] for known in reads), mask)[0],)
 
     def off(population: Population, params: Params, reads: tuple[Known, ...], theirs: tuple[Array, ...]) -> Error:
-        wide = reads[0][-1].astype(np.float64), *(known[-1] for known in reads[1:])
+        wide = reads[0][0].astype(np.float64), *(known[0] for known in reads[1:])
         return _errors(population, params, teacher, images, wide, theirs)
 
     return _layer_by_layer(student, params, teacher, batches, rates, off, {"attention_output", "output"})
@@ -427,9 +428,11 @@ def settled(
 ) -> Params:
     """Fit all linear maps of a converted student to what its neurons read after few steps.
 
-    Like `refitted`, but beside the rates that have settled, which count twice, there are those of T/2, 3T/4 and T steps
-    of a simulation by the rule ``running``, and all six maps of an encoder are moved: query, key, value, both sums
-    before a LayerNorm, and what GELU reads. Each is to give what the teacher has, from any of these rates.
+    Like `refitted`, but beside the rates that have settled there are those of T/2, 3T/4 and T steps of a simulation by
+    the rule ``running``, of the first part of the text, and all six maps of an encoder are moved: query, key, value,
+    both sums before a LayerNorm, and what GELU reads. Each is to give what the teacher has, from any of these rates.
+    Those that have settled count, all together, twice as much as those after each number of steps; and in the last
+    encoder [CLS], which class scores are read from, a third as much as all other tokens of its sequence.
 
     Parameters
     ----------
@@ -442,21 +445,38 @@ def settled(
     -------
     params : dict
     """
-    times = _settling(t_conv)
+    times, simulated = _settling(t_conv), _simulated(batches)
     dtype = params["embeddings.LayerNorm.weight"].dtype
+    tokens = [int(batch.attention_mask.sum()) for batch in batches]
+    at_rest = AT_REST * sum(tokens[:simulated]) / sum(tokens)
+    sequences = sum(len(batch.input_ids) for batch in batches)
+    first = max(1.0, CLS * (sum(tokens) - sequences) / sequences)
 
-    def spikes_and_rates(population: Population, params: Params, reads: tuple[Known, ...], mask: Array) -> Known:
-        current = currents(population, params, tuple(known[0] for known in reads), mask, t_conv)
+    def rates_and_spikes(population: Population, params: Params, reads: tuple[Known, ...], mask: Array) -> Known:
+        rates = activity(population, params, tuple(known[0] for known in reads), mask)[0]
+        if len(reads[0]) == 1:
+            return (rates,)
         assert population.neuron is not None
-        spikes = fire(current, population.neuron)[0].astype(np.int8)  # a quarter of the memory
-        return spikes, activity(population, params, tuple(known[-1] for known in reads), mask)[0]
+        current = currents(population, params, tuple(known[1] for known in reads), mask, t_conv)
+        return rates, fire(current, population.neuron)[0].astype(np.int8)  # a quarter of the memory
 
     def off(population: Population, params: Params, reads: tuple[Known, ...], theirs: tuple[Array, ...]) -> Error:
-        found = tuple(np.stack([*_means(spikes, times, dtype), *[rates] * AT_REST]) for spikes, rates in reads)
-        return _errors(population, params, teacher, images, found, theirs)
+        found = tuple(
+            np.stack([rates, *(spikes[:t].mean(axis=0, dtype=dtype) for spikes in spiked for t in times)])
+            for rates, *spiked in reads
+        )
+        error = _errors(population, params, teacher, images, found, theirs)
+        weights = np.ones((len(found[0]), 1), dtype)
+        weights[0] = at_rest
+        return error._replace(weights=weights)
 
     kinds = {"key", "value", "context", "attention_output", "intermediate", "output"}
-    return _layer_by_layer(student, params, teacher, batches, spikes_and_rates, off, kinds)
+    return _layer_by_layer(student, params, teacher, batches, rates_and_spikes, off, kinds, simulated, first)
+
+
+def _simulated(batches: Sequence[Batch]) -> int:
+    """Count the batches, from the first, that a fit to few steps simulates."""
+    return len(list(_first(batches, STEPPED, SIMULATED)))
 
 
 def _settling(t_conv: int) -> list[int]:
@@ -464,16 +484,17 @@ def _settling(t_conv: int) -> list[int]:
     return sorted({max(t_conv // 2, 1), max(3 * t_conv // 4, 1), t_conv})
 
 
-def _means(spikes: Array, times: Sequence[int], dtype: np.dtype) -> list[Array]:
-    """Mean of the spikes up to each time."""
-    return [spikes[:t].sum(axis=0, dtype=dtype) / dtype.type(t) for t in times]
-
-
-#: What a fit knows of a population: its rates in the rate map, and before them its spikes where the fit asks for these.
+#: What a fit knows of a population: its rates in the rate map, and its spikes where it is simulated.
 Known = tuple[Array, ...]
 
-#: Of one linear map: its name, what it reads (..., in), and by how much its result is off (..., out).
-Error = tuple[str, Array, Array]
+
+class Error(NamedTuple):
+    """By how much the results of one linear map are off."""
+
+    name: str
+    reads: Array  #: (..., in)
+    off: Array  #: (..., out)
+    weights: Array  #: how much each counts, of the leading shape or one that becomes it
 
 
 def _errors(
@@ -503,7 +524,8 @@ def _errors(
             image = images[population.name].times(population.neuron.vth)
             wanted = image.scale * wanted + image.shift
     x = own[0]  # (..., tokens, in)
-    return name, x, wanted - (x @ params[f"{name}.weight"].T + params[f"{name}.bias"] + extra)
+    off = wanted - (x @ params[f"{name}.weight"].T + params[f"{name}.bias"] + extra)
+    return Error(name, x, off, np.ones(1, x.dtype))
 
 
 def _linear(params: Mapping[str, Array], name: str, x: Array) -> Array:
@@ -519,18 +541,27 @@ def _layer_by_layer(
     respond: Callable[[Population, Params, tuple[Known, ...], Array], Known],
     off: Callable[[Population, Params, tuple[Known, ...], tuple[Array, ...]], Error],
     kinds: Collection[str],
+    simulated: int = 0,
+    first: float = 1.0,
 ) -> Params:
-    """Fit the maps of some kinds of populations, one after the other, each to what those before give by now."""
+    """Fit the maps of some kinds of populations, one after the other, each to what those before give by now.
+
+    Of the first `simulated` batches two things are known of the input, and so may be of all populations. In the last
+    encoder, from its context on, the first position of a sequence counts `first` times.
+    """
     params = dict(params)
     # Feedback starts as a small random matrix; the layers are made for what they read without it.
     network, analogue = replace(student, feedback=False).network, bert(student.bert)
     states = []
-    for batch in batches:
+    for number, batch in enumerate(batches):
         x, original = network.drive(params, batch)[0], analogue.drive(teacher, batch)[0]
+        known = (x, x) if number < simulated else (x,)
         states.append(
-            (batch.attention_mask.astype(bool), attention_mask(batch, x.dtype), {INPUT: (x,)}, {INPUT: original})
+            (batch.attention_mask.astype(bool), attention_mask(batch, x.dtype), {INPUT: known}, {INPUT: original})
         )
     readers = network.last_readers
+    names = [population.name for population in network.populations]
+    last = names[names.index(network.contexts[-1]) :]
     populations = list(zip(network.populations, analogue.populations, strict=True))
     for ours, theirs in progress("conversion", "population", items=populations, leave=False):
         if ours.kind in kinds:
@@ -538,7 +569,11 @@ def _layer_by_layer(
             def errors(state: Any, at: tuple[Population, Params] = (ours, params)) -> Error:
                 (mine, fitted), (real, _, own, other) = at, state
                 reads = tuple(tuple(x[..., real, :] for x in own[name]) for name in mine.reads)
-                return off(mine, fitted, reads, tuple(other[name][real] for name in mine.reads))
+                error = off(mine, fitted, reads, tuple(other[name][real] for name in mine.reads))
+                counts = np.ones(real.shape, error.weights.dtype)
+                if mine.name in last:
+                    counts[:, 0] = first
+                return error._replace(weights=error.weights * counts[real])
 
             params |= _least_squares(params, errors, states)
 
@@ -557,27 +592,29 @@ def _layer_by_layer(
 def _least_squares(params: Mapping[str, Array], errors: Callable[[Any], Error], samples: Sequence[Any]) -> Params:
     """Move one linear map, of which every sample's errors tell the name, what it reads and by how much it is off."""
 
-    def moments(sample: Any) -> tuple[str, int, list[Array]]:
-        name, reads, off = errors(sample)
+    def moments(sample: Any) -> tuple[str, float, list[Array]]:
+        name, reads, off, weights = errors(sample)
+        w = np.broadcast_to(weights, reads.shape[:-1]).reshape(-1, 1)
         x, error = reads.reshape(-1, reads.shape[-1]), off.reshape(-1, off.shape[-1])
-        sums = x.sum(axis=0), error.sum(axis=0), x.T @ x, x.T @ error
-        return name, len(x), [np.asarray(part, np.float64) for part in sums]
+        weighted = x * w
+        sums = weighted.sum(axis=0), w[:, 0] @ error, weighted.T @ x, weighted.T @ error
+        return name, float(w.sum(dtype=np.float64)), [np.asarray(part, np.float64) for part in sums]
 
-    moved, count, sums = "", 0, None
+    moved, count, sums = "", 0.0, None
     for found in rounds(moments, samples, threads()):
-        for moved, rows, parts in found:  # noqa: B007 - all have one name
-            count += rows
+        for moved, weight, parts in found:  # noqa: B007 - all have one name
+            count += weight
             sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
     assert sums is not None
     (mean_x, mean_e), gram, cross = (total / count for total in sums[:2]), sums[2], sums[3]
     gram -= count * np.outer(mean_x, mean_x)
     cross -= count * np.outer(mean_x, mean_e)
-    width, weight, bias = len(mean_x), f"{moved}.weight", f"{moved}.bias"
+    width, matrix, bias = len(mean_x), f"{moved}.weight", f"{moved}.bias"
     ridge = max(RIDGE * np.trace(gram) / width, np.finfo(float).tiny)
     change = np.linalg.solve(gram + ridge * np.eye(width), cross).T  # (out, in)
-    dtype = params[weight].dtype
+    dtype = params[matrix].dtype
     return {
-        weight: (params[weight] + change).astype(dtype),
+        matrix: (params[matrix] + change).astype(dtype),
         bias: (params[bias] + mean_e - change @ mean_x).astype(dtype),
     }
 
@@ -590,23 +627,31 @@ def _fitted_classifier(
     The rates are those of the rate map and, where `times` names some, those after so many steps, as `settled` has them.
     """
     network = first_position(student.network)
-    last = network.readouts[-1]
+    last, simulated = network.readouts[-1], _simulated(batches) if times else 0
 
-    def cls(batch: Batch) -> list[Array]:
-        rates = [equilibrium(network, params, batch).rates[last][:, 0]] * AT_REST
-        if times:
+    def cls(numbered: tuple[int, Batch]) -> list[Array]:
+        number, batch = numbered
+        rates = [equilibrium(network, params, batch).rates[last][:, 0]]
+        if number < simulated:
             found = simulate(network, params, batch, times, "running", keep=[last])
             rates += [found[t][last][:, 0] for t in times]
         bar.update()
         return rates
 
     with progress("classifier", "batch", len(batches), leave=False) as bar:
-        found = each(cls, batches, threads())
-    rates = np.concatenate([np.concatenate(at) for at in zip(*found, strict=True)]).astype(np.float64)
-    targets = np.concatenate([targets] * (AT_REST + len(times)))
-    mean, centre = rates.mean(axis=0), targets.mean(axis=0)
+        found = each(cls, list(enumerate(batches)), threads())
+    spiking = [np.concatenate(at) for at in zip(*(rates[1:] for rates in found[:simulated]), strict=True)]
+    rates = np.concatenate([at[0] for at in found] + spiking).astype(np.float64)
+    few = len(spiking[0]) if spiking else 0
+    weights = np.ones(len(rates))
+    if few:
+        weights[: len(targets)] = AT_REST * few / len(targets)
+    targets = np.concatenate([targets] + [targets[:few]] * len(spiking))
+    mean, centre = (np.average(values, axis=0, weights=weights) for values in (rates, targets))
     x = rates - mean
-    weight = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ (targets - centre)).T
+    weighted = x * weights[:, None]
+    ridge = 1e-3 * weights.sum() * np.eye(x.shape[1])
+    weight = np.linalg.solve(weighted.T @ x + ridge, weighted.T @ (targets - centre)).T
     return {"classifier.weight": weight, "classifier.bias": centre - weight @ mean}
 
 
