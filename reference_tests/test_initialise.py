@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -412,6 +413,35 @@ def test_maps_that_are_fitted_to_few_steps_answer_earlier(neuron):
     few, at_rest = errors[1][:2] / errors[0][:2], errors[1][2] / errors[0][2]
     assert (few < 0.9).all(), errors
     assert at_rest < (6 if neuron.polarity == "ternary" else 14), errors
+
+
+def test_what_a_first_map_is_fitted_to(monkeypatch):
+    """Spikes' rates of the first text after T/2, 3T/4 and T steps, and rates at rest of all of it, twice as heavy."""
+    monkeypatch.setattr(initialise, "SIMULATED", 9)  # of 24 sequences, in batches of 8
+    params, text = teacher(5), batches(5, 3)
+    student = StudentConfig(CONFIG, 12, 3, Neuron(polarity="ternary"), per_feature=True)
+    layers = copied(student, params, layer_pairs(4, 4))
+    (config, before), (_, after) = (converted(student, layers, text, clipped=0.1, t_conv=t) for t in (None, 8))
+    scale, bias = np.diag(before["fit.weight"]), before["fit.bias"]
+    simulated, at_rest, wanted = {4: [], 6: [], 8: []}, [], []
+    for number, batch in enumerate(text):
+        real = batch.attention_mask.astype(bool)
+        at_rest.append(rate_map(config.network, before, batch)[0]["embeddings"][real])
+        wanted.append(((encode(CONFIG, params, batch).hidden[0] - bias) / scale)[real])  # as if nothing were clipped
+        if number < 2:
+            for t, rates in simulate(config.network, before, batch, [4, 6, 8], "running").items():
+                simulated[t].append(rates["embeddings"][real])
+    few, many = (sum(map(len, part)) for part in (wanted[:2], wanted))
+    assert np.abs(np.concatenate(at_rest) - np.concatenate(wanted)).max() > 0.1  # something is clipped
+    x = np.concatenate([*at_rest, *chain(*simulated.values())])
+    change = np.concatenate([*wanted, *wanted[:2] * 3]) - x
+    counts = np.concatenate([np.full(many, 2 * few / many), np.ones(3 * few)])
+    name = "encoder.layer.0.attention.self.key"
+    ridge = initialise.RIDGE * np.cov(x, rowvar=False, ddof=0, aweights=counts).trace() / 12 * counts.sum()
+    weight, constant = ridge_regression(x, change @ before[f"{name}.weight"].T, ridge, counts)
+    np.testing.assert_allclose(after[f"{name}.weight"], before[f"{name}.weight"] + weight, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(after[f"{name}.bias"], before[f"{name}.bias"] + constant, rtol=1e-9, atol=1e-9)
+    assert np.abs(weight).max() > 1e-3
 
 
 def test_the_last_encoder_is_fitted_to_cls_above_all(monkeypatch):
