@@ -213,6 +213,8 @@ def test_axes_are_combined_or_varied_one_at_a_time():
     assert {s.vth for s in everything} == {1.0, 1.4, 1.7, 2.0, 2.4, 3.0, 4.0}
     assert {s.leak for s in everything} == {0.9, 0.95, 0.99, 1.0}
     assert sum((s.vth, s.leak) != (2.0, 0.9) for s in everything) == 6 + 3
+    with pytest.raises(InputError, match="`over` has dt, but t, rule"):
+        sweep.grid_settings(own, ["t", "dt"])
 
 
 @pytest.fixture
@@ -240,6 +242,13 @@ def test_what_is_finished_is_not_simulated_again(folders, simulations, monkeypat
     assert len(simulations) == 2 + 3
     sweep.sweep_run(run, data, ["t"], [1, 2])
     assert simulations[-1] == ("inst", (1, 2), 40, 1.0)
+
+
+def test_a_rule_is_known_before_anything_is_computed(folders, simulations, monkeypatch):
+    monkeypatch.setattr(sweep, "predict_teacher", None)
+    with pytest.raises(InputError, match="`rule` is 'instant', but it must be one of inst, running"):
+        sweep.sweep_run(folders / "first", folders / "data", ["t"], TIMES, rule="instant")
+    assert not simulations and not (folders / "first" / "sweep.json").exists()
 
 
 def timeless(text):

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from .._version import __version__
 from ..data.examples import Examples
 from ..data.metrics import Spread, agreement, defined, spread, task_metrics
 from ..distillation.predict import predict_rates, predict_spikes, predict_teacher
-from ..errors import InputError, NotConverged
+from ..errors import InputError, NotConverged, one_of
 from ..files import read_json, write_json
 from ..model.neurons import Neuron
 from ..readings.simulate import Rule, reading_times
@@ -100,7 +100,7 @@ def grid_settings(neuron: Neuron, over: Sequence[str], rule: Rule = "inst") -> l
     Raises
     ------
     InputError
-        An axis is unknown.
+        An axis or the rule is unknown.
 
     Examples
     --------
@@ -111,6 +111,7 @@ def grid_settings(neuron: Neuron, over: Sequence[str], rule: Rule = "inst") -> l
     """
     if unknown := [axis for axis in over if axis not in AXES]:
         raise InputError(f"`over` has {', '.join(unknown)}, but {', '.join(AXES)} was expected")
+    one_of("rule", rule, get_args(Rule))
     rules: dict[Rule, None] = dict.fromkeys((rule, "inst", "running") if "rule" in over else (rule,))
     starts = (neuron.u0, 0.0, 0.5) if "u0" in over and neuron.due > 0.5 else (neuron.u0,)  # ternary: 0 rounds already
     found = [Setting(rule, neuron.vth, neuron.leak, u0) for rule in rules for u0 in starts]
