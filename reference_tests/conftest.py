@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,10 @@ from refsnn.model.parameters import initial_parameters
 from refsnn.model.shapes import BertConfig, network_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
+# A shell that starts the tests in the background has them ignore SIGINT, and what they start would, too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: Scripts that made recorded values and constants, and backends: they need packages that the tests do not.
 collect_ignore_glob = [
     "fuzz.py",
