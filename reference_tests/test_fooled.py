@@ -255,9 +255,8 @@ def test_a_run_that_is_interrupted_writes_what_was_judged(tmp_path):
     (tmp_path / "slow.py").write_text(
         RIGHT + "import time\ndef pullback(*given):\n    time.sleep(100)\n", encoding="utf-8"
     )
-    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-               "import sys; from refsnn.commands.cli import main; sys.exit(main(sys.argv[1:]))"]  # fmt: skip
-    command += ["conform", "slow", "--only", "*/linear", "--json", "out.json", "--dtype", "float64"]
+    command = [sys.executable, "-m", "refsnn", "conform", "slow", "--only", "*/linear", "--json", "out.json"]
+    command += ["--dtype", "float64"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(6)

@@ -196,7 +196,9 @@ def main(glue, out):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python docs/examples/entailment.py GLUE OUT")
     try:
-        main(*sys.argv[1:]) if len(sys.argv) == 3 else sys.exit("usage: python docs/examples/entailment.py GLUE OUT")
+        main(*sys.argv[1:])
     except InputError as error:
         sys.exit(f"error: {error}")
